@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# Regenerate every figure and table of the study, or test it. See usage below.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+root=$PWD
+
+usage() {
+  cat <<'TEXT'
+./run_all.sh [PROFILE] [--only NN] [--force] [--list]
+    run the notebooks with papermill and collect papers_figures/
+    PROFILE    smoke, mini (default), full or paper: see textnorm_lib/profiles/
+    --only NN  only the notebook whose name starts with NN, e.g. 02 (may be repeated)
+    --force    compute every step again, also those whose results are stored
+    --list     say what would be run, and run nothing
+./run_all.sh lab      open JupyterLab on the notebooks
+./run_all.sh check    check that papers_figures/ is complete and up to date (default profile)
+./run_all.sh test     run all tests: modules, notebooks, the smoke profile, style
+./run_all.sh refresh  run the notebooks in place (smoke), as they are to be committed
+TEXT
+}
+
+fail() { echo "run_all.sh: $*" >&2; exit 2; }
+
+# One line of progress while pip works: a counter in a terminal, a line for every 25 packages in a log.
+show_progress() {
+  local total=$1 count=0 line
+  while IFS= read -r line; do
+    case $line in
+      Collecting*|Requirement\ already*)
+        count=$((count + 1))
+        if [ -t 2 ]; then printf '\rset-up: package %d of about %d ' "$count" "$total" >&2
+        elif [ $((count % 25)) -eq 0 ]; then echo "set-up: package $count of about $total" >&2; fi ;;
+      Downloading*|Installing\ collected*)
+        if [ -t 2 ]; then printf '\r\033[Kset-up: %.70s' "$line" >&2; fi ;;
+      ERROR*) printf '\n%s\n' "$line" >&2 ;;
+    esac
+  done
+  if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+}
+
+find_python() {
+  local candidate
+  for candidate in python3.11 python3 python3.12 python3.13 python; do
+    if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"; return
+    fi
+  done
+  fail "needs Python 3.11 or newer; install it, or activate an environment that has it"
+}
+
+# An active environment (conda, venv) is used as it is; else .venv is made from requirements.lock, once.
+prepare() {
+  export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} JUPYTER_PREFER_ENV_PATH=1
+  if [ -n "${VIRTUAL_ENV:-}" ] || [ -n "${CONDA_PREFIX:-}" ]; then
+    local missing
+    missing=$(python - <<'PY'
+import importlib.util, sys
+needed = "papermill jupyterlab nbval pandas seaborn scipy sklearn statsmodels krippendorff pooch torch diffusers ruff"
+print(" ".join(name for name in needed.split() if importlib.util.find_spec(name) is None))
+PY
+    ) || fail "the active environment ${VIRTUAL_ENV:-$CONDA_PREFIX} has no working python"
+    [ -z "$missing" ] || fail "the active environment ${VIRTUAL_ENV:-$CONDA_PREFIX} lacks: $missing; run: pip install -r requirements.lock (or deactivate it, and .venv is made for you)"
+    return
+  fi
+  local stamp=.venv/requirements.cksum wanted
+  wanted=$(cksum < requirements.lock)
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    local python; python=$(find_python)
+    echo "set-up: making .venv from requirements.lock (once; some minutes)" >&2
+    "$python" -m venv .venv || fail "cannot make .venv here; is the folder writable, is Python's venv module installed?"
+    .venv/bin/python -m pip install --no-input --disable-pip-version-check -r requirements.lock 2>&1 \
+      | tee .venv/install.log | show_progress "$(grep -c == requirements.lock)" \
+      || fail "installing failed; .venv/install.log says why; run the same command again to go on"
+    .venv/bin/python -m pip install --no-input --disable-pip-version-check --no-deps --no-build-isolation -q -e . >> .venv/install.log 2>&1 \
+      || fail "installing failed; .venv/install.log says why; run the same command again to go on"
+    echo "$wanted" > "$stamp"
+    echo "set-up: done" >&2
+  fi
+  VIRTUAL_ENV=$root/.venv; export VIRTUAL_ENV PATH=$root/.venv/bin:$PATH
+}
+
+run_notebooks() {
+  local profile=$1 force=$2 list=$3 notebook name chosen only runs bar; shift 3
+  [ -f "textnorm_lib/profiles/$profile.yaml" ] || fail "unknown profile '$profile'; known are $(cd textnorm_lib/profiles && echo *.yaml | sed 's/\.yaml//g')"
+  local notebooks=()
+  for notebook in notebooks/[0-9]*.ipynb; do
+    chosen=$([ $# -eq 0 ] && echo yes || echo no)
+    for only in "$@"; do case $(basename "$notebook") in "$only"*) chosen=yes ;; esac; done
+    [ "$chosen" = no ] || notebooks+=("$notebook")
+  done
+  [ ${#notebooks[@]} -gt 0 ] || fail "no notebook starts with: $*"
+  if [ "$list" = yes ]; then printf '%s\n' "${notebooks[@]}"; return; fi
+  prepare
+  runs=${TEXTNORM_ARTIFACTS:-artifacts}/runs/$profile
+  mkdir -p "$runs" 2>/dev/null || fail "$runs: cannot be written; make it writable, or point TEXTNORM_ARTIFACTS elsewhere"
+  bar=$([ -t 2 ] && echo --progress-bar || echo --no-progress-bar)
+  for notebook in "${notebooks[@]}"; do
+    name=$(basename "$notebook")
+    echo "== $name ($profile)" >&2
+    # At level WARNING papermill logs what cells write to standard error, steps and progress bars, and not the tables.
+    papermill "$notebook" "$runs/$name" --cwd notebooks -k python3 --log-output --log-level WARNING "$bar" \
+      -p profile "$profile" -p force "$force" \
+      || fail "$name stopped with an error (above, and in $runs/$name); mend it and run ./run_all.sh $profile again: finished steps are kept"
+  done
+  python -m textnorm_lib.report "$profile"
+}
+
+# nbval compares with the committed outputs, and only where execution counts are kept.
+refresh_notebooks() {
+  prepare
+  jupyter nbconvert --to notebook --execute --inplace notebooks/[0-9]*.ipynb
+  nbstripout --keep-output --keep-count --keep-id --extra-keys "cell.metadata.execution metadata.language_info.version" notebooks/[0-9]*.ipynb
+}
+
+run_tests() {
+  prepare
+  ruff check . && ruff format --check .
+  python -m pytest tests -n 2 --dist loadgroup
+  python -m pytest --nbval notebooks -p no:cacheprovider
+  run_notebooks smoke False no
+  python -m textnorm_lib.report smoke --check
+  python -m textnorm_lib.report --check
+}
+
+case ${1:-} in
+  -h|--help) usage ;;
+  lab) prepare; exec jupyter lab --notebook-dir=notebooks "${@:2}" ;;
+  check) prepare; python -m textnorm_lib.report --check ;;
+  refresh) refresh_notebooks ;;
+  test) [ $# -eq 1 ] || fail "test takes no options"; run_tests ;;
+  *)
+    profile=mini force=False list=no only=()
+    if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then profile=$1; shift; fi
+    while [ $# -gt 0 ]; do
+      case $1 in
+        --only) [ $# -ge 2 ] || fail "--only needs a number, e.g. --only 02"; only+=("$2"); shift ;;
+        --force) force=True ;;
+        --list) list=yes ;;
+        *) usage >&2; fail "unknown option '$1'" ;;
+      esac
+      shift
+    done
+    run_notebooks "$profile" "$force" "$list" ${only[@]+"${only[@]}"} ;;
+esac

@@ -1,0 +1,119 @@
+"""Profiles load whole or not at all: each defect is one line with the file, the key, the value and the remedy."""
+
+import dataclasses
+
+import pytest
+
+from textnorm_lib import config
+from textnorm_lib.config import as_dict, load_profile, profile_names
+from textnorm_lib.errors import ConfigError
+
+VALID = "seed: 0\nbootstrap:\n  resamples: 1000\n  confidence: 0.95\n"
+
+
+@pytest.fixture
+def write_profile(monkeypatch, tmp_path):
+    """A function that writes mini.yaml, the only profile then."""
+    monkeypatch.setattr(config, "PROFILES", tmp_path)
+
+    def write(content):
+        (tmp_path / "mini.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    write(VALID)
+    return write
+
+
+def refusal(name="mini", overrides=None):
+    """The one line with which a profile is refused."""
+    with pytest.raises(ConfigError) as caught:
+        load_profile(name, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_there_are_the_four_profiles_of_the_readme():
+    assert profile_names() == ("full", "mini", "paper", "smoke")
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_loads_under_its_files_name(name):
+    profile = load_profile(name)
+    assert profile.name == name
+    assert as_dict(profile)["bootstrap"]["resamples"] == profile.bootstrap.resamples
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_key_of_a_profile_says_why(name):
+    lines = (config.PROFILES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    bare = [line for line in lines if line.strip() and not line.endswith(":") and "#" not in line]
+    assert bare == []
+
+
+def test_a_profile_is_frozen():
+    profile = load_profile("mini")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        profile.seed = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        profile.bootstrap.resamples = 1
+
+
+def test_overrides_replace_single_values_and_are_checked_like_the_file():
+    assert load_profile("mini", {"bootstrap.resamples": 200}).bootstrap.resamples == 200
+    assert load_profile("mini", {"seed": 7}).seed == 7
+    assert "bootstrap.resample = 200" in refusal(overrides={"bootstrap.resample": 200})
+    assert "'boot'" in refusal(overrides={"boot.resamples": 200})
+    assert "'seed'" in refusal(overrides={"seed.resamples": 200})
+
+
+def test_an_unknown_profile_is_refused_with_the_nearest_name():
+    assert refusal("smok") == "unknown profile 'smok': did you mean 'smoke'?"
+    assert "full, mini, paper, smoke" in refusal("zzz")
+    assert "unknown profile 3" in refusal(3)  # papermill turns `-p profile 3` into a number
+
+
+DEFECTS = {
+    "misspelt key beside the right one": (VALID + "sede: 5\n", "sede = 5: unknown key; did you mean 'seed'?"),
+    "misspelt key": (VALID.replace("seed: 0", "sede: 5"), "sede = 5: unknown key; did you mean 'seed'?"),
+    "misspelt key in a section": (
+        VALID.replace("resamples", "resample"),
+        "bootstrap.resample = 1000: unknown key; did you mean 'resamples'?",
+    ),
+    "key like no other": (VALID + "zzz: 1\n", "zzz = 1: unknown key; known are"),
+    "key given twice": (VALID + "seed: 1\n", "seed is given twice"),
+    "missing key": (VALID.replace("seed: 0\n", ""), "seed is missing; add it"),
+    "missing key in a section": (VALID.replace("  resamples: 1000\n", ""), "bootstrap.resamples is missing; add it"),
+    "text for a number": (VALID.replace("seed: 0", "seed: nought"), "seed = 'nought' (str)"),
+    "truth for a number": (VALID.replace("seed: 0", "seed: yes"), "seed = True (bool)"),
+    "fraction for a whole number": (VALID.replace("seed: 0", "seed: 1.5"), "seed = 1.5 (float)"),
+    "nothing for a number": (VALID.replace("seed: 0", "seed:"), "seed = None"),
+    "1e4, which YAML 1.1 reads as text": (VALID.replace("1000", "1e4"), "bootstrap.resamples = '1e4' (str)"),
+    "negative seed": (VALID.replace("seed: 0", "seed: -1"), "seed = -1 (int): input should be greater than or equal"),
+    "too few resamples": (VALID.replace("1000", "10"), "bootstrap.resamples = 10 (int): input should be greater"),
+    "confidence in percent": (
+        VALID.replace("0.95", "95"),
+        "bootstrap.confidence = 95 (int): input should be less than",
+    ),
+    "confidence that is no number": (VALID.replace("0.95", ".nan"), "bootstrap.confidence = nan"),
+    "number for a section": ("seed: 0\nbootstrap: 3\n", "bootstrap = 3 (int)"),
+    "nothing for a section": ("seed: 0\nbootstrap:\n", "bootstrap = None"),
+    "list for a section": ("seed: 0\nbootstrap: [1000, 0.95]\n", "bootstrap = [1000, 0.95] (list)"),
+    "open brace": ("seed: 0\nbootstrap: {resamples: 1000\n", "not valid YAML in line 3"),
+    "wrong indentation": ("seed: 0\n  bootstrap: 1\n", "not valid YAML in line 2"),
+    "empty file": ("", "holds no keys"),
+    "list for the whole": ("- seed\n", "holds no keys"),
+    "other encoding": (VALID.encode() + b"# caf\xe9\n", "UTF-8"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), DEFECTS.values(), ids=DEFECTS)
+def test_a_defective_profile_is_refused_in_one_line(write_profile, content, said):
+    write_profile(content)
+    message = refusal()
+    assert message.startswith("mini.yaml: ")
+    assert said in message
+
+
+def test_the_files_name_is_the_profiles_name(write_profile):
+    write_profile(VALID + "name: paper\n")
+    assert "name = 'paper'" in refusal()

@@ -1,0 +1,120 @@
+"""Profiles: the one dial of the study.
+
+A profile is a YAML file in ``profiles/``. It names models and sizes, never a world: notebooks and functions read their
+numbers from it and do not ask which profile they run in. An unknown key, a wrong type or a value out of range raises
+``ConfigError`` with the file, the key, the value and the remedy.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from textnorm_lib.errors import ConfigError
+
+PROFILES = Path(__file__).parent / "profiles"
+DEFAULT_PROFILE = "mini"
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Bootstrap:
+    """How intervals are made: whole prompts are drawn again with replacement."""
+
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Profile:
+    """One scale of the study; ``name`` is the file's name."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    bootstrap: Bootstrap
+
+
+def profile_names() -> tuple[str, ...]:
+    """The profiles that exist, in alphabetical order."""
+    return tuple(sorted(path.stem for path in PROFILES.glob("*.yaml")))
+
+
+def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
+    """Read ``profiles/<name>.yaml``, with single values replaced.
+
+    ``overrides`` maps dotted keys to values, e.g. ``{"bootstrap.resamples": 200}``.
+    Raises ``ConfigError`` for an unknown profile, a file that is not YAML, an unknown or missing key, a wrong type and
+    a value out of range.
+    """
+    if name not in profile_names():
+        raise ConfigError(f"unknown profile {name!r}: {_closest(name, profile_names())}")
+    path = PROFILES / f"{name}.yaml"
+    values = {"name": name, **_read(path)}
+    for key, value in (overrides or {}).items():
+        _replace(values, key, value)
+    try:
+        # Through JSON, because pydantic's strict mode takes a plain mapping for a dataclass from JSON only.
+        return TypeAdapter(Profile).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise ConfigError(f"{path.name}: {_first_defect(error)}") from None
+
+
+def as_dict(profile: Profile) -> dict[str, Any]:
+    """The resolved values as plain nested dictionaries, for hashing and for the manifest."""
+    return dataclasses.asdict(profile)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path.name}: not valid YAML{line}; check the indentation and the colons there") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path.name}: holds no keys; copy one of {', '.join(profile_names())} and change it")
+    return values
+
+
+def _replace(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, last = dotted.split(".")
+    for section in sections:
+        values = values.get(section)
+        if not isinstance(values, dict):
+            raise ConfigError(f"override {dotted!r}: there is no section {section!r} in the profile")
+    values[last] = value
+
+
+def _first_defect(error: ValidationError) -> str:
+    defect = error.errors(include_url=False)[0]
+    path = [str(part) for part in defect["loc"]]
+    key = ".".join(path)
+    if defect["type"] == "unexpected_keyword_argument":
+        return f"{key} = {defect['input']!r}: unknown key; {_closest(path[-1], _keys(path[:-1]))}"
+    if defect["type"] == "missing":
+        return f"{key} is missing; add it (every profile spells out every key)"
+    return f"{key} = {defect['input']!r} ({type(defect['input']).__name__}): {_lower(defect['msg'])}"
+
+
+def _keys(sections: list[str]) -> tuple[str, ...]:
+    """The keys that the section at this path knows."""
+    kind: Any = Profile
+    for section in sections:
+        kind = next(field.type for field in dataclasses.fields(kind) if field.name == section)
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _closest(word: str, known: tuple[str, ...]) -> str:
+    match = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {match[0]!r}?" if match else f"known are {', '.join(known)}"
+
+
+def _lower(message: str) -> str:
+    return message[0].lower() + message[1:]

@@ -1,0 +1,6 @@
+"""The study's figures: one registry, one module a subject."""
+
+from textnorm_lib.figures import heatmaps, release
+from textnorm_lib.items import register
+
+FIGURES = register(*heatmaps.ITEMS, *release.ITEMS)

@@ -1,0 +1,211 @@
+"""Figures of the released data: what TIA2 holds (notebook 01) and how the rewards fare against people (notebook 02)."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from textnorm_lib.figures.style import COLOURS, MARKERS, NAMES, new_figure
+from textnorm_lib.items import Item
+from textnorm_lib.tables import HINDSIGHT, METRIC_NAMES, SET_ORDER
+
+SETS = SET_ORDER[:3]
+SET_COLOURS = {"comprehensive": "#222222", "counting": "#8c3fa0", "composition": "#7f7f00"}  # none of a reward's
+
+
+def _errorbar(axes: Axes, x: np.ndarray, rows: pd.DataFrame, middle: str, **style) -> None:
+    """Points with their intervals."""
+    reach = [rows[middle] - rows["low"], rows["high"] - rows[middle]]
+    axes.errorbar(x, rows[middle], reach, capsize=2, elinewidth=0.8, **style)
+
+
+def draw_share_good(share: pd.DataFrame, by_count: pd.DataFrame) -> Figure:
+    """Left: how the share of good images is spread over prompts; right: its mean by the count asked for."""
+    figure = new_figure(2.3)
+    left, right = figure.subplots(1, 2)
+    for name in SETS:
+        values = np.sort(share.loc[share["set"] == name, "value"])
+        rank = np.arange(1, len(values) + 1) / len(values)
+        left.step(values, rank, where="post", color=SET_COLOURS[name], label=f"{name} (n = {len(values)})")
+    left.set(xlabel="share of good images of a prompt", ylabel="share of prompts", xlim=(0, 1), ylim=(0, 1))
+    left.legend(frameon=False, loc="lower right")
+    rows = by_count[by_count["set"] != "all"]
+    _errorbar(right, rows["set"].astype(int), rows, "mean", color=SET_COLOURS["counting"], marker="o")
+    right.set(xlabel="count asked for (25 prompts each)", ylabel="share of good images", ylim=(0, 1))
+    return figure
+
+
+def describe_share_good(share: pd.DataFrame, by_count: pd.DataFrame) -> str:
+    """The medians and the two ends of the right panel."""
+    medians = share.groupby("set")["value"].median()
+    counts = by_count.set_index("set")["mean"]
+    return (
+        "Left: cumulative share of prompts by share of good images; medians "
+        + ", ".join(f"{medians[name]:.2f} ({name})" for name in SETS)
+        + f". Right: its mean by the count asked for, from {counts['1']:.2f} for one to {counts['6']:.2f} for six."
+    )
+
+
+def draw_vote_slots(slots: pd.DataFrame) -> Figure:
+    """Share of good votes of each slot and of the majority label, per set."""
+    figure = new_figure(2.2)
+    axes = figure.subplots()
+    kinds = list(slots["reward"].unique())
+    for index, kind in enumerate(kinds):
+        rows = slots[slots["reward"] == kind].set_index("set").loc[list(SETS)]
+        style = {"color": "black", "marker": "*", "markersize": 8} if kind == "majority" else {"marker": "o^s"[index]}
+        _errorbar(axes, np.arange(3) + (index - 1.5) * 0.14, rows, "mean", label=kind, linestyle="none", **style)
+    axes.set_xticks(range(3), SETS)
+    axes.set(ylabel="share of good", ylim=(0, 1))
+    axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.18))
+    return figure
+
+
+def describe_vote_slots(slots: pd.DataFrame) -> str:
+    """The widest and the narrowest spread between slots."""
+    wide = slots[slots["reward"] != "majority"].pivot(index="set", columns="reward", values="mean").loc[list(SETS)]
+    spread = ", ".join(f"{name} {row.min():.2f} to {row.max():.2f}" for name, row in wide.iterrows())
+    return (
+        f"Share of good votes by vote slot, the majority's as a star. From the strictest slot to the mildest: {spread}."
+    )
+
+
+def draw_by_count(summary: pd.DataFrame, differences: pd.DataFrame) -> Figure:
+    """Left: AUROC of each reward by the count asked for; right: TextNorm minus each other reward."""
+    figure = new_figure(2.6)
+    left, right = figure.subplots(1, 2)
+    rows = summary.query("metric == 'auroc' and set != 'all'")
+    for index, (reward, name) in enumerate(NAMES.items()):
+        style = {"color": COLOURS[reward], "marker": MARKERS[reward], "label": name}
+        mine = rows[rows["reward"] == reward]
+        _errorbar(left, mine["set"].astype(int) + (index - 2) * 0.08, mine, "mean", **style)
+        mine = differences[(differences["reward"] == reward) & (differences["set"] != "all")]
+        if len(mine):
+            _errorbar(right, mine["set"].astype(int) + (index - 2) * 0.08, mine, "difference", **style)
+    left.axhline(0.5, color="0.6", linewidth=0.6, linestyle=":")
+    right.axhline(0.0, color="0.6", linewidth=0.6, linestyle=":")
+    prompts = rows.groupby("set")["n_prompts"].max()
+    ticks = [f"{count}\n({prompts[str(count)]})" for count in range(1, 7)]
+    for axes, title in ((left, "AUROC"), (right, "AUROC, TextNorm minus the other")):
+        axes.set_xticks(range(1, 7), ticks)
+        axes.set(xlabel="count asked for (prompts)", title=title)
+    figure.legend(*left.get_legend_handles_labels(), ncols=5, frameon=False, loc="outside upper center")
+    return figure
+
+
+def describe_by_count(summary: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """PickScore and TextNorm at one and at six."""
+    auroc = summary.query("metric == 'auroc'").set_index(["reward", "set"])["mean"]
+    ends = [
+        f"{NAMES[reward]} {auroc[reward, '1']:.2f} at one object and {auroc[reward, '6']:.2f} at six"
+        for reward in NAMES
+    ]
+    return "AUROC by the count asked for, released scores: " + "; ".join(ends) + "."
+
+
+def draw_tuning(shares: pd.DataFrame) -> Figure:
+    """Which values of the grid the released TextNorm uses, per set."""
+    figure = new_figure(2.0)
+    for axes, parameter, names in zip(figure.subplots(1, 2), ("scale", "penalty"), (SETS, SETS[:2]), strict=True):
+        rows = shares[shares["parameter"] == parameter]
+        values = sorted(rows["value"].unique())
+        width = 0.8 / len(names)
+        for index, name in enumerate(names):
+            mine = rows[rows["set"] == name].set_index("value").loc[values]
+            places = np.arange(len(values)) + (index - (len(names) - 1) / 2) * width
+            label = f"{name} (n = {mine['prompts'].sum()})"
+            axes.bar(places, mine["share"], width, color=SET_COLOURS[name], label=label)
+        axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        axes.set(xlabel=f"released {parameter}", ylabel="share of prompts", ylim=(0, 1))
+        if parameter == "scale":
+            axes.legend(frameon=False)
+    return figure
+
+
+def describe_tuning(shares: pd.DataFrame) -> str:
+    """The share at the grid's two ends."""
+    ends = shares[shares["edge"]].groupby(["parameter", "set"], sort=False)["share"].sum()
+    words = ", ".join(f"{parameter} of {name} {share:.0%}" for (parameter, name), share in ends.items())
+    return f"Bars of the released settings by prompt. Share of prompts at one of the two ends of the grid: {words}."
+
+
+def draw_hindsight(comparison: pd.DataFrame) -> Figure:
+    """TextNorm minus the best of two and of four untouched rewards in hindsight, all prompts of each set."""
+    figure = new_figure(2.7)
+    panels = figure.subplots(1, 4, sharey=True, sharex=True)
+    metrics = list(METRIC_NAMES)
+    for axes, name in zip(panels, SET_ORDER, strict=True):
+        for index, (reward, label) in enumerate(HINDSIGHT.items()):
+            chosen = (comparison["set"] == name) & (comparison["reward"] == reward)
+            rows = comparison[chosen].set_index("metric").loc[metrics]
+            reach = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
+            places = np.arange(len(metrics)) + (index - 0.5) * 0.28
+            style = {"color": ("#222222", "#8c3fa0")[index], "marker": "os"[index], "label": label}
+            axes.errorbar(
+                rows["difference"], places, xerr=reach, linestyle="none", capsize=1.5, elinewidth=0.8, **style
+            )
+        axes.axvline(0, color="0.6", linewidth=0.6, linestyle=":")
+        prompts = rows[["wins", "ties", "losses"]].sum(axis=1).max()
+        axes.set(title=f"{name}\n({prompts} prompts)", xlabel="TextNorm minus it")
+        axes.set_yticks(range(len(metrics)), METRIC_NAMES.values())
+    panels[0].invert_yaxis()
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=2, frameon=False, loc="outside upper center")
+    return figure
+
+
+def describe_hindsight(comparison: pd.DataFrame) -> str:
+    """AUROC and AP@5 over all prompts."""
+    rows = comparison.query("set == 'all'").set_index(["reward", "metric"])["difference"]
+    words = [
+        f"{label}: AUROC {rows[reward, 'auroc']:+.3f}, AP@5 {rows[reward, 'ap5']:+.3f}"
+        for reward, label in HINDSIGHT.items()
+    ]
+    return "Released TextNorm minus a choice in hindsight over all prompts; " + "; ".join(words) + "."
+
+
+ITEMS = [
+    Item(
+        name="fig21_share_good",
+        notebook="01_build_tia2",
+        caption="Left: prompts by their share of good images. Right: the counting set by the count asked for, mean and "
+        "95% bootstrap interval over 25 prompts.",
+        build=draw_share_good,
+        describe=describe_share_good,
+        needs="tia2",
+    ),
+    Item(
+        name="fig22_vote_slots",
+        notebook="01_build_tia2",
+        caption="Share of good votes by vote slot and by the majority label, mean and 95% bootstrap interval over "
+        "prompts.",
+        build=draw_vote_slots,
+        describe=describe_vote_slots,
+        needs="tia2",
+    ),
+    Item(
+        name="fig23_auroc_by_count",
+        notebook="02_benchmark_rewards",
+        caption="AUROC on the counting set by the count asked for (prompts with both labels), released scores; mean "
+        "and 95% bootstrap interval over prompts, paired on the right.",
+        build=draw_by_count,
+        describe=describe_by_count,
+        needs="tia2",
+    ),
+    Item(
+        name="fig24_released_tuning",
+        notebook="02_benchmark_rewards",
+        caption="The scale and the penalty behind the released TextNorm scores, prompt by prompt.",
+        build=draw_tuning,
+        describe=describe_tuning,
+        needs="tia2",
+    ),
+    Item(
+        name="fig25_hindsight",
+        notebook="02_benchmark_rewards",
+        caption="Released TextNorm minus a choice between untouched rewards that peeks at the same labels (prompts in "
+        "brackets); 95% paired bootstrap interval over prompts.",
+        build=draw_hindsight,
+        describe=describe_hindsight,
+        needs="tia2",
+    ),
+]

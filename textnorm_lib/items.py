@@ -1,0 +1,40 @@
+"""What a figure or a table of the study is: an entry in a registry."""
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Item:
+    """A figure or table: who makes it, from what, and what the paper has in its place.
+
+    ``build`` takes the steps' results and returns a matplotlib figure or the table as it is printed; ``describe`` takes
+    the same and returns one or two sentences for those who cannot see it. ``needs`` names a resource without which it
+    is not attempted. ``paper_item`` and ``paper_value`` are what the paper shows; None where the item is our own.
+    """
+
+    name: str
+    notebook: str
+    caption: str
+    build: Callable[..., Any]
+    describe: Callable[..., str]
+    needs: str | None = None
+    paper_item: str | None = None
+    paper_value: str | None = None
+
+    @property
+    def source(self) -> str:
+        """Digest of the module that builds it: what is made by other code is out of date."""
+        module = inspect.getmodule(getattr(self.build, "func", self.build))
+        return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+
+
+def register(*items: Item) -> dict[str, Item]:
+    """The items by name, in order; a name given twice is an error."""
+    named = {item.name: item for item in items}
+    if len(named) != len(items):
+        raise ValueError("two items of one name")
+    return named

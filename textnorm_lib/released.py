@@ -1,0 +1,104 @@
+"""The released scores, arranged for the paper's tables and heat maps, and an audit of how TextNorm's were tuned.
+
+Every function is a step: it takes the released sets (or another step's frame) and returns a tidy frame. The scores are
+per-prompt metrics (one row a prompt, reward and metric); the rewards of single images were not released.
+"""
+
+import pandas as pd
+
+from textnorm_lib.store import step
+from textnorm_lib.tia2.official import OfficialSet
+from textnorm_lib.tia2.prompts import CLASSES, parse_composition, parse_counting
+
+AP_METRICS = ("ap5", "ap10", "ap25")
+SCALES = (0.1, 1.0, 3.0, 5.0, 10.0)
+PENALTIES = (0.05, 0.1, 0.5, 1.0)
+
+
+@step(1)
+def collect_scores(*sets: OfficialSet) -> pd.DataFrame:
+    """All released metrics: set, prompt, reward, metric, value."""
+    frame = pd.concat([official.scores.assign(set=official.name) for official in sets], ignore_index=True)
+    return frame[["set", "prompt", "reward", "metric", "value"]]
+
+
+@step(1)
+def auroc_by_pair(scores: pd.DataFrame) -> pd.DataFrame:
+    """AUROC of each composition prompt, once in either order of its two classes: reward, row, column, auroc."""
+    rows = scores.query("set == 'composition' and metric == 'auroc'")
+    pairs = [parse_composition(prompt) for prompt in rows["prompt"]]
+    first, second = (list(classes) for classes in zip(*pairs, strict=True))
+    one_way = pd.DataFrame({"reward": rows["reward"], "row": first, "column": second, "auroc": rows["value"]})
+    return pd.concat([one_way, one_way.rename(columns={"row": "column", "column": "row"})], ignore_index=True)
+
+
+@step(1)
+def auroc_by_class_and_count(scores: pd.DataFrame) -> pd.DataFrame:
+    """AUROC of each counting prompt: reward, row (class), column (count), auroc."""
+    rows = scores.query("set == 'counting' and metric == 'auroc'")
+    classes, counts = zip(*map(parse_counting, rows["prompt"]), strict=True)
+    frame = {"reward": rows["reward"], "row": list(classes), "column": list(counts), "auroc": rows["value"]}
+    return pd.DataFrame(frame).reset_index(drop=True)
+
+
+@step(1)
+def scores_by_count(scores: pd.DataFrame) -> pd.DataFrame:
+    """The counting set split by the count that the prompt asks for: ``set`` is then "1" to "6"."""
+    rows = scores.query("set == 'counting'")
+    counts = [str(parse_counting(prompt)[1]) for prompt in rows["prompt"]]
+    return rows.assign(set=counts).reset_index(drop=True)
+
+
+@step(1)
+def collect_tuning(*sets: OfficialSet) -> pd.DataFrame:
+    """What TextNorm's released scores were computed with: set, prompt, ensemble, scale, penalty."""
+    frame = pd.concat([official.tuning.assign(set=official.name) for official in sets], ignore_index=True)
+    return frame[["set", "prompt", "ensemble", "scale", "penalty"]]
+
+
+@step(1)
+def tuning_shares(tuning: pd.DataFrame) -> pd.DataFrame:
+    """How many prompts use each value of the grid: set, parameter, value, prompts, share, edge (of the grid)."""
+    rows = []
+    for parameter, grid in (("scale", SCALES), ("penalty", PENALTIES)):
+        for name, group in tuning.dropna(subset=[parameter]).groupby("set", sort=False):
+            used = group[parameter].value_counts()
+            unknown = set(used.index) - set(grid)
+            if unknown:
+                raise ValueError(f"{name}: {parameter} {sorted(unknown)} is not on the grid {grid}")
+            for value in grid:
+                prompts = int(used.get(value, 0))
+                edge = value in (grid[0], grid[-1])
+                rows.append((name, parameter, value, prompts, prompts / len(group), edge))
+    return pd.DataFrame(rows, columns=["set", "parameter", "value", "prompts", "share", "edge"])
+
+
+@step(1)
+def choose_in_hindsight(scores: pd.DataFrame) -> pd.DataFrame:
+    """Released TextNorm beside two untouched choices that are allowed to peek as it was.
+
+    For each prompt the reward with the highest mean of the three AP metrics *on that prompt's own labels* is taken:
+    ``hindsight2`` chooses between ImageReward and PickScore, ``hindsight4`` among the four baselines. Where several
+    share the first place, their metrics are averaged. TextNorm's own choice was among 20 settings (5 scales and 4
+    penalties; 5 for the composition set).
+    """
+    wide = scores.pivot_table(index=["set", "prompt", "reward"], columns="metric", values="value", sort=False)
+    ap = wide[list(AP_METRICS)].mean(axis=1)
+    chosen = [wide.xs("textnorm", level="reward").assign(reward="textnorm")]
+    for name, candidates in (
+        ("hindsight2", ["imagereward", "pickscore"]),
+        ("hindsight4", ["clip", "blip2", "imagereward", "pickscore"]),
+    ):
+        among = ap[ap.index.isin(candidates, level="reward")]
+        best = among[among >= among.groupby(["set", "prompt"], sort=False).transform("max") - 1e-12].index
+        chosen.append(wide.loc[best].groupby(["set", "prompt"], sort=False).mean().assign(reward=name))
+    return pd.concat(chosen).reset_index().melt(["set", "prompt", "reward"], var_name="metric", value_name="value")
+
+
+def grid(frame: pd.DataFrame, reward: str) -> pd.DataFrame:
+    """One reward's AUROCs as a matrix: classes alphabetically against classes or counts; nan where none exists."""
+    rows = frame[frame["reward"] == reward]
+    matrix = rows.pivot(index="row", columns="column", values="auroc")
+    classes = sorted(CLASSES)
+    columns = classes if set(matrix.columns) <= set(classes) else sorted(matrix.columns)
+    return matrix.reindex(index=classes, columns=columns)

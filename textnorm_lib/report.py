@@ -1,0 +1,203 @@
+"""The report: ``papers_figures/`` and README's table, made from the records that the notebooks' runs left.
+
+    python -m textnorm_lib.report mini            collect figures and tables, write manifest.json
+    python -m textnorm_lib.report mini --check    fail if one is missing, changed by hand or older than what made it
+
+The default profile's files lie in ``papers_figures/`` itself, another profile's in a folder of its name in there.
+Nothing else writes there. ``manifest.json`` says of each file what it was made from, down to the digests of the data.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from textnorm_lib.config import DEFAULT_PROFILE, as_dict, load_profile
+from textnorm_lib.errors import StudyError
+from textnorm_lib.run import CHECKOUT, ITEMS, records_folder
+from textnorm_lib.store import digest, write_atomically
+
+RERUN = "run ./run_all.sh {profile} again"
+_MARKS = ("<!-- report: start -->", "<!-- report: end -->")
+
+
+def figures_folder(profile: str) -> Path:
+    """``papers_figures/`` for the default profile, ``papers_figures/<profile>/`` for another."""
+    folder = CHECKOUT / "papers_figures"
+    return folder if profile == DEFAULT_PROFILE else folder / profile
+
+
+def build(profile: str) -> dict[str, Any]:
+    """Collect what the runs of this profile made, and return the manifest that says so.
+
+    What a run could not attempt is marked so; a file of it from an earlier run stays.
+    """
+    folder = figures_folder(profile)
+    entries = {name: entry for name, entry in _manifest(folder)["items"].items() if name in ITEMS}
+    records = [json.loads(path.read_text()) for path in sorted(records_folder(profile).glob("*.json"))]
+    if not records:
+        raise StudyError(f"{records_folder(profile)}: no run has been recorded; {RERUN.format(profile=profile)}")
+    for record in records:
+        origin = {"notebook": record["notebook"], "profile": digest(record["profile"])}
+        for name, made in record["made"].items():
+            entries[name] = {**made, **origin, **_description(name)}
+            for file in made["files"]:
+                write_atomically(folder / file, (records_folder(profile) / "files" / file).read_bytes())
+        for name, reason in record["missing"].items():
+            earlier = {key: value for key, value in entries.get(name, {}).items() if key != "not_attempted"}
+            entries[name] = {**origin, **earlier, **_description(name), "not_attempted": reason}
+    manifest = {"profile": as_dict(load_profile(profile)), "items": {name: entries[name] for name in sorted(entries)}}
+    _remove_strays(folder, manifest)
+    write_atomically(folder / "manifest.json", (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(folder / "README.md", _page(profile, manifest).encode())
+    if profile == DEFAULT_PROFILE:
+        _update_readme(CHECKOUT / "README.md", manifest)
+    return manifest
+
+
+def check(profile: str) -> list[str]:
+    """What is wrong with this profile's report, one line each; empty if all is well."""
+    folder = figures_folder(profile)
+    entries = _manifest(folder)["items"]
+    now = digest(as_dict(load_profile(profile)))
+    rerun = RERUN.format(profile=profile)
+    defects = []
+    for name, item in ITEMS.items():
+        entry = entries.get(name)
+        if entry is None:
+            defects.append(f"{name}: is missing from {folder / 'manifest.json'}; {rerun}")
+        elif "not_attempted" not in entry:
+            defects += [f"{name}: {what}; {rerun}" for what in _defects(folder, entry, item.source, now)]
+    known = {file for entry in entries.values() for file in entry.get("files", {})} | {"manifest.json", "README.md"}
+    for path in sorted(folder.glob("*.*")):
+        if path.name not in known:
+            defects.append(f"{path}: was not made by a run; delete it, or register it")
+    return defects
+
+
+def _defects(folder: Path, entry: dict, source: str, profile: str) -> list[str]:
+    """What is wrong with the files of one figure or table."""
+    found = []
+    for file, expected in entry["files"].items():
+        path = folder / file
+        if not path.exists():
+            found.append(f"{file} is missing")
+        elif digest(path.read_bytes()) != expected:
+            found.append(f"{file} was changed since it was made")
+    if entry["profile"] != profile:
+        found.append("is older than the profile")
+    if entry["source"] != source:
+        found.append("is older than the code that draws it")
+    for made_by in entry["steps"]:
+        function = getattr(importlib.import_module(made_by["module"]), made_by["step"], None)
+        if getattr(function, "version", None) != made_by["version"]:
+            found.append(f"is older than the step {made_by['step']}")
+    return found
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    if not path.exists():
+        return {"items": {}}
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise StudyError(f"{path}: is not valid JSON; delete it and run the study again") from None
+
+
+def _description(name: str) -> dict[str, str | None]:
+    item = ITEMS[name]
+    return {"caption": item.caption, "paper_item": item.paper_item, "paper_value": item.paper_value}
+
+
+def _remove_strays(folder: Path, manifest: dict) -> None:
+    """Remove figures and tables that are no longer registered."""
+    known = {file for entry in manifest["items"].values() for file in entry.get("files", {})}
+    for pattern in ("fig*_*.*", "tab*_*.*"):
+        for path in folder.glob(pattern):
+            if path.name not in known:
+                path.unlink()
+
+
+def _status(entry: dict) -> str:
+    if "not_attempted" not in entry:
+        return "made"
+    kept = "; the files are from an earlier run" if "files" in entry else ""
+    return f"not attempted, because {entry['not_attempted']}{kept}"
+
+
+def _rows(manifest: dict, prefix: str) -> str:
+    """A Markdown table of all items: what, where it is made, what it stands for in the paper, status."""
+    lines = ["| item | notebook | in the paper | status |", "| --- | --- | --- | --- |"]
+    for name, entry in manifest["items"].items():
+        shown = [file for file in entry.get("files", {}) if file.endswith((".png", ".md"))]
+        item = f"[{name}]({prefix}{shown[0]})" if shown else name
+        lines.append(f"| {item} | {entry['notebook']} | {entry['paper_item'] or 'ours'} | {_status(entry)} |")
+    return "\n".join(lines)
+
+
+def _page(profile: str, manifest: dict) -> str:
+    """``papers_figures/README.md``: every figure with its caption, every table, and the list of all."""
+    parts = [f"# Figures and tables, profile `{profile}`", "Made by `textnorm_lib/report.py`; not edited by hand."]
+    parts.append(_rows(manifest, ""))
+    for name, entry in manifest["items"].items():
+        parts.append(f"## {name}")
+        files = entry.get("files", {})
+        if f"{name}.png" in files:
+            parts.append(f"![{entry['alt']}]({name}.png)")
+        if f"{name}.md" in files:
+            parts.append((figures_folder(profile) / f"{name}.md").read_text().rstrip())
+        else:
+            parts.append(entry["caption"])
+        if entry["paper_value"]:
+            parts.append(f"The paper: {entry['paper_value']}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _update_readme(path: Path, manifest: dict) -> None:
+    """Put the list of items between README's two marks."""
+    text = path.read_text(encoding="utf-8")
+    before, found, rest = text.partition(_MARKS[0])
+    _, closed, after = rest.partition(_MARKS[1])
+    if not found or not closed:
+        raise StudyError(f"{path}: the marks {_MARKS[0]} and {_MARKS[1]} are gone; put them back around its table")
+    table = _rows(manifest, "papers_figures/")
+    write_atomically(path, f"{before}{_MARKS[0]}\n{table}\n{_MARKS[1]}{after}".encode())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m textnorm_lib.report", description="Collect or check the figures.")
+    parser.add_argument("profile", nargs="?", default=DEFAULT_PROFILE)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if anything is out of date")
+    options = parser.parse_args(arguments)
+    try:
+        if options.check:
+            defects = check(options.profile)
+            entries = _manifest(figures_folder(options.profile))["items"]
+            print("\n".join(defects) or f"report: all {len(entries)} figures and tables are there and up to date")
+            _say_not_attempted(entries)
+            return bool(defects)
+        entries = build(options.profile)["items"]
+    except StudyError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 2
+    made = sum("not_attempted" not in entry for entry in entries.values())
+    print(f"report: {made} figures and tables in {figures_folder(options.profile)}")
+    _say_not_attempted(entries)
+    return 0
+
+
+def _say_not_attempted(entries: dict[str, dict]) -> None:
+    reasons: dict[str, list[str]] = {}
+    for name, entry in entries.items():
+        if "not_attempted" in entry:
+            reasons.setdefault(entry["not_attempted"], []).append(name)
+    for reason, names in reasons.items():
+        print(f"report: {len(names)} not attempted, because {reason}: {', '.join(names)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""A notebook's run: its profile, its cached steps, its figures and tables, and the record that the report is made from.
+
+    run = start_run("02_benchmark_rewards", profile="mini")
+    table = run.step(summarise, per_prompt, resamples=run.profile.bootstrap.resamples)
+    run.table("tab04_metric_comparison", table)
+    run.finish()
+
+A cell whose first line is ``# needs: tia2`` runs only where that resource can be had; elsewhere it says that it was not
+attempted, and why, and the rest of the notebook still runs.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import Image, display
+
+from textnorm_lib.config import DEFAULT_PROFILE, Profile, as_dict, load_profile
+from textnorm_lib.errors import StudyError
+from textnorm_lib.figures import FIGURES
+from textnorm_lib.figures.style import house_style, render, stamp, thumbnail
+from textnorm_lib.items import Item
+from textnorm_lib.store import Artifact, Keyed, Store, digest, write_atomically
+from textnorm_lib.tables import TABLES, as_csv, as_markdown, as_tex
+from textnorm_lib.tia2.official import release_available
+
+CHECKOUT = Path(__file__).parents[1]
+RESOURCES: dict[str, Callable[[], tuple[bool, str]]] = {"tia2": release_available}
+ITEMS: dict[str, Item] = {**FIGURES, **TABLES}
+
+
+def artifacts_folder() -> Path:
+    """Where runs keep their results: ``TEXTNORM_ARTIFACTS``, else ``artifacts/`` in the checkout."""
+    return Path(os.environ.get("TEXTNORM_ARTIFACTS") or CHECKOUT / "artifacts")
+
+
+def records_folder(profile: str) -> Path:
+    """One JSON record a notebook, and the files of its figures and tables."""
+    return artifacts_folder() / "runs" / profile
+
+
+def start_run(notebook: str, *, profile: str = DEFAULT_PROFILE, force: bool = False) -> "Run":
+    """Begin a notebook's run: load the profile and let cells with ``# needs: ...`` ask for what they need.
+
+    ``force`` computes every step again. Raises ``ConfigError`` for a profile that does not exist or is not valid.
+    """
+    _watch_needs()
+    return Run(notebook, load_profile(profile), Store(artifacts_folder() / "steps"), force)
+
+
+@dataclass
+class Run:
+    """One notebook at one profile; see the module's example."""
+
+    notebook: str
+    profile: Profile
+    store: Store
+    force: bool = False
+    made: dict[str, dict] = field(default_factory=dict)
+
+    def step(self, function: Callable, *inputs: Keyed, **config: Any) -> Artifact:
+        """A step's result, from the store where it is known, else computed, which is said on standard error."""
+        return self.store.compute(function, *inputs, force=self.force, **config)
+
+    def figure(self, name: str, *data: Artifact) -> None:
+        """Draw a registered figure from stored results, keep it for the report, show it with its alt text."""
+        item = self._item(name, FIGURES)
+        values = [artifact.value for artifact in data]
+        with house_style():
+            figure = item.build(*values)
+            stamp(figure, self.profile.name)
+            files = {f"{name}.{kind}": render(figure, kind) for kind in ("pdf", "png")}
+            small = thumbnail(figure)
+        alt = item.describe(*values)
+        self._keep(item, files, alt, data)
+        display(Image(small, format="png", alt=alt))
+
+    def table(self, name: str, *data: Artifact) -> pd.DataFrame:
+        """Make a registered table from stored results, keep it for the report, return it for display."""
+        item = self._item(name, TABLES)
+        values = [artifact.value for artifact in data]
+        table = item.build(*values)
+        files = {
+            f"{name}.csv": as_csv(values[0]),
+            f"{name}.md": as_markdown(table, item.caption, self.profile.name),
+            f"{name}.tex": as_tex(table, item.caption, self.profile.name),
+        }
+        self._keep(item, files, item.describe(*values), data)
+        return table
+
+    def finish(self) -> None:
+        """Write the record of this run and say what it made and what was not attempted.
+
+        Raises ``StudyError`` if a figure or table that is registered for this notebook was neither made nor excused.
+        """
+        missing = {}
+        for name, item in ITEMS.items():
+            if item.notebook == self.notebook and name not in self.made:
+                available, reason = RESOURCES[item.needs]() if item.needs else (True, "")
+                if available:
+                    raise StudyError(f"{self.notebook}: {name} is registered but was not made; run every cell in order")
+                missing[name] = reason
+        record = {"notebook": self.notebook, "profile": as_dict(self.profile), "made": self.made, "missing": missing}
+        content = json.dumps(record, indent=1, sort_keys=True).encode()
+        write_atomically(records_folder(self.profile.name) / f"{self.notebook}.json", content)
+        lines = [f"{self.notebook} ({self.profile.name}): {len(self.made)} figures and tables made"]
+        for reason in sorted(set(missing.values())):
+            lines.append(f"{sum(r == reason for r in missing.values())} not attempted, because {reason}")
+        print("\n".join(lines))
+
+    def _item(self, name: str, known: dict[str, Item]) -> Item:
+        if name not in known or known[name].notebook != self.notebook:
+            names = ", ".join(key for key, item in known.items() if item.notebook == self.notebook)
+            raise StudyError(f"{name!r} is not registered for {self.notebook}; registered are {names}")
+        return known[name]
+
+    def _keep(self, item: Item, files: dict[str, bytes], alt: str, data: tuple[Artifact, ...]) -> None:
+        for file, content in files.items():
+            write_atomically(records_folder(self.profile.name) / "files" / file, content)
+        self.made[item.name] = {
+            "files": {file: digest(content) for file, content in files.items()},
+            "alt": alt,
+            "steps": lineage(data, self.store),
+            "source": item.source,
+        }
+
+
+def lineage(data: tuple[Artifact, ...], store: Store) -> list[dict[str, Any]]:
+    """Every step that the data rest on, nearest first: its name, version, configuration, key and inputs' keys."""
+    found: dict[str, dict] = {}
+    waiting = list(data)
+    while waiting:
+        artifact = waiting.pop(0)
+        meta = artifact.meta
+        if artifact.key not in found:
+            kept = ("step", "module", "version", "config", "inputs")
+            found[artifact.key] = {"key": artifact.key, **{name: meta[name] for name in kept}}
+            waiting += [Artifact(path) for key in meta["inputs"] for path in store.root.glob(f"*/{key}")]
+    return list(found.values())
+
+
+def _watch_needs() -> None:
+    """Have IPython replace a cell that needs what cannot be had by a line that says so."""
+    shell = get_ipython()
+    if shell is None:
+        return
+
+    def excuse(lines: list[str]) -> list[str]:
+        need = re.match(r"# needs: (\w+)", lines[0]) if lines else None
+        if need is None:
+            return lines
+        available, reason = RESOURCES[need[1]]()
+        return lines if available else [f"print({f'not attempted, because {reason}'!r})\n"]
+
+    transformers = shell.input_transformers_cleanup
+    transformers[:] = [known for known in transformers if getattr(known, "__name__", "") != excuse.__name__] + [excuse]

@@ -1,0 +1,212 @@
+"""The store: content-addressed, resumable steps.
+
+The result of a step lies in ``<root>/<step>/<key>/`` with ``meta.json`` beside the data. The key is a hash of the
+step's name and version, its configuration and its inputs' keys: the same question is never computed twice, and another
+question never overwrites an answer. A result is written to a temporary folder and renamed, so that it exists whole or
+not at all; a lock that dies with its process keeps two runs side by side from writing one result at a time.
+"""
+
+import errno
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from textnorm_lib.errors import StoreError
+
+_CANNOT_WRITE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
+}
+
+
+class Keyed(Protocol):
+    """Anything that a step can take as input: its ``key`` changes whenever its content does."""
+
+    key: str
+
+
+def step(version: int) -> Callable[[Callable], Callable]:
+    """Mark a function as a step of the study.
+
+    A step takes its inputs in order and its configuration by keyword and returns a DataFrame or a dict of DataFrames.
+    A step with a parameter ``folder`` writes there itself instead, file by file, and finds there again what an
+    interrupted run left. Raise ``version`` whenever the same inputs would give another result.
+    """
+
+    def mark(function: Callable) -> Callable:
+        function.version = version
+        return function
+
+    return mark
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The stored result of a step."""
+
+    folder: Path
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What made it: step, version, configuration, inputs, seconds."""
+        return json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    @property
+    def value(self) -> pd.DataFrame | dict[str, pd.DataFrame] | Path:
+        """The data: one frame, several by name, or the folder of a step that wrote its own files."""
+        names = self.meta["frames"]
+        if names is None:
+            return self.folder
+        frames = {name: self._read(name) for name in names}
+        return frames["data"] if names == ["data"] else frames
+
+    def _read(self, name: str) -> pd.DataFrame:
+        path = self.folder / f"{name}.parquet"
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: cannot be read ({error}); delete its folder and run again") from None
+
+
+@dataclass(frozen=True)
+class Store:
+    """Results under one root folder."""
+
+    root: Path
+
+    def compute(self, function: Callable, *inputs: Keyed, force: bool = False, **config: Any) -> Artifact:
+        """The result of ``function(*inputs, **config)``: read back if it is stored, else computed and stored.
+
+        Raises ``StoreError`` where the result cannot be written; then nothing half-written remains.
+        """
+        identity = describe(function, inputs, config)
+        key = digest(identity)[:20]
+        final = self.root / identity["step"] / key
+        if not force and _complete(final):
+            _warn_if_edited(final, function)
+            return Artifact(final)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with _lock(final):
+                if force or not _complete(final):
+                    _compute(function, inputs, config, identity, final)
+        except OSError as error:
+            if error.errno not in _CANNOT_WRITE:
+                raise
+            raise StoreError(
+                f"{final.parent}: {os.strerror(error.errno)} while writing step {identity['step']}; nothing "
+                "half-written was kept: make room or make it writable (or point TEXTNORM_ARTIFACTS elsewhere), "
+                "then run again"
+            ) from error
+        return Artifact(final)
+
+
+def describe(function: Callable, inputs: tuple[Keyed, ...], config: dict[str, Any]) -> dict[str, Any]:
+    """What a step's key is the hash of."""
+    if not hasattr(function, "version"):
+        raise StoreError(f"{function.__name__} is not a step: decorate it with @step(version)")
+    return {
+        "step": function.__name__,
+        "module": function.__module__,
+        "version": function.version,
+        "config": config,
+        "inputs": [item.key for item in inputs],
+    }
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of bytes, or of the canonical JSON of anything else."""
+    if not isinstance(content, bytes):
+        content = json.dumps(content, sort_keys=True, allow_nan=False).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file or none of it; an unchanged file is left alone."""
+    if path.exists() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(f"{path}: {error.strerror or error}; make room or make it writable, then run again") from error
+
+
+def _complete(folder: Path) -> bool:
+    return (folder / "meta.json").exists()
+
+
+def _lock(final: Path) -> AbstractContextManager:
+    lock = FileLock(final.with_name(f"{final.name}.lock"))
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        print(f"step {final.parent.name}: another run is computing it, waiting for its result", file=sys.stderr)
+        return lock.acquire()
+
+
+def _compute(function: Callable, inputs: tuple, config: dict, identity: dict, final: Path) -> None:
+    partial = final.with_name(f"{final.name}.partial")
+    resumable = "folder" in inspect.signature(function).parameters
+    if not resumable:
+        shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    values = [item.value if isinstance(item, Artifact) else item for item in inputs]
+    try:
+        if resumable:
+            function(*values, folder=partial, **config)
+            frames = None
+        else:
+            frames = _write_frames(function(*values, **config), partial)
+        meta = {**identity, "source": _source(function), "frames": frames}
+        meta["seconds"] = round(time.monotonic() - started, 2)
+        (partial / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+        if final.exists():
+            shutil.rmtree(final)
+        partial.replace(final)
+        print(f"step {identity['step']}: computed in {meta['seconds']:.1f} s", file=sys.stderr)
+    except BaseException:
+        if not resumable:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _write_frames(result: Any, folder: Path) -> list[str]:
+    frames = result if isinstance(result, dict) else {"data": result}
+    for name, frame in frames.items():
+        frame.to_parquet(folder / f"{name}.parquet", index=False)
+    return list(frames)
+
+
+def _source(function: Callable) -> str:
+    return digest(inspect.getsource(function).encode())
+
+
+def _warn_if_edited(folder: Path, function: Callable) -> None:
+    """A developer who edits a step and forgets to raise its version would look at old results."""
+    if Artifact(folder).meta["source"] != _source(function):
+        print(
+            f"step {function.__name__}: its code changed since this result was stored, its version did not; "
+            "raise the version, or run with --force if the result may differ",
+            file=sys.stderr,
+        )
