@@ -1,6 +1,7 @@
 """The store computes once, keeps results whole or not at all, and survives full disks, kills and neighbours."""
 
 import errno
+import importlib
 import json
 import os
 import signal
@@ -15,14 +16,16 @@ import pandas as pd
 import pytest
 
 from textnorm_lib.errors import StoreError
-from textnorm_lib.store import Store, digest, step, write_atomically
+from textnorm_lib.store import Store, step, write_atomically
 
-CALLS = []
+CALLS = []  # what the steps below did
+FULL_AT = []  # the part at which write_parts finds the disk full
 
 
 @pytest.fixture
 def store(tmp_path):
     CALLS.clear()
+    FULL_AT.clear()
     return Store(tmp_path / "steps")
 
 
@@ -45,17 +48,22 @@ def double(numbers):
 
 
 @step(1)
+def noise():
+    return pd.DataFrame({"x": np.random.default_rng(0).random(1000)})
+
+
+@step(1)
 def split(*, n):
     return {"even": pd.DataFrame({"x": range(0, n, 2)}), "odd": pd.DataFrame({"x": range(1, n, 2)})}
 
 
 @step(1)
-def write_parts(*, folder, fail_at):
+def write_parts(*, folder):
     """A resumable step of four files."""
     for number in range(4):
         path = folder / f"{number}.txt"
         if not path.exists():
-            if number == fail_at[0]:
+            if number in FULL_AT:
                 raise OSError(errno.ENOSPC, "No space left on device")
             CALLS.append(number)
             path.write_text(str(number))
@@ -149,13 +157,16 @@ def test_a_function_that_is_no_step_is_refused_by_name(store):
 
 def test_an_edited_step_with_an_unchanged_version_is_warned_of(store, tmp_path, monkeypatch, capsys):
     source = tmp_path / "edited_step.py"
-    text = "import pandas as pd\nfrom textnorm_lib.store import step\n\n@step(1)\ndef constant():\n    return pd.DataFrame"
+    text = (
+        "import pandas as pd\nfrom textnorm_lib.store import step\n\n@step(1)\ndef constant():\n    return pd.DataFrame"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     source.write_text(f"{text}({{'x': [1]}})\n")
-    import edited_step
+    edited_step = importlib.import_module("edited_step")
 
     store.compute(edited_step.constant)
+    capsys.readouterr()
     store.compute(edited_step.constant)
     assert capsys.readouterr().err == ""
     source.write_text(f"{text}({{'x': [1, 2]}})\n")
@@ -169,30 +180,28 @@ def test_an_edited_step_with_an_unchanged_version_is_warned_of(store, tmp_path, 
 
 def test_a_step_that_raises_leaves_nothing_half_written(store):
     @step(1)
-    def break_down(*, fail):
-        if fail[0]:
-            raise KeyboardInterrupt
-        return pd.DataFrame({"x": [1]})
+    def break_down():
+        raise KeyboardInterrupt
 
-    fail = [True]
     with pytest.raises(KeyboardInterrupt):
-        store.compute(break_down, fail=fail)
+        store.compute(break_down)
     assert data_files(store.root) == []
     assert not list(store.root.rglob("*.partial"))
 
 
-def test_a_resumable_step_finds_what_an_interrupted_run_left(store, monkeypatch):
-    fail_at = [2]
-    monkeypatch.setattr("textnorm_lib.store.digest", lambda content: digest(str(content).replace("[2]", "[9]").encode()))
-    message = refusal(store.compute, write_parts, fail_at=fail_at)
+def test_a_resumable_step_finds_what_an_interrupted_run_left(store):
+    FULL_AT.append(2)
+    message = refusal(store.compute, write_parts)
     assert "No space left on device" in message and "write_parts" in message
-    assert "nothing half-written" not in message  # two parts are kept, on purpose
+    assert "nothing half-written was kept" not in message  # two parts were, on purpose
     assert not list(store.root.rglob("meta.json"))
-    fail_at[0] = 9
-    folder = store.compute(write_parts, fail_at=fail_at).value
+    FULL_AT.clear()
+    folder = store.compute(write_parts).value
     assert CALLS == [0, 1, 2, 3]
     assert sorted(path.name for path in folder.glob("*.txt")) == ["0.txt", "1.txt", "2.txt", "3.txt"]
     assert not list(store.root.rglob("*.partial"))
+    assert store.compute(write_parts).value == folder
+    assert CALLS == [0, 1, 2, 3]
 
 
 def test_a_disk_that_fills_while_writing_is_one_line_and_the_next_run_succeeds(store, monkeypatch):
@@ -262,10 +271,6 @@ def test_an_error_of_the_step_itself_is_not_taken_for_one_of_the_disk(store):
 
 @pytest.mark.parametrize("damage", ["truncated", "overwritten", "first page", "deleted", "meta.json"])
 def test_a_damaged_result_is_one_line_that_names_the_file(store, damage):
-    @step(1)
-    def noise():
-        return pd.DataFrame({"x": np.random.default_rng(0).random(1000)})
-
     result = store.compute(noise)
     name = "meta.json" if damage == "meta.json" else "data.parquet"
     path = result.folder / name
@@ -283,16 +288,27 @@ def test_a_damaged_result_is_one_line_that_names_the_file(store, damage):
 
 
 def test_damaged_data_is_never_read_back_as_if_it_were_whole(store):
-    @step(1)
-    def noise():
-        return pd.DataFrame({"x": np.random.default_rng(0).random(1000)})
-
     result = store.compute(noise)
     path = result.folder / "data.parquet"
     content = bytearray(path.read_bytes())
     content[1000] ^= 1  # one bit of one number
     path.write_bytes(content)
     refusal(lambda: result.value)
+
+
+def test_a_run_with_force_that_is_killed_while_it_replaces_leaves_no_half_result(store, monkeypatch):
+    folder = store.compute(noise).folder
+
+    def killed_half_way(path, **options):
+        if path == folder:
+            (folder / "data.parquet").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed_half_way)
+        with pytest.raises(KeyboardInterrupt):
+            store.compute(noise, force=True)
+    assert len(store.compute(noise).value) == 1000
 
 
 # ---- two runs side by side, and kills
@@ -316,7 +332,7 @@ print(Store(Path(sys.argv[1])).compute(slow, counter=sys.argv[2], seconds=float(
 
 @pytest.fixture
 def start_slow(store, tmp_path):
-    """A function that starts a process computing one slow step, and the file in which each computation leaves a line."""
+    """A function that starts a process with one slow step, and the file in which each computation leaves a line."""
     script, counter = tmp_path / "slow.py", tmp_path / "counter.txt"
     script.write_text(SLOW)
     started = []
@@ -402,6 +418,19 @@ def test_write_atomically_names_a_place_that_cannot_be_written(tmp_path, place):
     (tmp_path / "folder").mkdir()
     assert str(tmp_path / place) in refusal(write_atomically, tmp_path / place, b"x")
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_what_a_killed_process_left_of_a_file_is_cleared_by_the_next_write(tmp_path):
+    kill_itself = (
+        "import os, pathlib, signal\n"
+        "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from textnorm_lib.store import write_atomically\n"
+        f"write_atomically(pathlib.Path({str(tmp_path / 'file.txt')!r}), b'never there')\n"
+    )
+    assert subprocess.run([sys.executable, "-c", kill_itself]).returncode == -signal.SIGKILL
+    assert not (tmp_path / "file.txt").exists()
+    write_atomically(tmp_path / "file.txt", b"whole")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
 
 
 def test_what_is_kept_can_be_read_without_the_study(store):

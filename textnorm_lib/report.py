@@ -196,7 +196,7 @@ def _say_not_attempted(entries: dict[str, dict]) -> None:
         if "not_attempted" in entry:
             reasons.setdefault(entry["not_attempted"], []).append(name)
     for reason, names in reasons.items():
-        print(f"report: {len(names)} not attempted, because {reason}: {', '.join(names)}")
+        print(f"report: {len(names)} not attempted, because {reason}: {names[0]} to {names[-1]}")
 
 
 if __name__ == "__main__":

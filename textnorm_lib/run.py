@@ -24,7 +24,7 @@ from IPython.display import Image, display
 from textnorm_lib.config import DEFAULT_PROFILE, Profile, as_dict, load_profile
 from textnorm_lib.errors import StudyError
 from textnorm_lib.figures import FIGURES
-from textnorm_lib.figures.style import house_style, render, stamp, thumbnail
+from textnorm_lib.figures.style import house_style, render, settle, stamp, thumbnail
 from textnorm_lib.items import Item
 from textnorm_lib.store import Artifact, Keyed, Store, digest, write_atomically
 from textnorm_lib.tables import TABLES, as_csv, as_markdown, as_tex
@@ -75,6 +75,7 @@ class Run:
         with house_style():
             figure = item.build(*values)
             stamp(figure, self.profile.name)
+            settle(figure)
             files = {f"{name}.{kind}": render(figure, kind) for kind in ("pdf", "png")}
             small = thumbnail(figure)
         alt = item.describe(*values)

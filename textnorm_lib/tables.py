@@ -2,20 +2,8 @@
 
 import pandas as pd
 
-from textnorm_lib.figures.style import NAMES
 from textnorm_lib.items import Item, register
-
-METRIC_NAMES = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "ap5": "AP@5",
-    "ap10": "AP@10",
-    "ap25": "AP@25",
-    "spearman": "Spearman",
-    "kendall": "Kendall",
-}
-SET_ORDER = ("comprehensive", "counting", "composition", "all")
-HINDSIGHT = {"hindsight2": "best of two in hindsight", "hindsight4": "best of four in hindsight"}
+from textnorm_lib.names import HINDSIGHT, METRIC_NAMES, REWARD_NAMES, SET_ORDER
 
 
 def as_csv(frame: pd.DataFrame) -> bytes:
@@ -63,11 +51,11 @@ def metric_comparison(summary: pd.DataFrame, comparison: pd.DataFrame) -> pd.Dat
         marks.append("" if test is None or test["p_holm"] >= 0.05 else " *" if test["difference"] > 0 else " -")
     cells = cells.assign(cell=cells["cell"] + marks)
     wide = cells.pivot(index=["set", "reward"], columns="metric", values="cell")[list(METRIC_NAMES)]
-    wide = wide.reindex([(name, reward) for name in SET_ORDER for reward in NAMES])
+    wide = wide.reindex([(name, reward) for name in SET_ORDER for reward in REWARD_NAMES])
     table = wide.rename(columns=METRIC_NAMES).reset_index()
     prompts = summary.groupby("set")["n_prompts"].max()
     table["set"] = [f"{name} ({prompts[name]})" for name in table["set"]]
-    return table.assign(reward=table["reward"].map(NAMES)).rename_axis(columns=None)
+    return table.assign(reward=table["reward"].map(REWARD_NAMES)).rename_axis(columns=None)
 
 
 def ablation(summary: pd.DataFrame) -> pd.DataFrame:

@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib.colors import CenteredNorm, Colormap
 from matplotlib.figure import Figure
 
-from textnorm_lib.figures.style import NAMES, new_figure
+from textnorm_lib.figures.style import new_figure
 from textnorm_lib.items import Item
+from textnorm_lib.names import REWARD_NAMES
 from textnorm_lib.released import grid
 
 CENTRE = 0.75  # appendix 8.3: a cell at .75 is uncoloured, blue is above, red below
@@ -17,9 +18,7 @@ REACH = 0.25  # from chance (.5) to perfect (1); below chance the colour stays a
 
 
 def _colours() -> Colormap:
-    colours = plt.get_cmap("RdBu").copy()
-    colours.set_bad("0.88")
-    return colours
+    return plt.get_cmap("RdBu").with_extremes(bad="0.88")
 
 
 def draw_grid(frame: pd.DataFrame, *, reward: str, width: float, height: float, size: float, axis: str) -> Figure:
@@ -39,7 +38,9 @@ def draw_grid(frame: pd.DataFrame, *, reward: str, width: float, height: float, 
     axes.spines[:].set_visible(False)
     if axis:
         axes.set_xlabel(axis)
-    axes.set_title(f"{NAMES[reward]}: AUROC, mean {np.nanmean(_once(matrix)):.3f} over {_once(matrix).size} prompts")
+    axes.set_title(
+        f"{REWARD_NAMES[reward]}: AUROC, mean {np.nanmean(_once(matrix)):.3f} over {_once(matrix).size} prompts"
+    )
     bar = figure.colorbar(mesh, ax=axes, extend="min", shrink=0.6, aspect=40, pad=0.01)
     bar.set_ticks([0.5, 0.75, 1.0], labels=[".50", ".75", "1.0"])
     bar.outline.set_visible(False)
@@ -53,7 +54,7 @@ def describe_grid(frame: pd.DataFrame, *, reward: str) -> str:
     low, high = cells.idxmin(), cells.idxmax()
     values = _once(matrix)
     return (
-        f"Heat map of {NAMES[reward]}'s AUROC for {values.size} prompts: mean {values.mean():.3f}, "
+        f"Heat map of {REWARD_NAMES[reward]}'s AUROC for {values.size} prompts: mean {values.mean():.3f}, "
         f"{(values > CENTRE).mean():.0%} above .75 (blue), {(values < 0.5).mean():.0%} below chance. "
         f"Lowest {cells.min():.2f} ({low[0]}, {low[1]}), highest {cells.max():.2f} ({high[0]}, {high[1]})."
     )
@@ -79,13 +80,13 @@ def _items() -> list[Item]:
         ),
     )
     for first, slug, what, shape in shapes:
-        for number, reward in enumerate(NAMES, first):
+        for number, reward in enumerate(REWARD_NAMES, first):
             items.append(
                 Item(
                     name=f"fig{number}_heatmap_{slug}_{reward}",
                     notebook="02_benchmark_rewards",
-                    caption=f"AUROC of {NAMES[reward]} for {what}, from the released scores. White is .75, blue above, "
-                    "red below; grey: all 50 images have one label (or no such prompt).",
+                    caption=f"AUROC of {REWARD_NAMES[reward]} for {what}, from the released scores. White is .75, blue "
+                    "above, red below; grey: all 50 images have one label (or no such prompt).",
                     build=partial(draw_grid, reward=reward, **shape),
                     describe=partial(describe_grid, reward=reward),
                     needs="tia2",

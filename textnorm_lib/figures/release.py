@@ -5,9 +5,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from textnorm_lib.figures.style import COLOURS, MARKERS, NAMES, new_figure
+from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
 from textnorm_lib.items import Item
-from textnorm_lib.tables import HINDSIGHT, METRIC_NAMES, SET_ORDER
+from textnorm_lib.names import HINDSIGHT, METRIC_NAMES, REWARD_NAMES, SET_ORDER
 
 SETS = SET_ORDER[:3]
 SET_COLOURS = {"comprehensive": "#222222", "counting": "#8c3fa0", "composition": "#7f7f00"}  # none of a reward's
@@ -53,8 +53,10 @@ def draw_vote_slots(slots: pd.DataFrame) -> Figure:
     kinds = list(slots["reward"].unique())
     for index, kind in enumerate(kinds):
         rows = slots[slots["reward"] == kind].set_index("set").loc[list(SETS)]
-        style = {"color": "black", "marker": "*", "markersize": 8} if kind == "majority" else {"marker": "o^s"[index]}
-        _errorbar(axes, np.arange(3) + (index - 1.5) * 0.14, rows, "mean", label=kind, linestyle="none", **style)
+        style = {"color": "black", "marker": "*", "markersize": 8}
+        if kind != "majority":
+            style = {"color": "0.5", "marker": "o^s"[index]}
+        _errorbar(axes, np.arange(3) + (index - 1.5) * 0.2, rows, "mean", label=kind, linestyle="none", **style)
     axes.set_xticks(range(3), SETS)
     axes.set(ylabel="share of good", ylim=(0, 1))
     axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.18))
@@ -75,7 +77,7 @@ def draw_by_count(summary: pd.DataFrame, differences: pd.DataFrame) -> Figure:
     figure = new_figure(2.6)
     left, right = figure.subplots(1, 2)
     rows = summary.query("metric == 'auroc' and set != 'all'")
-    for index, (reward, name) in enumerate(NAMES.items()):
+    for index, (reward, name) in enumerate(REWARD_NAMES.items()):
         style = {"color": COLOURS[reward], "marker": MARKERS[reward], "label": name}
         mine = rows[rows["reward"] == reward]
         _errorbar(left, mine["set"].astype(int) + (index - 2) * 0.08, mine, "mean", **style)
@@ -97,8 +99,8 @@ def describe_by_count(summary: pd.DataFrame, differences: pd.DataFrame) -> str:
     """PickScore and TextNorm at one and at six."""
     auroc = summary.query("metric == 'auroc'").set_index(["reward", "set"])["mean"]
     ends = [
-        f"{NAMES[reward]} {auroc[reward, '1']:.2f} at one object and {auroc[reward, '6']:.2f} at six"
-        for reward in NAMES
+        f"{REWARD_NAMES[reward]} {auroc[reward, '1']:.2f} at one object and {auroc[reward, '6']:.2f} at six"
+        for reward in REWARD_NAMES
     ]
     return "AUROC by the count asked for, released scores: " + "; ".join(ends) + "."
 

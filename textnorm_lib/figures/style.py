@@ -9,18 +9,13 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 
+from textnorm_lib.names import REWARD_NAMES
+
 TEXT_WIDTH = 5.5  # inches: the width of ICLR's text block
 _PALETTE = sns.color_palette("colorblind")
 
-NAMES = {
-    "clip": "CLIP",
-    "blip2": "BLIP-2",
-    "imagereward": "ImageReward",
-    "pickscore": "PickScore",
-    "textnorm": "TextNorm",
-}
-COLOURS = {name: _PALETTE[index] for name, index in zip(NAMES, (7, 5, 1, 0, 2), strict=True)}
-MARKERS = dict(zip(NAMES, ("s", "v", "^", "D", "o"), strict=True))
+COLOURS = {name: _PALETTE[index] for name, index in zip(REWARD_NAMES, (7, 5, 1, 0, 2), strict=True)}
+MARKERS = dict(zip(REWARD_NAMES, ("s", "v", "^", "D", "o"), strict=True))
 
 _RC = {
     "font.family": "DejaVu Sans",
@@ -57,6 +52,12 @@ def stamp(figure: Figure, profile: str) -> None:
     """Write the profile's name on the face of a figure that does not come from the paper's scale."""
     if profile != "paper":
         figure.supxlabel(f"profile: {profile}", x=0.995, ha="right", fontsize=5.5, color="0.45")
+
+
+def settle(figure: Figure) -> None:
+    """Lay the figure out once and for all: constrained layout moves things a little with every drawing."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def render(figure: Figure, kind: str, dpi: int | None = None) -> bytes:

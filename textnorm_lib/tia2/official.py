@@ -111,13 +111,13 @@ def locate_release() -> Path:
 
 
 def release_available() -> tuple[bool, str]:
-    """Whether ``load_official`` will find its files, and if not, one line that says why. Never raises.
+    """Whether there is anything for ``load_official`` to read, and if not, one line that says why. Never raises.
 
+    A folder that the variable names counts as there: if it is wrong, ``load_official`` must say so, not be passed over.
     Cheap where the variable or the cache decides; otherwise tries the download, once a process if it fails.
     """
     try:
         if os.environ.get(VARIABLE) or _intact(cache_folder()):
-            locate_release()
             return True, ""
         reason = _download_failure(cache_folder())
     except Exception as error:  # a caller that only asks must get an answer, whatever is wrong with this machine
@@ -155,7 +155,7 @@ def _download(folder: Path) -> None:
             store.fetch(name, downloader=downloader)
     except (OSError, ValueError) as error:  # no network, time-out, HTTP status, disk (all OSError); a wrong digest
         wrong_digest = "it arrived with another SHA-256 than the pinned one"
-        why = _short(error) if isinstance(error, OSError) else wrong_digest
+        why = type(error).__name__ if isinstance(error, OSError) else wrong_digest
         raise DataUnavailable(
             f"the released TIA2 data are not on this machine and {name} could not be downloaded ({why}); "
             f"set {VARIABLE} to a folder that holds them, or connect to the network"
