@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Regenerate every figure and table of the study, or test it. See usage below.
 set -euo pipefail
+# Notebooks run in notebooks/: make folders that the caller gave relative to here absolute.
+for variable in TEXTNORM_ARTIFACTS TEXTNORM_TIA2_DIR; do
+  case ${!variable:-/} in /*) ;; *) export "$variable=$PWD/${!variable}" ;; esac
+done
 cd "$(dirname "${BASH_SOURCE[0]}")"
 root=$PWD
 
@@ -81,7 +85,7 @@ PY
 
 run_notebooks() {
   local profile=$1 force=$2 list=$3 notebook name chosen only runs bar; shift 3
-  [ -f "textnorm_lib/profiles/$profile.yaml" ] || fail "unknown profile '$profile'; known are $(cd textnorm_lib/profiles && echo *.yaml | sed 's/\.yaml//g')"
+  [[ $profile != */* && -f textnorm_lib/profiles/$profile.yaml ]] || fail "unknown profile '$profile'; known are $(cd textnorm_lib/profiles && echo *.yaml | sed 's/\.yaml//g')"
   local notebooks=()
   for notebook in notebooks/[0-9]*.ipynb; do
     chosen=$([ $# -eq 0 ] && echo yes || echo no)
@@ -109,12 +113,13 @@ run_notebooks() {
 refresh_notebooks() {
   prepare
   jupyter nbconvert --to notebook --execute --inplace notebooks/[0-9]*.ipynb
-  nbstripout --keep-output --keep-count --keep-id --extra-keys "cell.metadata.execution metadata.language_info.version" notebooks/[0-9]*.ipynb
+  nbstripout --keep-output --keep-count --keep-id --extra-keys "cell.metadata.execution" notebooks/[0-9]*.ipynb
 }
 
 run_tests() {
   prepare
-  ruff check . && ruff format --check .
+  ruff check .
+  ruff format --check .
   python -m pytest tests -n 2 --dist loadgroup
   python -m pytest --nbval notebooks -p no:cacheprovider
   run_notebooks smoke False no
@@ -124,7 +129,7 @@ run_tests() {
 
 case ${1:-} in
   -h|--help) usage ;;
-  lab) prepare; exec jupyter lab --notebook-dir=notebooks "${@:2}" ;;
+  lab) prepare; exec jupyter lab --ServerApp.root_dir="$root" --LabApp.default_url=/lab/tree/notebooks --LabApp.news_url=None "${@:2}" ;;
   check) prepare; python -m textnorm_lib.report --check ;;
   refresh) refresh_notebooks ;;
   test) [ $# -eq 1 ] || fail "test takes no options"; run_tests ;;

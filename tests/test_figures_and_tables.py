@@ -119,11 +119,23 @@ def test_hindsight_takes_the_better_ap_and_shares_ties():
     assert auroc["textnorm", "p"] == 0.6
 
 
-def test_tuning_shares_count_each_value_and_mark_the_ends():
+def test_drawing_classes_again_sees_what_a_class_does_to_all_its_pairs():
+    """A gain that hangs on one class only: drawing prompts does not see how uncertain that is, drawing classes does."""
+    pairs = composition_prompts()
+    scores = pd.DataFrame({"set": "composition", "prompt": [*pairs, *pairs], "metric": "auroc", "value": 0.5})
+    scores["reward"] = ["clip"] * 300 + ["textnorm"] * 300
+    scores.loc[(scores["reward"] == "textnorm") & scores["prompt"].str.contains("airplane"), "value"] = 0.9
+    frame = released.differences_by_class(scores, **BOOTSTRAP).set_index(["drawn", "reward"])
+    assert frame.loc[("prompts", "clip"), "difference"] == pytest.approx(0.4 * 24 / 300)
+    width = frame["high"] - frame["low"]
+    assert (width["classes"] > 1.5 * width["prompts"]).all()
+    assert frame.loc[("classes", "clip"), "low"] == pytest.approx(0.0)
+
+
+def test_tuning_shares_count_each_value():
     tuning = pd.DataFrame({"set": "counting", "scale": [0.1, 0.1, 3.0, 10.0], "penalty": [1.0, 0.5, 0.5, np.nan]})
     shares = released.tuning_shares(tuning).set_index(["parameter", "value"])
-    assert shares.loc[("scale", 0.1), "prompts"] == 2 and shares.loc[("scale", 0.1), "edge"]
-    assert shares.loc[("scale", 5.0), "prompts"] == 0 and not shares.loc[("scale", 5.0), "edge"]
+    assert shares.loc[("scale", 0.1), "prompts"] == 2 and shares.loc[("scale", 5.0), "prompts"] == 0
     assert shares.loc["scale", "share"].sum() == shares.loc["penalty", "share"].sum() == 1.0
     with pytest.raises(ValueError, match="not on the grid"):
         released.tuning_shares(tuning.assign(scale=7.0))

@@ -54,7 +54,7 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     a value out of range.
     """
     if name not in profile_names():
-        raise ConfigError(f"unknown profile {name!r}: {_closest(name, profile_names())}")
+        raise ConfigError(f"unknown profile {name!r}: {_closest(str(name), profile_names())}")
     path = PROFILES / f"{name}.yaml"
     values = {"name": name, **_read(path)}
     for key, value in (overrides or {}).items():
@@ -71,15 +71,36 @@ def as_dict(profile: Profile) -> dict[str, Any]:
     return dataclasses.asdict(profile)
 
 
+class _KeyTwice(Exception):
+    """A key that a mapping holds twice; YAML would silently keep the second."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader, without tolerance for a key given twice."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise _KeyTwice(key)
+        return super().construct_mapping(node, deep)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path.name}: not UTF-8 text; save it as UTF-8") from None
+    except _KeyTwice as error:
+        raise ConfigError(f"{path.name}: {error} is given twice; delete one of the two") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path.name}: not valid YAML{line}; check the indentation and the colons there") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path.name}: holds no keys; copy one of {', '.join(profile_names())} and change it")
+    if "name" in values:
+        raise ConfigError(f"{path.name}: name = {values['name']!r}: a profile is called as its file; delete the key")
     return values
 
 
@@ -93,7 +114,8 @@ def _replace(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _first_defect(error: ValidationError) -> str:
-    defect = error.errors(include_url=False)[0]
+    # A misspelt key is also a missing one: the first says more.
+    defect = min(error.errors(include_url=False), key=lambda defect: defect["type"] != "unexpected_keyword_argument")
     path = [str(part) for part in defect["loc"]]
     key = ".".join(path)
     if defect["type"] == "unexpected_keyword_argument":

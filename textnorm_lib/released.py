@@ -4,8 +4,10 @@ Every function is a step: it takes the released sets (or another step's frame) a
 per-prompt metrics (one row a prompt, reward and metric); the rewards of single images were not released.
 """
 
+import numpy as np
 import pandas as pd
 
+from textnorm_lib.metrics import prompt_bootstrap
 from textnorm_lib.store import step
 from textnorm_lib.tia2.official import OfficialSet
 from textnorm_lib.tia2.prompts import CLASSES, parse_composition, parse_counting
@@ -50,15 +52,44 @@ def scores_by_count(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 @step(1)
+def differences_by_class(scores: pd.DataFrame, *, resamples: int, confidence: float, seed: int) -> pd.DataFrame:
+    """Composition set, AUROC: TextNorm minus each other reward, drawing prompts or drawing classes again.
+
+    The 300 prompts are the pairs of 25 classes and share them, so they are not independent. Drawing the classes again
+    (a pair then counts as often as the product of its two classes) keeps what a class does to all of its pairs.
+    Returns reward, difference, drawn ("prompts" or "classes"), low, high.
+    """
+    wide = scores.query("set == 'composition' and metric == 'auroc'").pivot(index="prompt", columns="reward")["value"]
+    gains = -wide.drop(columns="textnorm").sub(wide["textnorm"], axis=0)
+    places = np.array([[CLASSES.index(name) for name in parse_composition(prompt)] for prompt in gains.index])
+    options = {"resamples": resamples, "confidence": confidence, "seed": seed}
+
+    def mean_by_prompts(counts: np.ndarray) -> np.ndarray:
+        return (counts @ gains.to_numpy() / counts.sum(axis=1, keepdims=True)).T
+
+    def mean_by_classes(counts: np.ndarray) -> np.ndarray:
+        return mean_by_prompts((counts[:, places[:, 0]] * counts[:, places[:, 1]]).astype(float))
+
+    rows = []
+    for drawn, statistic, n in (("prompts", mean_by_prompts, len(gains)), ("classes", mean_by_classes, len(CLASSES))):
+        low, high = prompt_bootstrap(statistic, n, **options)
+        rows.append(
+            pd.DataFrame({"reward": gains.columns, "difference": gains.mean().to_numpy(), "low": low, "high": high})
+        )
+        rows[-1].insert(2, "drawn", drawn)
+    return pd.concat(rows, ignore_index=True)
+
+
+@step(1)
 def collect_tuning(*sets: OfficialSet) -> pd.DataFrame:
     """What TextNorm's released scores were computed with: set, prompt, ensemble, scale, penalty."""
     frame = pd.concat([official.tuning.assign(set=official.name) for official in sets], ignore_index=True)
     return frame[["set", "prompt", "ensemble", "scale", "penalty"]]
 
 
-@step(1)
+@step(2)
 def tuning_shares(tuning: pd.DataFrame) -> pd.DataFrame:
-    """How many prompts use each value of the grid: set, parameter, value, prompts, share, edge (of the grid)."""
+    """How many prompts use each value of the grid: set, parameter, value, prompts, share."""
     rows = []
     for parameter, grid in (("scale", SCALES), ("penalty", PENALTIES)):
         for name, group in tuning.dropna(subset=[parameter]).groupby("set", sort=False):
@@ -68,9 +99,8 @@ def tuning_shares(tuning: pd.DataFrame) -> pd.DataFrame:
                 raise ValueError(f"{name}: {parameter} {sorted(unknown)} is not on the grid {grid}")
             for value in grid:
                 prompts = int(used.get(value, 0))
-                edge = value in (grid[0], grid[-1])
-                rows.append((name, parameter, value, prompts, prompts / len(group), edge))
-    return pd.DataFrame(rows, columns=["set", "parameter", "value", "prompts", "share", "edge"])
+                rows.append((name, parameter, value, prompts, prompts / len(group)))
+    return pd.DataFrame(rows, columns=["set", "parameter", "value", "prompts", "share"])
 
 
 @step(1)

@@ -34,6 +34,7 @@ def build(profile: str) -> dict[str, Any]:
 
     What a run could not attempt is marked so; a file of it from an earlier run stays.
     """
+    resolved = as_dict(load_profile(profile))
     folder = figures_folder(profile)
     entries = {name: entry for name, entry in _manifest(folder)["items"].items() if name in ITEMS}
     records = [json.loads(path.read_text()) for path in sorted(records_folder(profile).glob("*.json"))]
@@ -41,14 +42,16 @@ def build(profile: str) -> dict[str, Any]:
         raise StudyError(f"{records_folder(profile)}: no run has been recorded; {RERUN.format(profile=profile)}")
     for record in records:
         origin = {"notebook": record["notebook"], "profile": digest(record["profile"])}
-        for name, made in record["made"].items():
+        for name, made in _registered(record["made"]):
             entries[name] = {**made, **origin, **_description(name)}
             for file in made["files"]:
                 write_atomically(folder / file, (records_folder(profile) / "files" / file).read_bytes())
-        for name, reason in record["missing"].items():
+        for name, reason in _registered(record["missing"]):
             earlier = {key: value for key, value in entries.get(name, {}).items() if key != "not_attempted"}
+            if not all((folder / file).exists() for file in earlier.get("files", {})):
+                earlier = {}
             entries[name] = {**origin, **earlier, **_description(name), "not_attempted": reason}
-    manifest = {"profile": as_dict(load_profile(profile)), "items": {name: entries[name] for name in sorted(entries)}}
+    manifest = {"profile": resolved, "items": {name: entries[name] for name in sorted(entries)}}
     _remove_strays(folder, manifest)
     write_atomically(folder / "manifest.json", (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
     write_atomically(folder / "README.md", _page(profile, manifest).encode())
@@ -70,9 +73,11 @@ def check(profile: str) -> list[str]:
             defects.append(f"{name}: is missing from {folder / 'manifest.json'}; {rerun}")
         elif "not_attempted" not in entry:
             defects += [f"{name}: {what}; {rerun}" for what in _defects(folder, entry, item.source, now)]
+    defects += [f"{name}: is no longer registered; {rerun}" for name in entries if name not in ITEMS]
+    defects += [f"{path}: was changed since it was made; {rerun}" for path in _edited_pages(profile, folder)]
     known = {file for entry in entries.values() for file in entry.get("files", {})} | {"manifest.json", "README.md"}
-    for path in sorted(folder.glob("*.*")):
-        if path.name not in known:
+    for path in sorted(folder.glob("*")):
+        if path.is_file() and path.name not in known:
             defects.append(f"{path}: was not made by a run; delete it, or register it")
     return defects
 
@@ -91,10 +96,38 @@ def _defects(folder: Path, entry: dict, source: str, profile: str) -> list[str]:
     if entry["source"] != source:
         found.append("is older than the code that draws it")
     for made_by in entry["steps"]:
-        function = getattr(importlib.import_module(made_by["module"]), made_by["step"], None)
-        if getattr(function, "version", None) != made_by["version"]:
+        if _version(made_by["module"], made_by["step"]) != made_by["version"]:
             found.append(f"is older than the step {made_by['step']}")
     return found
+
+
+def _version(module: str, step: str) -> int | None:
+    """The version of a step as the library has it now; None if it has no such step any more."""
+    try:
+        return getattr(getattr(importlib.import_module(module), step, None), "version", None)
+    except ModuleNotFoundError:
+        return None
+
+
+def _edited_pages(profile: str, folder: Path) -> list[Path]:
+    """The pages that are not what the manifest's items give."""
+    if not (folder / "manifest.json").exists():
+        return []
+    manifest = _manifest(folder)
+    found = []
+    page = folder / "README.md"
+    files = [folder / file for entry in manifest["items"].values() for file in entry.get("files", {})]
+    if all(path.exists() for path in files) and (not page.exists() or page.read_text() != _page(profile, manifest)):
+        found.append(page)
+    readme = CHECKOUT / "README.md"
+    if profile == DEFAULT_PROFILE and readme.read_text(encoding="utf-8") != _updated(readme, manifest):
+        found.append(readme)
+    return found
+
+
+def _registered(items: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What a record says of items that are still registered."""
+    return [(name, said) for name, said in items.items() if name in ITEMS]
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -118,7 +151,7 @@ def _remove_strays(folder: Path, manifest: dict) -> None:
     for pattern in ("fig*_*.*", "tab*_*.*"):
         for path in folder.glob(pattern):
             if path.name not in known:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
 def _status(entry: dict) -> str:
@@ -158,13 +191,17 @@ def _page(profile: str, manifest: dict) -> str:
 
 def _update_readme(path: Path, manifest: dict) -> None:
     """Put the list of items between README's two marks."""
-    text = path.read_text(encoding="utf-8")
+    write_atomically(path, _updated(path, manifest).encode())
+
+
+def _updated(path: Path, manifest: dict) -> str:
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     before, found, rest = text.partition(_MARKS[0])
     _, closed, after = rest.partition(_MARKS[1])
     if not found or not closed:
         raise StudyError(f"{path}: the marks {_MARKS[0]} and {_MARKS[1]} are gone; put them back around its table")
     table = _rows(manifest, "papers_figures/")
-    write_atomically(path, f"{before}{_MARKS[0]}\n{table}\n{_MARKS[1]}{after}".encode())
+    return f"{before}{_MARKS[0]}\n{table}\n{_MARKS[1]}{after}"
 
 
 def main(arguments: list[str] | None = None) -> int:

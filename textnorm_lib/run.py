@@ -50,8 +50,13 @@ def start_run(notebook: str, *, profile: str = DEFAULT_PROFILE, force: bool = Fa
 
     ``force`` computes every step again. Raises ``ConfigError`` for a profile that does not exist or is not valid.
     """
+    run = Run(notebook, load_profile(profile), Store(artifacts_folder() / "steps"), force)
     _watch_needs()
-    return Run(notebook, load_profile(profile), Store(artifacts_folder() / "steps"), force)
+    for need in sorted({item.needs for item in ITEMS.values() if item.notebook == notebook and item.needs}):
+        available, reason = RESOURCES[need]()
+        if not available:
+            print(f"Not all of this notebook can be run here: {reason}.")
+    return run
 
 
 @dataclass
@@ -93,7 +98,7 @@ class Run:
             f"{name}.tex": as_tex(table, item.caption, self.profile.name),
         }
         self._keep(item, files, item.describe(*values), data)
-        return table
+        return table.set_axis([""] * len(table))  # row numbers would say nothing
 
     def finish(self) -> None:
         """Write the record of this run and say what it made and what was not attempted.
@@ -156,8 +161,8 @@ def _watch_needs() -> None:
         need = re.match(r"# needs: (\w+)", lines[0]) if lines else None
         if need is None:
             return lines
-        available, reason = RESOURCES[need[1]]()
-        return lines if available else [f"print({f'not attempted, because {reason}'!r})\n"]
+        available, _ = RESOURCES[need[1]]()
+        return lines if available else [f"print('not attempted: no {need[1]} here (see the top of this notebook)')\n"]
 
     transformers = shell.input_transformers_cleanup
     transformers[:] = [known for known in transformers if getattr(known, "__name__", "") != excuse.__name__] + [excuse]

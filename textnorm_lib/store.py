@@ -6,7 +6,9 @@ question never overwrites an answer. A result is written to a temporary folder a
 not at all; a lock that dies with its process keeps two runs side by side from writing one result at a time.
 """
 
+import contextlib
 import errno
+import glob
 import hashlib
 import inspect
 import json
@@ -61,7 +63,11 @@ class Artifact:
     @property
     def meta(self) -> dict[str, Any]:
         """What made it: step, version, configuration, inputs, seconds."""
-        return json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
+        path = self.folder / "meta.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from None
 
     @property
     def key(self) -> str:
@@ -79,9 +85,9 @@ class Artifact:
     def _read(self, name: str) -> pd.DataFrame:
         path = self.folder / f"{name}.parquet"
         try:
-            return pd.read_parquet(path)
+            return pd.read_parquet(path, page_checksum_verification=True)
         except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: cannot be read ({error}); delete its folder and run again") from None
+            raise _unreadable(path, error) from None
 
 
 @dataclass(frozen=True)
@@ -107,12 +113,12 @@ class Store:
                 if force or not _complete(final):
                     _compute(function, inputs, config, identity, final)
         except OSError as error:
-            if error.errno not in _CANNOT_WRITE:
+            if error.errno not in _CANNOT_WRITE or not _concerns(error, self.root):
                 raise
             raise StoreError(
                 f"{final.parent}: {os.strerror(error.errno)} while writing step {identity['step']}; nothing "
-                "half-written was kept: make room or make it writable (or point TEXTNORM_ARTIFACTS elsewhere), "
-                "then run again"
+                "half-written counts as a result: make room or make it writable (or point TEXTNORM_ARTIFACTS "
+                "elsewhere), then run again"
             ) from error
         return Artifact(final)
 
@@ -138,17 +144,41 @@ def digest(content: Any) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or none of it; an unchanged file is left alone."""
-    if path.exists() and path.read_bytes() == content:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a whole file or none of it; an unchanged file is left alone, a killed process's leavings are removed."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+            if not _alive(int(left.name.split(".")[-2])):
+                left.unlink(missing_ok=True)
+        if path.exists() and path.read_bytes() == content:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(content)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise StoreError(f"{path}: {error.strerror or error}; make room or make it writable, then run again") from error
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path}: cannot be read ({' '.join(str(error).split())}); delete its folder and run again")
+
+
+def _concerns(error: OSError, root: Path) -> bool:
+    """Whether an error is about the store's own files, as far as it says; a step may fail at files of its own."""
+    name = error.filename
+    return name is None or Path(name).is_relative_to(root) or root.is_relative_to(name)
 
 
 def _complete(folder: Path) -> bool:
@@ -182,9 +212,11 @@ def _compute(function: Callable, inputs: tuple, config: dict, identity: dict, fi
         meta["seconds"] = round(time.monotonic() - started, 2)
         (partial / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
         if final.exists():
+            (final / "meta.json").unlink(missing_ok=True)  # first: without it, a half-removed result is none
             shutil.rmtree(final)
         partial.replace(final)
-        print(f"step {identity['step']}: computed in {meta['seconds']:.1f} s", file=sys.stderr)
+        if meta["seconds"] >= 3:
+            print(f"step {identity['step']}: computed in {meta['seconds']:.1f} s", file=sys.stderr)
     except BaseException:
         if not resumable:
             shutil.rmtree(partial, ignore_errors=True)
@@ -194,7 +226,7 @@ def _compute(function: Callable, inputs: tuple, config: dict, identity: dict, fi
 def _write_frames(result: Any, folder: Path) -> list[str]:
     frames = result if isinstance(result, dict) else {"data": result}
     for name, frame in frames.items():
-        frame.to_parquet(folder / f"{name}.parquet", index=False)
+        frame.to_parquet(folder / f"{name}.parquet", index=False, write_page_checksum=True)
     return list(frames)
 
 

@@ -55,7 +55,7 @@ def describe_grid(frame: pd.DataFrame, *, reward: str) -> str:
     values = _once(matrix)
     return (
         f"Heat map of {REWARD_NAMES[reward]}'s AUROC for {values.size} prompts: mean {values.mean():.3f}, "
-        f"{(values > CENTRE).mean():.0%} above .75 (blue), {(values < 0.5).mean():.0%} below chance. "
+        f"{(values > CENTRE).mean():.0%} above .75 (blue), {(values < 0.5).sum()} of them below chance. "
         f"Lowest {cells.min():.2f} ({low[0]}, {low[1]}), highest {cells.max():.2f} ({high[0]}, {high[1]})."
     )
 

@@ -1,16 +1,20 @@
 """Figures of the released data: what TIA2 holds (notebook 01) and how the rewards fare against people (notebook 02)."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
 from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
 from textnorm_lib.items import Item
 from textnorm_lib.names import HINDSIGHT, METRIC_NAMES, REWARD_NAMES, SET_ORDER
 
 SETS = SET_ORDER[:3]
-SET_COLOURS = {"comprehensive": "#222222", "counting": "#8c3fa0", "composition": "#7f7f00"}  # none of a reward's
+SET_SHADES = {"comprehensive": "black", "counting": "0.45", "composition": "0.7"}  # colours belong to the rewards
+SET_LINES = {"comprehensive": "-", "counting": "--", "composition": "-"}
 
 
 def _errorbar(axes: Axes, x: np.ndarray, rows: pd.DataFrame, middle: str, **style) -> None:
@@ -24,13 +28,21 @@ def draw_share_good(share: pd.DataFrame, by_count: pd.DataFrame) -> Figure:
     figure = new_figure(2.3)
     left, right = figure.subplots(1, 2)
     for name in SETS:
-        values = np.sort(share.loc[share["set"] == name, "value"])
-        rank = np.arange(1, len(values) + 1) / len(values)
-        left.step(values, rank, where="post", color=SET_COLOURS[name], label=f"{name} (n = {len(values)})")
-    left.set(xlabel="share of good images of a prompt", ylabel="share of prompts", xlim=(0, 1), ylim=(0, 1))
-    left.legend(frameon=False, loc="lower right")
+        values = share.loc[share["set"] == name, "value"]
+        curve = stats.ecdf(values).cdf
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # at the last step, where the band has no width
+            band = curve.confidence_interval(0.95)
+        x = curve.quantiles
+        left.fill_between(
+            x, band.low.evaluate(x), band.high.evaluate(x), step="post", color=SET_SHADES[name], alpha=0.15, linewidth=0
+        )
+        style = {"color": SET_SHADES[name], "linestyle": SET_LINES[name]}
+        left.step(x, curve.probabilities, where="post", label=f"{name} (n = {len(values)})", **style)
+    left.set(xlabel="share of good images", ylabel="cumulative share of prompts", xlim=(0, 1), ylim=(0, 1))
+    figure.legend(*left.get_legend_handles_labels(), ncols=3, frameon=False, loc="outside upper left")
     rows = by_count[by_count["set"] != "all"]
-    _errorbar(right, rows["set"].astype(int), rows, "mean", color=SET_COLOURS["counting"], marker="o")
+    _errorbar(right, rows["set"].astype(int), rows, "mean", color="black", marker="o")
     right.set(xlabel="count asked for (25 prompts each)", ylabel="share of good images", ylim=(0, 1))
     return figure
 
@@ -58,7 +70,7 @@ def draw_vote_slots(slots: pd.DataFrame) -> Figure:
             style = {"color": "0.5", "marker": "o^s"[index]}
         _errorbar(axes, np.arange(3) + (index - 1.5) * 0.2, rows, "mean", label=kind, linestyle="none", **style)
     axes.set_xticks(range(3), SETS)
-    axes.set(ylabel="share of good", ylim=(0, 1))
+    axes.set(ylabel="share of good votes", ylim=(0, 1))
     axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.18))
     return figure
 
@@ -116,7 +128,7 @@ def draw_tuning(shares: pd.DataFrame) -> Figure:
             mine = rows[rows["set"] == name].set_index("value").loc[values]
             places = np.arange(len(values)) + (index - (len(names) - 1) / 2) * width
             label = f"{name} (n = {mine['prompts'].sum()})"
-            axes.bar(places, mine["share"], width, color=SET_COLOURS[name], label=label)
+            axes.bar(places, mine["share"], width, color=SET_SHADES[name], label=label)
         axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         axes.set(xlabel=f"released {parameter}", ylabel="share of prompts", ylim=(0, 1))
         if parameter == "scale":
@@ -125,10 +137,10 @@ def draw_tuning(shares: pd.DataFrame) -> Figure:
 
 
 def describe_tuning(shares: pd.DataFrame) -> str:
-    """The share at the grid's two ends."""
-    ends = shares[shares["edge"]].groupby(["parameter", "set"], sort=False)["share"].sum()
-    words = ", ".join(f"{parameter} of {name} {share:.0%}" for (parameter, name), share in ends.items())
-    return f"Bars of the released settings by prompt. Share of prompts at one of the two ends of the grid: {words}."
+    """The most frequent value of each parameter and set."""
+    top = shares.loc[shares.groupby(["parameter", "set"], sort=False)["share"].idxmax()]
+    words = ", ".join(f"{row.parameter} of {row.set} {row.value:g} ({row.share:.0%})" for row in top.itertuples())
+    return f"Bars of the released settings by prompt. Most frequent: {words}."
 
 
 def draw_hindsight(comparison: pd.DataFrame) -> Figure:
@@ -142,16 +154,25 @@ def draw_hindsight(comparison: pd.DataFrame) -> Figure:
             rows = comparison[chosen].set_index("metric").loc[metrics]
             reach = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
             places = np.arange(len(metrics)) + (index - 0.5) * 0.28
-            style = {"color": ("#222222", "#8c3fa0")[index], "marker": "os"[index], "label": label}
+            style = {"color": ("black", "#b2182b")[index], "marker": "os"[index], "label": label}
             axes.errorbar(
-                rows["difference"], places, xerr=reach, linestyle="none", capsize=1.5, elinewidth=0.8, **style
+                rows["difference"],
+                places,
+                xerr=reach,
+                linestyle="none",
+                markersize=2.5,
+                capsize=1.5,
+                elinewidth=0.8,
+                **style,
             )
         axes.axvline(0, color="0.6", linewidth=0.6, linestyle=":")
         prompts = rows[["wins", "ties", "losses"]].sum(axis=1).max()
-        axes.set(title=f"{name}\n({prompts} prompts)", xlabel="TextNorm minus it")
+        axes.set(title=f"{name}\n({prompts} prompts)", xlabel="difference")
         axes.set_yticks(range(len(metrics)), METRIC_NAMES.values())
     panels[0].invert_yaxis()
-    figure.legend(*panels[0].get_legend_handles_labels(), ncols=2, frameon=False, loc="outside upper center")
+    handles, labels = panels[0].get_legend_handles_labels()
+    names = [f"TextNorm minus {label}" for label in labels]
+    figure.legend(handles, names, ncols=2, frameon=False, loc="outside upper center")
     return figure
 
 
@@ -169,8 +190,8 @@ ITEMS = [
     Item(
         name="fig21_share_good",
         notebook="01_build_tia2",
-        caption="Left: prompts by their share of good images. Right: the counting set by the count asked for, mean and "
-        "95% bootstrap interval over 25 prompts.",
+        caption="Left: prompts by their share of good images, with 95% bands. Right: the counting set by the "
+        "count asked for, mean and 95% bootstrap interval over 25 prompts.",
         build=draw_share_good,
         describe=describe_share_good,
         needs="tia2",

@@ -14,7 +14,7 @@ from textnorm_lib.names import REWARD_NAMES
 TEXT_WIDTH = 5.5  # inches: the width of ICLR's text block
 _PALETTE = sns.color_palette("colorblind")
 
-COLOURS = {name: _PALETTE[index] for name, index in zip(REWARD_NAMES, (7, 5, 1, 0, 2), strict=True)}
+COLOURS = {name: _PALETTE[index] for name, index in zip(REWARD_NAMES, (7, 4, 1, 0, 2), strict=True)}
 MARKERS = dict(zip(REWARD_NAMES, ("s", "v", "^", "D", "o"), strict=True))
 
 _RC = {
@@ -31,7 +31,6 @@ _RC = {
     "lines.linewidth": 1.0,
     "lines.markersize": 4,
     "pdf.fonttype": 42,
-    "savefig.dpi": 200,
     "figure.constrained_layout.use": True,
 }
 
@@ -60,17 +59,17 @@ def settle(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
-def render(figure: Figure, kind: str, dpi: int | None = None) -> bytes:
+def render(figure: Figure, kind: str, dpi: int = 200) -> bytes:
     """The bytes of a ``pdf`` or ``png`` file, the same for the same figure: no date, no tool's version."""
     buffer = io.BytesIO()
     metadata = {"CreationDate": None, "Producer": None, "Creator": None} if kind == "pdf" else {"Software": None}
-    figure.savefig(buffer, format=kind, dpi=dpi or "figure", metadata=metadata)
+    figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 
 
 def thumbnail(figure: Figure, dpi: int = 100) -> bytes:
-    """A PNG of at most 64 colours, small enough for a notebook that is kept under version control."""
+    """A PNG of 128 well chosen colours, small enough for a notebook that is kept under version control."""
     image = Image.open(io.BytesIO(render(figure, "png", dpi))).convert("RGB")
     buffer = io.BytesIO()
-    image.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    image.quantize(128, kmeans=2, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

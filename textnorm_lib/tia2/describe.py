@@ -15,7 +15,7 @@ from textnorm_lib.tia2.official import OfficialSet
 from textnorm_lib.tia2.prompts import CATEGORIES, categorise, parse_counting
 
 VOTES = ["vote_1", "vote_2", "vote_3"]
-SLOTS = ["annotator 1", "annotator 2", "annotator 3"]
+SLOTS = ["slot 1", "slot 2", "slot 3"]
 
 
 @step(1)
@@ -58,7 +58,7 @@ def set_statistics(images: pd.DataFrame, contrastive: pd.DataFrame) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-@step(1)
+@step(2)
 def categories(images: pd.DataFrame) -> pd.DataFrame:
     """The comprehensive prompts by category: category, prompts (first category), mentions (any), share_good (first)."""
     share = images.query("set == 'comprehensive'").groupby("prompt", sort=False)["label"].mean()
@@ -67,9 +67,9 @@ def categories(images: pd.DataFrame) -> pd.DataFrame:
     for name in CATEGORIES:
         first = np.array([names[0] == name for names in assigned])
         mentions = sum(name in names for names in assigned)
-        examples = "; ".join(share.index[first][:2])
-        rows.append((name, int(first.sum()), mentions, share[first].mean(), examples))
-    return pd.DataFrame(rows, columns=["category", "prompts", "mentions", "share_good", "examples"])
+        example = min(share.index[first], key=len)
+        rows.append((name, int(first.sum()), mentions, share[first].mean(), example))
+    return pd.DataFrame(rows, columns=["category", "prompts", "mentions", "share_good", "example"])
 
 
 @step(1)
@@ -86,7 +86,7 @@ def share_good_by_count(share: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(set=[str(parse_counting(prompt)[1]) for prompt in rows["prompt"]]).reset_index(drop=True)
 
 
-@step(1)
+@step(2)
 def slots_by_prompt(images: pd.DataFrame) -> pd.DataFrame:
     """Per prompt, each vote slot's and the majority's share of good among those who answered."""
     votes = images[VOTES].where(images[VOTES] != -1)
@@ -95,7 +95,7 @@ def slots_by_prompt(images: pd.DataFrame) -> pd.DataFrame:
     return means.melt(["set", "prompt"], var_name="reward").dropna().assign(metric="share_good").reset_index(drop=True)
 
 
-@step(1)
+@step(2)
 def slot_influence(images: pd.DataFrame) -> pd.DataFrame:
     """What each vote slot does to the label, per set.
 

@@ -157,7 +157,7 @@ def _download(folder: Path) -> None:
         wrong_digest = "it arrived with another SHA-256 than the pinned one"
         why = type(error).__name__ if isinstance(error, OSError) else wrong_digest
         raise DataUnavailable(
-            f"the released TIA2 data are not on this machine and {name} could not be downloaded ({why}); "
+            f"the released TIA2 data are not on this machine and could not be downloaded ({name}: {why}); "
             f"set {VARIABLE} to a folder that holds them, or connect to the network"
         ) from None
 
