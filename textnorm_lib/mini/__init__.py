@@ -1,0 +1,1 @@
+"""The mini world: scenes of drawn sprites, and the models trained on them (DESIGN section 4)."""

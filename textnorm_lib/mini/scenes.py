@@ -1,0 +1,203 @@
+"""Scenes: a prompt's specification becomes an image of ``size`` x ``size`` pixels and the objects' true boxes.
+
+A scene is drawn ``SUPERSAMPLING`` times as large and reduced. Objects vary in place, size, rotation and tint, lie
+wholly inside the frame and hardly cover each other. The same specification and generator give the same scene, bit for
+bit.
+"""
+
+import itertools
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from textnorm_lib.errors import DataError
+from textnorm_lib.mini.backgrounds import GROUND_TOP, background
+from textnorm_lib.mini.grammar import Asked, Spec, write
+from textnorm_lib.mini.sprites import Box, Pose, Tint, draw, extent, shown_colour, tilt
+from textnorm_lib.mini.styles import find_style
+from textnorm_lib.progress import progress
+
+SIZE = 64
+SUPERSAMPLING = 4
+OVERLAP = 0.02  # of the smaller of two boxes: their corners may, the objects inside them hardly ever touch
+MARGIN = 0.5  # pixels between any object and the frame
+SMALLEST_RADIUS = 6.6  # at 64 pixels: below it detectors, and people, begin to miss objects
+# Radii at 64 pixels by the number of objects, from the smallest to the largest tried first.
+RADII = {1: (11, 19), 2: (10, 15), 3: (9, 13), 4: (8.5, 11.5), 5: (8, 10.5), 6: (7.5, 9.5), 7: (7, 9), 8: (6.8, 8.5)}
+ATTEMPTS_PER_OBJECT = 40
+SHRINK = 0.97  # of all radii, each time the objects do not fit
+GAP = (0.5, 7.0)  # pixels at 64 between two objects beside each other; between stacked ones up to STACKED_GAP
+STACKED_GAP = 2.0
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One object: its class, its box in pixels, the one of ``COLOURS`` that it shows (None: none of them), its pose."""
+
+    name: str
+    box: Box
+    colour: str | None
+    pose: Pose
+
+
+@dataclass(frozen=True)
+class Scene:
+    """``image`` is uint8 (size, size, 3)."""
+
+    image: np.ndarray = field(repr=False)
+    objects: tuple[Placed, ...]
+    spec: Spec
+
+    @property
+    def caption(self) -> str:
+        return write(self.spec)
+
+
+def render(spec: Spec, generator: np.random.Generator, *, size: int = SIZE) -> Scene:
+    """One scene that shows exactly what ``spec`` asks for."""
+    style = find_style(spec.style)
+    asked = [Asked(one.name, 1, one.colour) for one in spec.objects for _ in range(one.count)]
+    poses = _arrange(spec, asked, generator, size)
+    width = size * SUPERSAMPLING
+    canvas = background(spec.location, generator, width=width) if spec.location else style.ground(generator, width)
+    for one, pose in zip(asked, poses, strict=True):
+        tint = _tint(generator, named=shown_colour(one.name, one.colour) is not None)
+        draw(one.name, canvas=canvas, pose=pose, colour=one.colour, tint=tint, pens=style.pens, scale=SUPERSAMPLING)
+    image = style.finish(canvas.reduce(SUPERSAMPLING), generator)
+    placed = (
+        Placed(one.name, extent(one.name, pose), shown_colour(one.name, one.colour), pose)
+        for one, pose in zip(asked, poses, strict=True)
+    )
+    return Scene(np.asarray(image), tuple(placed), spec)
+
+
+def render_many(specs: Sequence[Spec], seed: int, *, workers: int = 1, size: int = SIZE) -> Iterator[Scene]:
+    """Render ``specs`` in order, with a progress bar; scene i depends on ``seed`` and i alone, not on ``workers``."""
+    if workers < 1:
+        raise DataError(f"{workers} workers; take one or more")
+    render_one = partial(_render_one, seed=seed, size=size)
+    bar = partial(progress, description="rendering scenes", total=len(specs), unit="scenes")
+    if workers == 1:
+        yield from bar(map(render_one, enumerate(specs)))
+        return
+    with multiprocessing.Pool(workers) as pool:
+        yield from bar(pool.imap(render_one, enumerate(specs), chunksize=64))
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray], *, columns: int, captions: Sequence[str] = (), scale: int = 2, pad: int = 4
+) -> Image.Image:
+    """Images side by side, ``columns`` a row, each magnified ``scale`` times, its caption in small print below."""
+    if not len(images):
+        raise DataError("a contact sheet of no images; give one or more")
+    height, width = (scale * side for side in images[0].shape[:2])
+    text_height = 24 if captions else 0
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (width + pad) + pad, rows * (height + text_height + pad) + pad), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (image, caption) in enumerate(itertools.zip_longest(images, captions, fillvalue="")):
+        x, y = pad + i % columns * (width + pad), pad + i // columns * (height + text_height + pad)
+        sheet.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (x, y))
+        pen.multiline_text((x, y + height), _wrapped(caption, width, pen), fill="black", font_size=9, spacing=1)
+    return sheet
+
+
+def _render_one(numbered: tuple[int, Spec], *, seed: int, size: int) -> Scene:
+    index, spec = numbered
+    return render(spec, np.random.default_rng([seed, index]), size=size)
+
+
+def _tint(generator: np.random.Generator, *, named: bool) -> Tint:
+    """A colour that has a name keeps its hue."""
+    reach = 0.008 if named else 0.03
+    return Tint(generator.uniform(-reach, reach), generator.uniform(0.88, 1.08), generator.uniform(0.92, 1.06))
+
+
+def _arrange(spec: Spec, asked: list[Asked], generator: np.random.Generator, size: int) -> list[Pose]:
+    """Poses that keep inside the frame (below the horizon's top in a location), apart, and in the relation."""
+    top = GROUND_TOP * size if spec.location else 0.0
+    frame = (MARGIN, max(MARGIN, top), size - MARGIN, size - MARGIN)
+    low, high = (radius * size / 64 for radius in RADII[len(asked)])
+    smallest = SMALLEST_RADIUS * size / 64
+    while True:
+        turned = [_turned(one.name, max(smallest, generator.uniform(low, high)), generator) for one in asked]
+        boxes = [extent(one.name, pose) for one, pose in zip(asked, turned, strict=True)]
+        if spec.relation:
+            centres = _related(spec.relation, boxes, frame, generator, size / 64)
+        else:
+            centres = _scattered(boxes, frame, generator)
+        if centres is not None:
+            return [
+                Pose(centre, pose.radius, pose.rotation, pose.mirrored)
+                for centre, pose in zip(centres, turned, strict=True)
+            ]
+        low, high = max(smallest, low * SHRINK), max(smallest, high * SHRINK)
+
+
+def _turned(name: str, radius: float, generator: np.random.Generator) -> Pose:
+    """At the origin, randomly turned and mirrored."""
+    return Pose((0.0, 0.0), radius, generator.uniform(-1, 1) * tilt(name), bool(generator.random() < 0.5))
+
+
+def _scattered(boxes: list[Box], frame: Box, generator: np.random.Generator) -> list[tuple[float, float]] | None:
+    """A centre for each box (given around the origin), the largest first; None if one finds no place."""
+    placed: dict[int, tuple[tuple[float, float], Box]] = {}
+    for i in sorted(range(len(boxes)), key=lambda i: -_area(boxes[i])):
+        x0, y0, x1, y1 = boxes[i]
+        lows, highs = (frame[0] - x0, frame[1] - y0), (frame[2] - x1, frame[3] - y1)
+        for x, y in generator.uniform(lows, highs, (ATTEMPTS_PER_OBJECT, 2)).tolist():
+            box = (x + x0, y + y0, x + x1, y + y1)
+            if all(covered(box, other) <= OVERLAP for _, other in placed.values()):
+                placed[i] = (x, y), box
+                break
+        else:
+            return None
+    return [placed[i][0] for i in range(len(boxes))]
+
+
+def _related(
+    relation: str, boxes: list[Box], frame: Box, generator: np.random.Generator, scale: float
+) -> list[tuple[float, float]] | None:
+    """Centres of two boxes: one after the other along one axis with a gap, nearly level along the other."""
+    along = 1 if relation == "top" else 0
+    across = 1 - along
+    order = (1, 0) if relation == "right" else (0, 1)
+    first, second = (boxes[i] for i in order)
+    lengths = [box[along + 2] - box[along] for box in (first, second)]
+    slack = frame[along + 2] - frame[along] - sum(lengths)
+    widest = max(box[across + 2] - box[across] for box in boxes)
+    if slack < GAP[0] * scale or widest > frame[across + 2] - frame[across]:
+        return None
+    gap = generator.uniform(GAP[0] * scale, min(slack, (STACKED_GAP if along else GAP[1]) * scale))
+    start = frame[along] + generator.uniform(0, slack - gap)
+    places = (start - first[along], start + lengths[0] + gap - second[along])
+    low = max(frame[across] - box[across] for box in boxes)
+    high = min(frame[across + 2] - box[across + 2] for box in boxes)
+    level = generator.uniform(low, high)
+    shifts = np.clip(level + generator.uniform(-4, 4, 2) * scale, low, high).tolist()
+    centres = [(place, shift) if along == 0 else (shift, place) for place, shift in zip(places, shifts, strict=True)]
+    return [centres[order.index(i)] for i in range(2)]
+
+
+def covered(first: Box, second: Box) -> float:
+    """The share of the smaller box that lies under the other."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(0.0, width) * max(0.0, height) / min(_area(first), _area(second))
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _wrapped(text: str, width: int, pen: ImageDraw.ImageDraw) -> str:
+    """Break ``text`` so that its lines are at most ``width`` pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        lines = [*lines[:-1], longer] if pen.textlength(longer, font_size=9) <= width else [*lines, word]
+    return "\n".join(lines)
