@@ -129,7 +129,7 @@ run_tests() {
 
 case ${1:-} in
   -h|--help) usage ;;
-  lab) prepare; exec jupyter lab --ServerApp.root_dir="$root" --LabApp.default_url=/lab/tree/notebooks --LabApp.news_url=None "${@:2}" ;;
+  lab) prepare; exec jupyter lab --ServerApp.root_dir="$root" --LabApp.default_url=/lab/tree/notebooks "${@:2}" ;;
   check) prepare; python -m textnorm_lib.report --check ;;
   refresh) refresh_notebooks ;;
   test) [ $# -eq 1 ] || fail "test takes no options"; run_tests ;;

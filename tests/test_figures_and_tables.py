@@ -148,9 +148,9 @@ def test_metric_table_marks_only_what_the_test_supports(scores):
     table = tables.metric_comparison(
         summarise(better, **BOOTSTRAP), compare(better, reference="textnorm", **BOOTSTRAP)
     ).set_index(["set", "reward"])
-    assert table.loc[("counting (149)", "CLIP"), "AUROC"].endswith(" *")
+    assert table.loc[("counting (149)", "CLIP"), "AUROC"].endswith(tables.STAR)
     assert not table.loc[("comprehensive (2)", "CLIP"), "AUROC"].endswith("*")  # two prompts cannot show it
-    assert table.loc[("all (191)", "TextNorm"), "AUROC"] == "1.00 [1.00, 1.00]"
+    assert table.loc[("all (191)", "TextNorm"), "AUROC"] == f"1.00 [1.00,{tables.NO_BREAK}1.00]"
 
 
 @pytest.mark.parametrize(

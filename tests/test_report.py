@@ -328,7 +328,7 @@ def edit_table_in_readme(study):
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_check_passes_then_finds_what_is_out_of_date_and_writes_nothing(built, change, said):
-    assert built.report("--check") == (0, ["report: all 2 figures and tables are there and up to date"], [])
+    assert built.report("--check") == (0, ["report: 2 of 2 figures and tables are there and up to date"], [])
     change(built)
     before = built.content()
     status, out, _ = built.report("--check")

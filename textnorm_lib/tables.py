@@ -7,6 +7,9 @@ import pandas as pd
 from textnorm_lib.items import Item, register
 from textnorm_lib.names import HINDSIGHT, METRIC_NAMES, REWARD_NAMES, SET_ORDER
 
+NO_BREAK = "\u00a0"
+STAR, MINUS = f"{NO_BREAK}*", f"{NO_BREAK}-"
+
 
 def as_csv(frame: pd.DataFrame) -> bytes:
     """The tidy numbers behind a table, every digit."""
@@ -41,8 +44,8 @@ def percent(value: float) -> str:
 
 
 def interval(row: pd.Series, middle: str = "mean", digits: int = 3) -> str:
-    """.764 [.750, .778]"""
-    return f"{short(row[middle], digits)} [{short(row['low'], digits)}, {short(row['high'], digits)}]"
+    """.764 [.750, .778], which a narrow column breaks before the bracket only."""
+    return f"{short(row[middle], digits)} [{short(row['low'], digits)},{NO_BREAK}{short(row['high'], digits)}]"
 
 
 def metric_comparison(summary: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
@@ -52,7 +55,7 @@ def metric_comparison(summary: pd.DataFrame, comparison: pd.DataFrame) -> pd.Dat
     marks = []
     for key in zip(cells["set"], cells["reward"], cells["metric"], strict=True):
         test = tested.loc[key] if key in tested.index else None
-        marks.append("" if test is None or test["p_holm"] >= 0.05 else " *" if test["difference"] > 0 else " -")
+        marks.append("" if test is None or test["p_holm"] >= 0.05 else STAR if test["difference"] > 0 else MINUS)
     cells = cells.assign(cell=cells["cell"] + marks)
     wide = cells.pivot(index=["set", "reward"], columns="metric", values="cell")[list(METRIC_NAMES)]
     wide = wide.reindex([(name, reward) for name in SET_ORDER for reward in REWARD_NAMES])
@@ -154,7 +157,7 @@ def tuning(frame: pd.DataFrame) -> pd.DataFrame:
 def differences(comparison: pd.DataFrame, *, names: dict[str, str]) -> pd.DataFrame:
     """TextNorm minus each of the named others on the same prompts, per set and metric; a star: p < .05 after Holm."""
     marked = comparison.apply(
-        lambda row: interval(row, "difference", 3) + (" *" if row["p_holm"] < 0.05 else ""), axis=1
+        lambda row: interval(row, "difference", 3) + (STAR if row["p_holm"] < 0.05 else ""), axis=1
     )
     wide = comparison.assign(cell=marked).pivot(index=["reward", "set"], columns="metric", values="cell")
     wide = wide.reindex([(reward, name) for reward in names for name in SET_ORDER])[list(METRIC_NAMES)]

@@ -23,7 +23,7 @@ from textnorm_lib.mini.prompts import sample_spec
 from textnorm_lib.mini.scenes import render_many
 from textnorm_lib.progress import progress
 
-AUTOENCODER = Recipe(steps=2_500, learning_rate=6e-4)
+AUTOENCODER = Recipe(steps=10_000, learning_rate=1e-3)
 GENERATOR = Recipe(steps=12_000, learning_rate=8e-4, warmup=500)
 CAPTION_DROPOUT = 0.1  # share of captions that are emptied, for classifier-free guidance
 SNR_CAP = 5.0  # Hang et al. 2023: noise levels that are easy do not drown the others
@@ -58,7 +58,7 @@ def as_tensor(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train_autoencoder(scenes: Scenes, recipe: Recipe, *, folder: Path, batch_size: int = 32, device: str = "cpu"):
+def train_autoencoder(scenes: Scenes, recipe: Recipe, *, folder: Path, batch_size: int = 8, device: str = "cpu"):
     """An autoencoder that keeps colours (L1), outlines (L1 of differences between neighbours) and a tame latent (KL).
 
     Its ``scaling_factor`` is set so that latents have unit variance, as Stable Diffusion's.
