@@ -8,49 +8,68 @@ Every stage goes on where it was stopped (``fit.py``); its result is a pure func
 machine's arithmetic. All stages run on one device, in bf16 autocast.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from textnorm_lib.mini import annotators
 from textnorm_lib.mini import generator as model
 from textnorm_lib.mini.fit import Recipe, fit
 from textnorm_lib.mini.grammar import write
 from textnorm_lib.mini.prompts import sample_spec
 from textnorm_lib.mini.scenes import render_many
 from textnorm_lib.progress import progress
+from textnorm_lib.tia2.prompts import CLASSES
 
 AUTOENCODER = Recipe(steps=10_000, learning_rate=1e-3)
 GENERATOR = Recipe(steps=12_000, learning_rate=8e-4, warmup=500)
+DETECTOR = Recipe(steps=4_000, learning_rate=1e-3)
 CAPTION_DROPOUT = 0.1  # share of captions that are emptied, for classifier-free guidance
 SNR_CAP = 5.0  # Hang et al. 2023: noise levels that are easy do not drown the others
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Training scenes: ``images`` uint8 (n, 64, 64, 3), memory-mapped, and one caption each."""
+    """Training scenes: ``images`` uint8 (n, 64, 64, 3), memory-mapped, one caption each, and what is in them.
+
+    ``objects`` (n, 8, 6) float: class index, box x0, y0, x1, y1 in pixels, colour index; class -1 is padding.
+    ``places`` (n, 2): location and style index. Indices as in ``annotators.py``.
+    """
 
     images: np.ndarray
     captions: list[str]
+    objects: np.ndarray
+    places: np.ndarray
 
 
 def training_scenes(folder: Path, *, count: int, seed: int, workers: int = 2) -> Scenes:
     """Draw ``count`` scenes of the training mix once, or read them back."""
-    images, captions = folder / "scenes.npy", folder / "captions.json"
-    if not captions.exists():
+    images, truth = folder / "scenes.npy", folder / "truth.npz"
+    if not truth.exists():
         folder.mkdir(parents=True, exist_ok=True)
         generator = np.random.default_rng(seed)
         specs = [sample_spec(generator) for _ in range(count)]
         size = model.IMAGE_SIZE
         pixels = np.lib.format.open_memmap(images, "w+", dtype=np.uint8, shape=(count, size, size, 3))
+        objects = np.full((count, 8, 6), -1, dtype=np.float32)
         for index, scene in enumerate(render_many(specs, seed, workers=workers)):
             pixels[index] = scene.image
+            for slot, one in enumerate(scene.objects):
+                colour = annotators.COLOUR_NAMES.index(one.colour)
+                objects[index, slot] = (CLASSES.index(one.name), *one.box, colour)
         pixels.flush()
-        captions.write_text(json.dumps([write(spec) for spec in specs]))
-    return Scenes(np.load(images, mmap_mode="r"), json.loads(captions.read_text()))
+        places = [
+            (annotators.LOCATION_NAMES.index(spec.location), annotators.STYLE_NAMES.index(spec.style)) for spec in specs
+        ]
+        partial = folder / "truth.partial.npz"
+        np.savez(partial, objects=objects, places=np.array(places), captions=np.array([write(spec) for spec in specs]))
+        partial.replace(truth)
+    arrays = np.load(truth)
+    return Scenes(np.load(images, mmap_mode="r"), arrays["captions"].tolist(), arrays["objects"], arrays["places"])
 
 
 def as_tensor(images: np.ndarray) -> torch.Tensor:
@@ -140,3 +159,64 @@ def train_generator(
 
     fit(denoiser, loss_function, recipe, folder=folder, description="generator")
     return denoiser, tokenizer
+
+
+def train_detector(
+    scenes: Scenes, recipe: Recipe, *, folder: Path, autoencoder=None, batch_size: int = 32, device: str = "cpu"
+) -> annotators.Detector:
+    """One annotator, on scenes that ``degrade`` has spoilt as generators spoil them."""
+    detector = annotators.Detector().to(device)
+
+    def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
+        chosen = torch.randint(len(scenes.images), (batch_size,), generator=generator).numpy()
+        images = degrade(as_tensor(scenes.images[chosen]).to(device), generator, autoencoder=autoencoder)
+        locations, styles = torch.from_numpy(scenes.places[chosen]).to(device).T
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            predicted = detector(images)
+        return annotators.detection_loss(predicted, scenes.objects[chosen], locations, styles)
+
+    fit(detector, loss_function, recipe, folder=folder, description="detector")
+    return detector
+
+
+def degrade(images: torch.Tensor, generator: torch.Generator, *, autoencoder=None) -> torch.Tensor:
+    """Spoil images (n, 3, h, w) in [-1, 1] as generators do: blur, warp, tint, noise, a trip through the autoencoder.
+
+    A quarter of the images stays clean; each other one meets each fault with even odds and a strength of its own.
+    """
+    n = len(images)
+
+    def draw(*shape: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+        return (torch.rand(shape, generator=generator) * (high - low) + low).to(images.device)
+
+    clean = draw(n, 1, 1, 1) < 0.25
+    faulty = _warped(images, draw(n, 2, 5, 5, low=-1, high=1) * draw(n, 1, 1, 1) * 0.06)
+    if autoencoder is not None:
+        faulty = _pick(_through(autoencoder, faulty, draw(n, 1, 1, 1) * 0.3, generator), faulty, draw(n, 1, 1, 1))
+    blurred = F.avg_pool2d(F.pad(faulty, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    faulty = _pick(torch.lerp(faulty, blurred, draw(n, 1, 1, 1)), faulty, draw(n, 1, 1, 1))
+    tinted = faulty * draw(n, 3, 1, 1, low=0.85, high=1.15) + draw(n, 3, 1, 1, low=-0.1, high=0.1)
+    faulty = _pick(tinted, faulty, draw(n, 1, 1, 1))
+    noise = torch.randn(images.shape, generator=generator).to(images.device) * draw(n, 1, 1, 1) * 0.12
+    faulty = _pick(faulty + noise, faulty, draw(n, 1, 1, 1))
+    return torch.where(clean, images, faulty).clamp(-1, 1)
+
+
+def _pick(changed: torch.Tensor, unchanged: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    return torch.where(chance < 0.5, changed, unchanged)
+
+
+def _warped(images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Move pixels by a smooth field, ``offsets`` (n, 2, k, k) in units of half the image."""
+    field = F.interpolate(offsets, size=images.shape[-2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    identity = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
+    grid = F.affine_grid(identity, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid + field, padding_mode="reflection", align_corners=False)
+
+
+@torch.no_grad()
+def _through(autoencoder, images: torch.Tensor, noise: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Encode, disturb the latent by ``noise`` (n, 1, 1, 1) of its own spread, decode."""
+    latents = autoencoder.encode(images).latent_dist.mean
+    disturbance = torch.randn(latents.shape, generator=generator).to(images.device)
+    return autoencoder.decode(latents + noise / autoencoder.config.scaling_factor * disturbance).sample

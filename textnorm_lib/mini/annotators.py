@@ -1,0 +1,190 @@
+"""The mini world's annotators: object detectors, and the frozen rule that turns detections into a vote.
+
+A detector (after Zhou et al. 2019, "Objects as Points") sees an image (3, 64, 64) and gives, on 16 x 16 cells, how
+likely an object of each of the 25 classes has its centre there, and the colour that it shows; and for the whole
+image the location and the style. An object is a local maximum of the class map.
+
+**The rule** (frozen before any image was generated; the data card repeats it). At a threshold t, an image shows what a
+prompt asks for if the objects with a score of at least t are exactly those asked for: every class as often as asked, no
+other class, each in the colour, the relation, the location and the style that the prompt names. The vote is good if
+that holds at both t = .45 and t = .55, bad if at neither, and a skip if they differ.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from textnorm_lib.mini.backgrounds import LOCATIONS
+from textnorm_lib.mini.grammar import Spec
+from textnorm_lib.mini.shapes import COLOURS
+from textnorm_lib.mini.styles import STYLES
+from textnorm_lib.tia2.prompts import CLASSES
+
+STRIDE = 4
+THRESHOLDS = (0.45, 0.55)
+LOWEST_SCORE = 0.2  # detections below it are never looked at
+COLOUR_NAMES = (None, *COLOURS)
+LOCATION_NAMES = (None, *LOCATIONS)
+STYLE_NAMES = tuple(STYLES)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object: its class, the score in [0, 1], the centre (x, y) in pixels and the colour it shows."""
+
+    name: str
+    score: float
+    centre: tuple[float, float]
+    colour: str | None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a detector sees in an image: objects, best score first, the location and the style."""
+
+    objects: tuple[Detection, ...]
+    location: str | None
+    style: str
+
+
+class Block(nn.Module):
+    """Two convolutions around a skip."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for _ in range(2))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        change = self.first(F.silu(self.norms[0](features)))
+        return features + self.second(F.silu(self.norms[1](change)))
+
+
+class Detector(nn.Module):
+    """Image (n, 3, 64, 64) in [-1, 1] -> class map (n, 25, 16, 16), colours (n, 9, 16, 16), location, style: logits."""
+
+    def __init__(self, width: int = 96, depth: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width // 2, 4, stride=2, padding=1),
+            Block(width // 2),
+            nn.Conv2d(width // 2, width, 4, stride=2, padding=1),
+        )
+        self.fine = nn.Sequential(*(Block(width) for _ in range(depth)))
+        self.coarse = nn.Sequential(
+            nn.Conv2d(width, width, 4, stride=2, padding=1), *(Block(width) for _ in range(depth))
+        )
+        self.merged = nn.Sequential(Block(width), nn.GroupNorm(8, width), nn.SiLU())
+        self.classes = nn.Conv2d(width, len(CLASSES), 1)
+        self.colours = nn.Conv2d(width, len(COLOUR_NAMES), 1)
+        self.location = nn.Linear(width, len(LOCATION_NAMES))
+        self.style = nn.Linear(width, len(STYLE_NAMES))
+        nn.init.constant_(self.classes.bias, -4.0)  # almost every cell is empty
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        features = self.fine(self.stem(images))
+        context = self.coarse(features)
+        features = self.merged(features + F.interpolate(context, scale_factor=2, mode="nearest"))
+        whole = features.mean(dim=(2, 3))
+        return self.classes(features), self.colours(features), self.location(whole), self.style(whole)
+
+
+def targets(objects: np.ndarray, grid: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Class maps (n, 25, g, g) with a Gaussian bump a centre, the colour index (n, g, g) there, and where centres are.
+
+    ``objects`` (n, 8, 6): class index, box in pixels, colour index; class -1 is padding.
+    """
+    maps = torch.zeros(len(objects), len(CLASSES), grid, grid)
+    colours = torch.zeros(len(objects), grid, grid, dtype=torch.long)
+    centres = torch.zeros(len(objects), grid, grid, dtype=torch.bool)
+    axis = torch.arange(grid)
+    for index, rows in enumerate(objects):
+        for name, x0, y0, x1, y1, colour in rows[rows[:, 0] >= 0]:
+            column, row = (min(grid - 1, int((a + b) / 2 / STRIDE)) for a, b in ((x0, x1), (y0, y1)))
+            spread = max(0.6, min(x1 - x0, y1 - y0) / STRIDE / 6)
+            distance = (axis - row).square()[:, None] + (axis - column).square()[None]
+            bump = torch.exp(-distance / (2 * spread**2))
+            maps[index, int(name)] = torch.maximum(maps[index, int(name)], bump)
+            colours[index, row, column] = int(colour)
+            centres[index, row, column] = True
+    return maps, colours, centres
+
+
+def detection_loss(
+    predicted: tuple[torch.Tensor, ...], objects: np.ndarray, locations: torch.Tensor, styles: torch.Tensor
+) -> torch.Tensor:
+    """Focal loss of the class map (Law and Deng 2018), and cross-entropies of colour, location and style."""
+    class_logits, colour_logits, location_logits, style_logits = (part.float() for part in predicted)
+    maps, colours, centres = (part.to(class_logits.device) for part in targets(objects, class_logits.shape[-1]))
+    likely = class_logits.sigmoid().clamp(1e-4, 1 - 1e-4)
+    is_centre = maps == 1.0
+    missed = -((1 - likely) ** 2 * likely.log())[is_centre].sum()
+    invented = -((1 - maps) ** 4 * likely**2 * (1 - likely).log())[~is_centre].sum()
+    focal = (missed + invented) / max(1, int(is_centre.sum()))
+    colour = F.cross_entropy(colour_logits.permute(0, 2, 3, 1)[centres], colours[centres])
+    return (
+        focal
+        + 0.5 * colour
+        + 0.3 * (F.cross_entropy(location_logits, locations) + F.cross_entropy(style_logits, styles))
+    )
+
+
+@torch.no_grad()
+def detect(detector: Detector, images: torch.Tensor) -> list[Seen]:
+    """What ``detector`` sees in ``images`` (n, 3, 64, 64) in [-1, 1]."""
+    class_logits, colour_logits, location_logits, style_logits = (part.float() for part in detector(images))
+    scores = class_logits.sigmoid()
+    best, names = scores.max(dim=1)
+    peaks = (best == F.max_pool2d(best[:, None], 3, stride=1, padding=1)[:, 0]) & (best >= LOWEST_SCORE)
+    colours = colour_logits.argmax(dim=1)
+    seen = []
+    for index in range(len(images)):
+        found = [
+            Detection(
+                CLASSES[names[index, row, column]],
+                best[index, row, column].item(),
+                ((column + 0.5) * STRIDE, (row + 0.5) * STRIDE),
+                COLOUR_NAMES[colours[index, row, column]],
+            )
+            for row, column in peaks[index].nonzero().tolist()
+        ]
+        found.sort(key=lambda one: -one.score)
+        location, style = int(location_logits[index].argmax()), int(style_logits[index].argmax())
+        seen.append(Seen(tuple(found), LOCATION_NAMES[location], STYLE_NAMES[style]))
+    return seen
+
+
+def vote(seen: Seen, spec: Spec) -> int:
+    """1 good, 0 bad, -1 skip: the module's rule."""
+    low, high = (shows(seen, spec, threshold) for threshold in THRESHOLDS)
+    return int(low) if low == high else -1
+
+
+def shows(seen: Seen, spec: Spec, threshold: float) -> bool:
+    """Whether the objects with at least this score are exactly what ``spec`` asks for."""
+    found = [one for one in seen.objects if one.score >= threshold]
+    if Counter(one.name for one in found) != Counter({asked.name: asked.count for asked in spec.objects}):
+        return False
+    colours = {asked.name: asked.colour for asked in spec.objects if asked.colour is not None}
+    if any(colours.get(one.name, one.colour) != one.colour for one in found):
+        return False
+    if spec.location is not None and seen.location != spec.location:
+        return False
+    if spec.style is not None and seen.style != spec.style:
+        return False
+    return spec.relation is None or _related(found, spec)
+
+
+def _related(found: Sequence[Detection], spec: Spec) -> bool:
+    """Whether the first asked object lies left of, right of or above the second: further that way than sideways."""
+    places = {one.name: np.array(one.centre) for one in found}
+    across, down = places[spec.objects[0].name] - places[spec.objects[1].name]
+    if spec.relation == "top":
+        return down < 0 and abs(down) > abs(across)
+    return (across < 0) == (spec.relation == "left") and abs(across) > abs(down)
