@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import fleiss_kappa as fleiss_kappa_of_counts
 
+from textnorm_lib.bootstrap import prompt_bootstrap
 from textnorm_lib.errors import DataError
-from textnorm_lib.metrics import prompt_bootstrap
 
 
 def krippendorff_alpha(votes: ArrayLike) -> float:

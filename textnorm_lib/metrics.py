@@ -12,7 +12,6 @@ Metrics are computed per prompt and averaged over prompts. A resample redraws wh
 prompt are not independent.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -22,6 +21,7 @@ from scipy import stats
 from sklearn.metrics import confusion_matrix_at_thresholds
 from statsmodels.stats.multitest import multipletests
 
+from textnorm_lib.bootstrap import prompt_bootstrap
 from textnorm_lib.errors import DataError
 from textnorm_lib.store import step
 
@@ -140,37 +140,6 @@ def compare(
         tables.append(table.reset_index().assign(set=name, reference=reference))
     columns = ["set", "metric", "reward", "reference", "difference", "low", "high", "wins", "ties", "losses"]
     return pd.concat(tables, ignore_index=True)[[*columns, "p_wilcoxon", "p_holm"]]
-
-
-def prompt_bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray], n_prompts: int, *, resamples: int, confidence: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of a statistic of whole prompts drawn again with replacement.
-
-    ``statistic`` takes counts (b, n_prompts), how often each of b resamples drew each prompt, and returns (..., b): a
-    sum over prompts becomes one matrix product. Returns low (...) and high (...), nan with fewer than two prompts.
-    """
-    if n_prompts < 2:
-        nothing = np.full(statistic(np.ones((1, n_prompts))).shape[:-1], np.nan)
-        return nothing, nothing
-
-    def of_draws(draws: np.ndarray, axis: int) -> np.ndarray:
-        rows = np.arange(len(draws))[:, None] * n_prompts  # (b, 1), so that one bincount serves all resamples
-        return statistic(np.bincount((draws + rows).ravel(), minlength=draws.size).reshape(draws.shape))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # nan says it; scipy's text blames another method
-        interval = stats.bootstrap(
-            (np.arange(n_prompts),),
-            of_draws,
-            n_resamples=resamples,
-            batch=1000,  # 1,000 resamples of 525 prompts: 4 MB an array
-            vectorized=True,
-            confidence_level=confidence,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return interval.low, interval.high
 
 
 def pairwise_accuracy(rewards: ArrayLike, ratings: ArrayLike, *, tie_threshold: float = 0.0) -> float:

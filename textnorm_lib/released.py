@@ -7,7 +7,7 @@ per-prompt metrics (one row a prompt, reward and metric); the rewards of single 
 import numpy as np
 import pandas as pd
 
-from textnorm_lib.metrics import prompt_bootstrap
+from textnorm_lib.bootstrap import prompt_bootstrap
 from textnorm_lib.store import step
 from textnorm_lib.tia2.official import OfficialSet
 from textnorm_lib.tia2.prompts import CLASSES, parse_composition, parse_counting
