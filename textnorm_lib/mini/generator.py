@@ -58,7 +58,7 @@ def build_text_encoder(vocabulary_size: int):
     return CLIPTextModel(config)
 
 
-def build_autoencoder(channels: tuple[int, ...] = (16, 48, 96)):
+def build_autoencoder(channels: tuple[int, ...] = (16, 32, 64)):
     """An AutoencoderKL that makes an image four times smaller on each side."""
     prepare_torchvision()
     from diffusers import AutoencoderKL
