@@ -70,7 +70,7 @@ class Run:
     made: dict[str, dict] = field(default_factory=dict)
 
     def step(self, function: Callable, *inputs: Keyed, **config: Any) -> Artifact:
-        """A step's result, from the store where it is known, else computed, which is said on standard error."""
+        """A step's result: from the store where it is known, else computed and stored."""
         return self.store.compute(function, *inputs, force=self.force, **config)
 
     def figure(self, name: str, *data: Artifact) -> None:
