@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.errors import StudyError
 from textnorm_lib.mini import generator as model
 from textnorm_lib.mini import train
@@ -112,3 +113,15 @@ def test_every_word_of_the_captions_is_one_token(scenes):
     assert tokenizer.tokenize(longest) == [f"{word}</w>" for word in longest.split()]
     assert len(tokenizer(longest).input_ids) <= model.MAX_TOKENS
     assert len(tokenizer.tokenize("zebra")) > 1
+
+
+def test_the_bundled_autoencoder_restores_scenes_it_never_saw(tmp_path):
+    prepare_torchvision()
+    from diffusers import AutoencoderKL
+
+    autoencoder = AutoencoderKL.from_pretrained(train.WEIGHTS / "generator" / "vae", local_files_only=True)
+    held_out = train.as_tensor(train.training_scenes(tmp_path, count=100, seed=999, workers=1).images)
+    with torch.no_grad():
+        restored = autoencoder.decode(autoencoder.encode(held_out).latent_dist.mean).sample.clamp(-1, 1)
+    error = ((restored - held_out) / 2).square().mean(dim=(1, 2, 3))
+    assert (-10 * torch.log10(error)).mean() > 29  # decibels; docs/decisions.md

@@ -25,6 +25,7 @@ from textnorm_lib.mini.scenes import render_many
 from textnorm_lib.progress import progress
 from textnorm_lib.tia2.prompts import CLASSES
 
+WEIGHTS = Path(__file__).parent / "weights"  # what is bundled, in half precision
 AUTOENCODER = Recipe(steps=14_000, learning_rate=1.5e-3)
 GENERATOR = Recipe(steps=12_000, learning_rate=8e-4, warmup=500)
 DETECTOR = Recipe(steps=4_000, learning_rate=1e-3)
