@@ -10,10 +10,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     cells = [item for item in items if hasattr(item, "cell")]
     if not cells:
         return
-    from textnorm_lib.run import RESOURCES  # only with notebooks: unit tests need no look at the data
+    from textnorm_lib.config import load_profile  # only with notebooks: unit tests need no look at the data
+    from textnorm_lib.run import lacking
 
+    profile = load_profile("smoke")  # the notebooks' own default
     for item in cells:
-        need = re.match(r"# needs: (\w+)", item.cell.source)
-        available, reason = RESOURCES[need[1]]() if need else (True, "")
-        if not available:
+        needs = re.match(r"# needs: ([\w ]+)", item.cell.source)
+        if reason := lacking(needs[1], profile) if needs else "":
             item.add_marker(pytest.mark.skip(reason=f"not attempted, because {reason}"))

@@ -112,8 +112,8 @@ run_notebooks() {
 # nbval compares with the committed outputs, and only where execution counts are kept.
 refresh_notebooks() {
   prepare
-  jupyter nbconvert --to notebook --execute --inplace notebooks/[0-9]*.ipynb
-  nbstripout --keep-output --keep-count --keep-id --extra-keys "cell.metadata.execution" notebooks/[0-9]*.ipynb
+  jupyter nbconvert --to notebook --execute --inplace notebooks/[0-9A]*.ipynb
+  nbstripout --keep-output --keep-count --keep-id --extra-keys "cell.metadata.execution" notebooks/[0-9A]*.ipynb
 }
 
 run_tests() {

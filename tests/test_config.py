@@ -8,7 +8,27 @@ from textnorm_lib import config
 from textnorm_lib.config import as_dict, load_profile, profile_names
 from textnorm_lib.errors import ConfigError
 
-VALID = "seed: 0\nbootstrap:\n  resamples: 1000\n  confidence: 0.95\n"
+VALID = """seed: 0
+bootstrap:
+  resamples: 1000
+  confidence: 0.95
+workers: 2
+generator:
+  model: bundled:generator
+  revision: null
+  steps: 10
+  guidance_scale: 3.0
+  batch_size: 32
+  dtype: float32
+annotators: [a, b, c]
+training: toy
+tia2:
+  images_per_prompt: 4
+  prompts_per_set:
+    comprehensive: 6
+    counting: 6
+    composition: 4
+"""
 
 
 @pytest.fixture
@@ -93,6 +113,25 @@ DEFECTS = {
     "confidence in percent": (
         VALID.replace("0.95", "95"),
         "bootstrap.confidence = 95 (int): input should be less than",
+    ),
+    "no worker": (VALID.replace("workers: 2", "workers: 0"), "workers = 0 (int): input should be greater"),
+    "no model": (VALID.replace("bundled:generator", '""'), "generator.model = '' (str)"),
+    "revision that is no commit": (VALID.replace("null", "main"), "generator.revision = 'main' (str)"),
+    "no steps": (VALID.replace("steps: 10", "steps: 0"), "generator.steps = 0 (int)"),
+    "guidance below one": (VALID.replace("3.0", "0.5"), "generator.guidance_scale = 0.5 (float)"),
+    "no batch": (VALID.replace("batch_size: 32", "batch_size: 0"), "generator.batch_size = 0 (int)"),
+    "type that is none": (VALID.replace("float32", "float8"), "generator.dtype = 'float8' (str): input should be 'fl"),
+    "two annotators": (VALID.replace("[a, b, c]", "[a, b]"), "name three different annotators, or none"),
+    "an annotator twice": (VALID.replace("[a, b, c]", "[a, b, a]"), "name three different annotators, or none"),
+    "plan that there is not": (VALID.replace("toy", "fast"), "training = 'fast' (str): input should be 'toy'"),
+    "no images": (VALID.replace("images_per_prompt: 4", "images_per_prompt: 0"), "tia2.images_per_prompt = 0 (int)"),
+    "more prompts than the paper has": (
+        VALID.replace("counting: 6", "counting: 151"),
+        "tia2.prompts_per_set.counting = 151 (int): input should be less",
+    ),
+    "misspelt set": (
+        VALID.replace("counting", "couting"),
+        "tia2.prompts_per_set.couting = 6: unknown key; did you mean 'counting'?",
     ),
     "confidence that is no number": (VALID.replace("0.95", ".nan"), "bootstrap.confidence = nan"),
     "number for a section": ("seed: 0\nbootstrap: 3\n", "bootstrap = 3 (int)"),

@@ -58,13 +58,14 @@ class Copy:
         )
 
     def results(self):
-        """Every byte of every figure, table and stored result; of a result's record all but the seconds it took."""
+        """Every byte of every figure, table and stored result; of a result's record all but what was timed."""
         found = {}
         for path in [*self.folder.glob("papers_figures/smoke/*"), *self.artifacts.glob("steps/*/*/*")]:
             name = str(path.relative_to(self.folder.parent))
             found[name] = path.read_bytes()
             if path.name == "meta.json":
-                found[name] = {key: value for key, value in json.loads(found[name]).items() if key != "seconds"}
+                meta = json.loads(found[name])
+                found[name] = {key: value for key, value in meta.items() if key not in ("seconds", "measured")}
         return found
 
     def leavings(self):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from textnorm_lib.mini import annotators, train
+from textnorm_lib.mini import annotators, train, train_annotators
 from textnorm_lib.mini.annotators import Detection, Seen, vote
 from textnorm_lib.mini.fit import Recipe
 from textnorm_lib.mini.grammar import parse
@@ -84,7 +84,7 @@ def test_the_truth_votes_good_on_its_own_scenes(scenes):
 
 def test_degrading_spoils_most_images_mildly_and_the_same_way_from_one_seed(scenes):
     images = train.as_tensor(scenes.images[:64])
-    spoilt, again = (train.degrade(images, torch.Generator().manual_seed(3)) for _ in range(2))
+    spoilt, again = (train_annotators.degrade(images, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(spoilt, again) and spoilt.shape == images.shape and spoilt.abs().max() <= 1
     change = (spoilt - images).abs().mean(dim=(1, 2, 3))
     assert 5 <= (change == 0).sum() <= 30 and change.max() < 0.35
@@ -94,7 +94,7 @@ def test_a_toy_detector_learns_and_sees_what_it_was_shown(scenes, tmp_path):
     torch.manual_seed(0)
     few = train.Scenes(scenes.images[:8], scenes.captions[:8], scenes.objects[:8], scenes.places[:8])
     recipe = Recipe(steps=25, learning_rate=2e-3, warmup=2)
-    detector = train.train_detector(few, recipe, folder=tmp_path / "detector", batch_size=8)
+    detector = train_annotators.train_detector(few, [few.images], recipe, folder=tmp_path / "detector", batch_size=8)
     curve = json.loads((tmp_path / "detector" / "curve.json").read_text())
     assert np.mean(curve[-3:]) < 0.5 * np.mean(curve[:3])
     seen = annotators.detect(detector, train.as_tensor(few.images))

@@ -181,3 +181,39 @@ def test_classes_are_split_once():
     counts = {name: Counter(map(prompts.split, prompts.mini_prompts(name))) for name in ("counting", "composition")}
     assert counts["counting"] == {"development": 78, "sealed": 72}
     assert counts["composition"] == {"development": 78, "sealed": 66, "mixed": 156}
+
+
+def _asked(chosen):
+    return [asked for prompt in chosen for asked in parse(prompt).objects]
+
+
+def test_chosen_prompts_are_half_sealed_and_cover_classes_counts_and_categories_evenly():
+    counting, composition = (prompts.choose_prompts(name, 42) for name in ("counting", "composition"))
+    for chosen in (counting, composition):
+        assert Counter(map(prompts.split, chosen)) == {"development": 21, "sealed": 21}
+        by_class = Counter(asked.name for asked in _asked(chosen))
+        assert set(by_class) == set(CLASSES) and max(by_class.values()) - min(by_class.values()) == 1
+    assert set(Counter(asked.count for asked in _asked(counting)).values()) == {7}
+    comprehensive = prompts.choose_prompts("comprehensive", 36)
+    assert set(Counter(map(prompts.category, comprehensive)).values()) == {6}
+
+
+@pytest.mark.parametrize("set_name", prompts.SETS)
+def test_fewer_chosen_prompts_are_among_more_in_the_sets_order(set_name):
+    every = prompts.mini_prompts(set_name)
+    few, more = prompts.choose_prompts(set_name, 5), prompts.choose_prompts(set_name, 30)
+    assert len(few) == 5 and set(few) < set(more)
+    assert list(more) == sorted(more, key=every.index)
+    assert prompts.choose_prompts(set_name, len(every)) == every
+
+
+def test_more_prompts_than_a_set_has_are_refused():
+    with pytest.raises(DataError, match="133 prompts of the composition set; take at most 132, or all 300"):
+        prompts.choose_prompts("composition", 133)
+    with pytest.raises(DataError, match="0 prompts of the counting set"):
+        prompts.choose_prompts("counting", 0)
+
+
+def test_the_rule_for_tia2s_categories_fits_the_mini_worlds_prompts_too():
+    for prompt in prompts.comprehensive_prompts():
+        assert categorise(prompt)[0] == prompts.category(prompt)

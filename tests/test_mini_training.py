@@ -10,6 +10,7 @@ from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.errors import StudyError
 from textnorm_lib.mini import generator as model
 from textnorm_lib.mini import train
+from textnorm_lib.mini.bundle import WEIGHTS
 from textnorm_lib.mini.fit import Recipe, fit
 
 RECIPE = Recipe(steps=12, learning_rate=0.05, warmup=2, save_every_s=0.0)
@@ -61,6 +62,32 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
     assert len(json.loads((tmp_path / "line" / "curve.json").read_text())) == 5
 
 
+def test_early_stopping_keeps_the_best_average_and_survives_an_interruption(tmp_path):
+    recipe = Recipe(steps=40, learning_rate=0.05, warmup=2, save_every_s=0.0)
+    scores = iter([0.1, 0.9, 0.3] + [0.2] * 17)
+    seen: list[torch.Tensor] = []
+
+    def validation(line: torch.nn.Linear) -> float:
+        seen.append(line.weight.detach().clone())
+        return next(scores)
+
+    line = _line()
+    with pytest.raises(KeyboardInterrupt):
+        loss_function = _regression(line, stop_at=11)
+        fit(line, loss_function, recipe, folder=tmp_path / "l", description="l", validation=lambda: validation(line))
+    again = torch.nn.Linear(3, 1)
+    curve = fit(
+        again,
+        _regression(again),
+        recipe,
+        folder=tmp_path / "l",
+        description="l",
+        validation=lambda: validation(again),
+    )
+    assert torch.equal(again.weight, seen[1]) and not torch.equal(again.weight, seen[-1])
+    assert curve["validation"].count() == 20 and curve["validation"].max() == 0.9
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> train.Scenes:
     return train.training_scenes(tmp_path_factory.mktemp("scenes"), count=64, seed=0, workers=1)
@@ -87,7 +114,8 @@ def test_the_generator_learns_and_loads_as_stable_diffusion(scenes, tmp_path, mo
     torch.manual_seed(0)
     latents = torch.randn(64, *model.LATENT_SHAPE).half()
     recipe = Recipe(steps=10, learning_rate=1e-3, warmup=1)
-    denoiser, tokenizer = train.train_generator(latents, scenes.captions, recipe, folder=tmp_path / "g", batch_size=8)
+    tokenizer = model.build_tokenizer(scenes.captions)
+    denoiser = train.train_generator(latents, scenes.captions, tokenizer, recipe, folder=tmp_path / "g", batch_size=8)
     curve = json.loads((tmp_path / "g" / "curve.json").read_text())
     assert np.mean(curve[-3:]) < np.mean(curve[:3])
 
@@ -119,7 +147,7 @@ def test_the_bundled_autoencoder_restores_scenes_it_never_saw(tmp_path):
     prepare_torchvision()
     from diffusers import AutoencoderKL
 
-    autoencoder = AutoencoderKL.from_pretrained(train.WEIGHTS / "generator" / "vae", local_files_only=True)
+    autoencoder = AutoencoderKL.from_pretrained(WEIGHTS / "generator" / "vae", local_files_only=True)
     held_out = train.as_tensor(train.training_scenes(tmp_path, count=100, seed=999, workers=1).images)
     with torch.no_grad():
         restored = autoencoder.decode(autoencoder.encode(held_out).latent_dist.mean).sample.clamp(-1, 1)

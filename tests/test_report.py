@@ -60,7 +60,7 @@ class Study:
         monkeypatch.setattr(config, "PROFILES", folder / "profiles")
         monkeypatch.setattr(runs, "CHECKOUT", folder)
         monkeypatch.setattr(report, "CHECKOUT", folder)
-        monkeypatch.setattr(runs, "RESOURCES", {"toy": lambda: (not self.missing, self.missing)})
+        monkeypatch.setattr(runs, "RESOURCES", {"toy": lambda profile: (not self.missing, self.missing)})
         monkeypatch.setenv("TEXTNORM_ARTIFACTS", str(folder / "artifacts"))
         monkeypatch.syspath_prepend(folder)
         monkeypatch.setattr(sys, "dont_write_bytecode", True)

@@ -69,6 +69,13 @@ def write_parts(*, folder):
             path.write_text(str(number))
 
 
+@step(1, unkeyed=("workers",))
+def measure(*, n, workers, folder):
+    CALLS.append(workers)
+    (folder / "n.txt").write_text(str(n))
+    return {"workers": workers}
+
+
 def refusal(call, *args, **options):
     """The one line with which the store refuses."""
     with pytest.raises(StoreError) as caught:
@@ -146,6 +153,13 @@ def test_meta_json_says_what_made_the_result(store):
     meta = store.compute(count_to, n=3).meta
     assert (meta["step"], meta["version"], meta["config"]) == ("count_to", 1, {"n": 3})
     assert meta["seconds"] >= 0
+
+
+def test_what_the_result_does_not_depend_on_is_not_in_the_key(store):
+    first = store.compute(measure, n=1, workers=1)
+    assert store.compute(measure, n=1, workers=2) == first and CALLS == [1]
+    assert first.meta["config"] == {"n": 1} and first.meta["measured"] == {"workers": 1}
+    assert store.compute(measure, n=2, workers=1).key != first.key
 
 
 def test_a_function_that_is_no_step_is_refused_by_name(store):

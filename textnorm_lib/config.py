@@ -10,10 +10,10 @@ import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from textnorm_lib.errors import ConfigError
@@ -32,6 +32,41 @@ class Bootstrap:
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
 
 
+def _three_or_none(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) not in (0, 3) or len(set(names)) < len(names):
+        raise ValueError("name three different annotators, or none where people vote")
+    return names
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Generator:
+    """The text-to-image model and how it is sampled; ``model`` as in ``weights.py``."""
+
+    model: Annotated[str, Field(min_length=1)]
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    guidance_scale: Annotated[float, Field(ge=1.0, le=30.0)]
+    batch_size: Annotated[int, Field(ge=1, le=1024)]
+    dtype: Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PromptsPerSet:
+    """How many prompts of each set; the most are the paper's."""
+
+    comprehensive: Annotated[int, Field(ge=1, le=100)]
+    counting: Annotated[int, Field(ge=1, le=150)]
+    composition: Annotated[int, Field(ge=1, le=300)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Tia2:
+    """The size of the benchmark that is built."""
+
+    images_per_prompt: Annotated[int, Field(ge=1, le=1000)]
+    prompts_per_set: PromptsPerSet
+
+
 @dataclass(frozen=True, config=_STRICT)
 class Profile:
     """One scale of the study; ``name`` is the file's name."""
@@ -39,6 +74,11 @@ class Profile:
     name: str
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     bootstrap: Bootstrap
+    workers: Annotated[int, Field(ge=1, le=64)]
+    generator: Generator
+    annotators: Annotated[tuple[str, ...], AfterValidator(_three_or_none)]
+    training: Literal["toy", "bundled"]
+    tia2: Tia2
 
 
 def profile_names() -> tuple[str, ...]:

@@ -12,8 +12,9 @@ class Item:
     """A figure or table: who makes it, from what, and what the paper has in its place.
 
     ``build`` takes the steps' results and returns a matplotlib figure or the table as it is printed; ``describe`` takes
-    the same and returns one or two sentences for those who cannot see it. ``needs`` names a resource without which it
-    is not attempted. ``paper_item`` and ``paper_value`` are what the paper shows; None where the item is our own.
+    the same and returns one or two sentences for those who cannot see it. ``needs`` names resources (with blanks
+    between) without which it is not attempted. ``paper_item`` and ``paper_value`` are what the paper shows; None where
+    the item is our own.
     """
 
     name: str

@@ -6,7 +6,7 @@
     run.finish()
 
 A cell whose first line is ``# needs: tia2`` runs only where that resource can be had; elsewhere it says that it was not
-attempted, and why, and the rest of the notebook still runs.
+attempted, and why, and the rest of the notebook still runs. A cell may need several: ``# needs: tia2 annotators``.
 """
 
 import json
@@ -31,7 +31,6 @@ from textnorm_lib.tables import TABLES, as_csv, as_markdown, as_tex
 from textnorm_lib.tia2.official import release_available
 
 CHECKOUT = Path(__file__).parents[1]
-RESOURCES: dict[str, Callable[[], tuple[bool, str]]] = {"tia2": release_available}
 ITEMS: dict[str, Item] = {**FIGURES, **TABLES}
 
 
@@ -45,16 +44,33 @@ def records_folder(profile: str) -> Path:
     return artifacts_folder() / "runs" / profile
 
 
+def _annotators_named(profile: Profile) -> tuple[bool, str]:
+    reason = f"profile {profile.name} names no annotators: people vote, in notebook 07, and the labels come from there"
+    return bool(profile.annotators), reason
+
+
+RESOURCES: dict[str, Callable[[Profile], tuple[bool, str]]] = {
+    "tia2": lambda profile: release_available(),
+    "annotators": _annotators_named,
+}
+
+
+def lacking(needs: str | None, profile: Profile) -> str:
+    """Why what needs these resources (names with blanks between) cannot be attempted; empty if it can."""
+    found = [RESOURCES[need](profile) for need in (needs or "").split()]
+    return "; ".join(reason for available, reason in found if not available)
+
+
 def start_run(notebook: str, *, profile: str = DEFAULT_PROFILE, force: bool = False) -> "Run":
     """Begin a notebook's run: load the profile and let cells with ``# needs: ...`` ask for what they need.
 
     ``force`` computes every step again. Raises ``ConfigError`` for a profile that does not exist or is not valid.
     """
     run = Run(notebook, load_profile(profile), Store(artifacts_folder() / "steps"), force)
-    _watch_needs()
-    for need in sorted({item.needs for item in ITEMS.values() if item.notebook == notebook and item.needs}):
-        available, reason = RESOURCES[need]()
-        if not available:
+    _watch_needs(run.profile)
+    needs = {need for item in ITEMS.values() if item.notebook == notebook for need in (item.needs or "").split()}
+    for need in sorted(needs):
+        if reason := lacking(need, run.profile):
             print(f"Not all of this notebook can be run here: {reason}.")
     return run
 
@@ -108,8 +124,8 @@ class Run:
         missing = {}
         for name, item in ITEMS.items():
             if item.notebook == self.notebook and name not in self.made:
-                available, reason = RESOURCES[item.needs]() if item.needs else (True, "")
-                if available:
+                reason = lacking(item.needs, self.profile)
+                if not reason:
                     raise StudyError(f"{self.notebook}: {name} is registered but was not made; run every cell in order")
                 missing[name] = reason
         record = {"notebook": self.notebook, "profile": as_dict(self.profile), "made": self.made, "missing": missing}
@@ -151,18 +167,18 @@ def lineage(data: tuple[Artifact, ...], store: Store) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _watch_needs() -> None:
+def _watch_needs(profile: Profile) -> None:
     """Have IPython replace a cell that needs what cannot be had by a line that says so."""
     shell = get_ipython()
     if shell is None:
         return
 
     def excuse(lines: list[str]) -> list[str]:
-        need = re.match(r"# needs: (\w+)", lines[0]) if lines else None
-        if need is None:
+        needs = re.match(r"# needs: ([\w ]+)", lines[0]) if lines else None
+        missing = [need for need in needs[1].split() if lacking(need, profile)] if needs else []
+        if not missing:
             return lines
-        available, _ = RESOURCES[need[1]]()
-        return lines if available else [f"print('not attempted: no {need[1]} here (see the top of this notebook)')\n"]
+        return [f"print('not attempted: no {', no '.join(missing)} here (see the top of this notebook)')\n"]
 
     transformers = shell.input_transformers_cleanup
     transformers[:] = [known for known in transformers if getattr(known, "__name__", "") != excuse.__name__] + [excuse]

@@ -2,11 +2,15 @@
 
 An image is a prompt and a seed. Its first noise comes from that seed alone, so that an image does not depend on which
 others are made beside it. The arithmetic of a batch may depend on its size in the last bits: batches are fixed by the
-list of images and never cut anew when a run resumes.
+list of images and never cut anew when a run resumes, and on a CPU each is computed by one thread, in as many processes
+as asked for. So the images are the same bit for bit, whatever the number of processes.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +18,11 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from textnorm_lib.compat import prepare_torchvision
+from textnorm_lib.errors import DataError, StudyError
 from textnorm_lib.progress import progress
+from textnorm_lib.weights import Weights
+from textnorm_lib.workers import in_workers
 
 
 def plan_images(prompts: Sequence[str], images_per_prompt: int, *, seed: int) -> pd.DataFrame:
@@ -32,35 +40,120 @@ def image_seed(prompt: str, index: int, *, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{index}/{prompt}".encode()).digest()[:4], "big")
 
 
-def generate(
-    pipeline, plan: pd.DataFrame, *, folder: Path, steps: int, guidance_scale: float, batch_size: int
-) -> Iterator[Path]:
-    """Make the images of ``plan`` as PNG files in ``folder``, batch by batch, and give each file's path.
+def load_pipeline(model: str, *, revision: str | None = None, device: str = "cpu"):
+    """The StableDiffusionPipeline that ``Weights(model, revision)`` names, in single precision, from safetensors only.
 
-    ``pipeline`` is a StableDiffusionPipeline. A batch whose files are all there is passed over.
+    Raises ``DataError``, one line, where there is none, it cannot be read or (bundled) a digest is wrong.
+    """
+    path = Weights(model, revision).path
+    prepare_torchvision()
+    import diffusers.utils.logging
+    import transformers.utils.logging
+    from diffusers import StableDiffusionPipeline
+
+    diffusers.utils.logging.disable_progress_bar()  # bars over five small files
+    transformers.utils.logging.disable_progress_bar()
+    source = {"revision": revision} if path is None else {"local_files_only": True}
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(path or model, use_safetensors=True, **source)
+    except Exception as error:  # of a dozen kinds, by what is missing or damaged
+        remedy = "restore the folder" if path else "connect to the network, or name a folder in diffusers' format"
+        raise DataError(f"model {model!r} cannot be loaded ({_one_line(error)}); {remedy}") from error
+    return pipeline.to(device)
+
+
+def generate(
+    pipeline,
+    plan: pd.DataFrame,
+    *,
+    folder: Path,
+    steps: int,
+    guidance_scale: float,
+    batch_size: int,
+    dtype: str = "float32",
+    workers: int = 1,
+) -> Iterator[Path]:
+    """Make the images of ``plan`` as PNG files in ``folder``, batch by batch, and give each file's path, in order.
+
+    ``pipeline`` is a StableDiffusionPipeline, or ``Weights`` from which each of ``workers`` processes loads its own; on
+    a GPU it is one process. ``dtype`` is the type of autocast; a CPU that can only emulate bfloat16, many times slower,
+    computes in float32 instead. A batch whose files are all there is passed over. What goes wrong in a batch is raised
+    as one line (``StudyError``); no image is half-written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    batches = [plan.iloc[start : start + batch_size] for start in range(0, len(plan), batch_size)]
+    waiting = [not all((folder / name).exists() for name in batch["image"]) for batch in batches]
+    tasks = [batch for batch, waits in zip(batches, waiting, strict=True) if waits]
+    if isinstance(pipeline, Weights) and tasks:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        workers = 1 if device == "cuda" else min(workers, len(tasks))
+        if workers == 1:
+            pipeline = load_pipeline(pipeline.name, revision=pipeline.revision, device=device)
+    elif workers > 1 and tasks:
+        raise DataError(f"workers = {workers}: processes cannot share a loaded pipeline; give its Weights")
+    settings = {"steps": steps, "guidance_scale": guidance_scale, "dtype": dtype}
+    made = in_workers(partial(_make, pipeline, folder=folder, **settings), tasks, workers=workers)
+    total = sum(map(len, tasks))
+    new = iter(progress(chain.from_iterable(made), "images", total=total, unit="images"))
+    for batch, waits in zip(batches, waiting, strict=True):
+        for name in batch["image"]:
+            yield next(new) if waits else folder / name
+
+
+def _make(pipeline, batch: pd.DataFrame, *, folder: Path, steps: int, guidance_scale: float, dtype: str) -> list[Path]:
+    """Make the images of one batch; the files' paths."""
+    if isinstance(pipeline, Weights):
+        pipeline = _loaded(pipeline)
     pipeline.set_progress_bar_config(disable=True)
-    starts = range(0, len(plan), batch_size)
-    for start in progress(starts, "images", unit="batch"):
-        batch = plan.iloc[start : start + batch_size]
-        paths = [folder / name for name in batch["image"]]
-        if not all(path.exists() for path in paths):
-            generators = [torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()]
+    try:
+        with _autocast(pipeline.device.type, dtype):
             made = pipeline(
                 batch["prompt"].tolist(),
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
-                generator=generators,
+                generator=[torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()],
                 output_type="np",
             ).images
-            for path, image in zip(paths, made, strict=True):
-                _save(path, image)
-        yield from paths
+    except Exception as error:
+        first, last = batch["image"].iloc[[0, -1]]
+        raise StudyError(
+            f"images {first} to {last}: {type(error).__name__}: {_one_line(error)}; "
+            "finished batches are kept: mend it and run again"
+        ) from error
+    paths = [folder / name for name in batch["image"]]
+    for path, image in zip(paths, made, strict=True):
+        _save(path, image)
+    return paths
+
+
+def _autocast(device: str, dtype: str) -> AbstractContextManager:
+    emulated = device == "cpu" and dtype == "bfloat16" and not _has_bfloat16()
+    return nullcontext() if dtype == "float32" or emulated else torch.autocast(device, getattr(torch, dtype))
+
+
+def _has_bfloat16() -> bool:
+    """Whether torch has fast bfloat16 on this CPU."""
+    known = hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
+    return known and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@lru_cache(maxsize=1)
+def _loaded(weights: Weights):
+    """A worker's own pipeline, loaded for its first batch."""
+    return load_pipeline(weights.name, revision=weights.revision)
 
 
 def _save(path: Path, image: np.ndarray) -> None:
     """Write a float image (h, w, 3) in [0, 1] whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    Image.fromarray((image * 255).round().astype(np.uint8)).save(partial, "PNG")
-    partial.replace(path)
+    try:
+        Image.fromarray((image * 255).round().astype(np.uint8)).save(partial, "PNG")
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -39,16 +39,18 @@ class Keyed(Protocol):
     key: str
 
 
-def step(version: int) -> Callable[[Callable], Callable]:
+def step(version: int, *, unkeyed: tuple[str, ...] = ()) -> Callable[[Callable], Callable]:
     """Mark a function as a step of the study.
 
     A step takes its inputs in order and its configuration by keyword and returns a DataFrame or a dict of DataFrames.
     A step with a parameter ``folder`` writes there itself instead, file by file, and finds there again what an
-    interrupted run left. Raise ``version`` whenever the same inputs would give another result.
+    interrupted run left; what it returns is kept in the metadata as ``measured``. Raise ``version`` whenever the same
+    inputs would give another result. ``unkeyed`` names the configuration on which the result does not depend, such as
+    the number of processes.
     """
 
     def mark(function: Callable) -> Callable:
-        function.version = version
+        function.version, function.unkeyed = version, unkeyed
         return function
 
     return mark
@@ -131,7 +133,7 @@ def describe(function: Callable, inputs: tuple[Keyed, ...], config: dict[str, An
         "step": function.__name__,
         "module": function.__module__,
         "version": function.version,
-        "config": config,
+        "config": {name: value for name, value in config.items() if name not in function.unkeyed},
         "inputs": [item.key for item in inputs],
     }
 
@@ -204,11 +206,10 @@ def _compute(function: Callable, inputs: tuple, config: dict, identity: dict, fi
     values = [item.value if isinstance(item, Artifact) else item for item in inputs]
     try:
         if resumable:
-            function(*values, folder=partial, **config)
-            frames = None
+            told = {"frames": None, "measured": function(*values, folder=partial, **config)}
         else:
-            frames = _write_frames(function(*values, **config), partial)
-        meta = {**identity, "source": _source(function), "frames": frames}
+            told = {"frames": _write_frames(function(*values, **config), partial)}
+        meta = {**identity, "source": _source(function), **told}
         meta["seconds"] = round(time.monotonic() - started, 2)
         (partial / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
         if final.exists():

@@ -84,16 +84,18 @@ def ablation(summary: pd.DataFrame) -> pd.DataFrame:
 
 def statistics(frame: pd.DataFrame) -> pd.DataFrame:
     """``set_statistics`` as printed."""
-    sizes = frame.apply(
-        lambda row: f"{row['contrastive_mean']:.1f} ({row['contrastive_least']}–{row['contrastive_most']})", axis=1
-    )
+    sizes = {}
+    if "contrastive_mean" in frame:
+        sizes["contrastive prompts"] = frame.apply(
+            lambda row: f"{row['contrastive_mean']:.1f} ({row['contrastive_least']}–{row['contrastive_most']})", axis=1
+        )
     return pd.DataFrame(
         {
             "set": frame["set"],
             "prompts": frame["prompts"].map("{:,}".format),
             "images": frame["images"].map("{:,}".format),
             "votes": frame["votes"].map("{:,}".format),
-            "contrastive prompts": sizes,
+            **sizes,
             "good images": frame["share_good"].map(percent),
             "votes skipped": frame["share_skipped"].map(percent),
             "images with a skip": frame["images_with_skip"].map(percent),
@@ -284,6 +286,24 @@ TABLES = register(
         build=by_class,
         describe=_describe("Two intervals for each of the four differences."),
         needs="tia2",
+    ),
+    Item(
+        name="tab15_mini_statistics",
+        notebook="01_build_tia2",
+        caption="TIA2 in miniature in numbers, as the table of the released sets: images of the mini world's "
+        "generator, votes of its annotators.",
+        build=statistics,
+        describe=_describe("A row for each built set and one for all."),
+        needs="annotators",
+    ),
+    Item(
+        name="tab16_mini_agreement",
+        notebook="01_build_tia2",
+        caption="Agreement of the mini world's three annotators, as the table of the released vote slots; 95% "
+        "bootstrap interval over prompts; kappas without skips.",
+        build=agreement_table,
+        describe=_describe("Krippendorff's alpha, Fleiss' and Cohen's kappas and unanimity per built set."),
+        needs="annotators",
     ),
     Item(
         name="tab12_hindsight",

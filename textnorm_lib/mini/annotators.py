@@ -13,10 +13,12 @@ that holds at both t = .45 and t = .55, bad if at neither, and a skip if they di
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 
 from textnorm_lib.mini.backgrounds import LOCATIONS
@@ -69,7 +71,7 @@ class Block(nn.Module):
 class Detector(nn.Module):
     """Image (n, 3, 64, 64) in [-1, 1] -> class map (n, 25, 16, 16), colours (n, 9, 16, 16), location, style: logits."""
 
-    def __init__(self, width: int = 96, depth: int = 3) -> None:
+    def __init__(self, width: int = 96, depth: int = 2) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, width // 2, 4, stride=2, padding=1),
@@ -133,6 +135,13 @@ def detection_loss(
         + 0.5 * colour
         + 0.3 * (F.cross_entropy(location_logits, locations) + F.cross_entropy(style_logits, styles))
     )
+
+
+def load_annotator(path: Path) -> Detector:
+    """The annotator whose weights are the safetensors file ``path``, in single precision, ready to look at images."""
+    detector = Detector()
+    detector.load_state_dict(load_file(path))
+    return detector.eval()
 
 
 @torch.no_grad()

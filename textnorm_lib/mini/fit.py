@@ -21,6 +21,7 @@ from torch import nn
 from textnorm_lib.errors import StudyError
 from textnorm_lib.progress import progress
 
+VALIDATIONS = 20  # times in a run that early stopping looks
 LossFunction = Callable[[int, torch.Generator], torch.Tensor]  # (step, generator) -> scalar loss
 
 
@@ -39,16 +40,25 @@ class Recipe:
 
 
 def fit(
-    model: nn.Module, loss_function: LossFunction, recipe: Recipe, *, folder: Path, description: str
+    model: nn.Module,
+    loss_function: LossFunction,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    description: str,
+    validation: Callable[[], float] | None = None,
 ) -> pd.DataFrame:
     """Train ``model`` in place and leave the moving average of its weights in it; returns the curve (step, loss).
 
+    With ``validation``, larger is better, the average is measured ``VALIDATIONS`` times over the run, the curve has a
+    column more (validation, nan between), and what is left in ``model`` is the average that was best: early stopping.
     Goes on from the checkpoint in ``folder`` if there is one, and keeps it there at the end. Raises ``StudyError`` if
     the loss is no longer a number, with the step; the last checkpoint stays.
     """
     optimiser = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     curve = _resume(folder, model, average, optimiser)
+    best = _Best(validation, every=max(1, recipe.steps // VALIDATIONS), folder=folder)
     saved = time.monotonic()
     model.train()
     done = len(curve)
@@ -67,12 +77,46 @@ def fit(
         optimiser.step()
         _update(average, model, min(recipe.average_decay, (1 + step) / (10 + step)))
         curve.append(round(loss.item(), 6))
+        best.look(step, model, average)
         if time.monotonic() - saved > recipe.save_every_s or step + 1 == recipe.steps:
-            _save(folder, model, average, optimiser, curve)
+            _save(folder, model, average, optimiser, curve, best)
             saved = time.monotonic()
-    model.load_state_dict(average)
+    model.load_state_dict(best.weights or average)
     model.eval()
-    return pd.DataFrame({"step": range(len(curve)), "loss": curve})
+    table = pd.DataFrame({"step": range(len(curve)), "loss": curve})
+    return table.assign(validation=table["step"].map(best.scores)) if validation else table
+
+
+class _Best:
+    """Early stopping: the average's weights at the step at which ``validation`` was largest."""
+
+    def __init__(self, validation: Callable[[], float] | None, *, every: int, folder: Path) -> None:
+        self.validation, self.every = validation, every
+        self.scores: dict[int, float] = {}
+        self.weights: dict[str, torch.Tensor] | None = None
+        if (folder / "best.safetensors").exists():
+            self.scores = {int(step): score for step, score in json.loads((folder / "scores.json").read_text()).items()}
+            self.weights = load_file(folder / "best.safetensors")
+
+    def look(self, step: int, model: nn.Module, average: dict[str, torch.Tensor]) -> None:
+        """At every so many steps measure the average, and keep it if it is the best so far."""
+        if self.validation is None or (step + 1) % self.every:
+            return
+        current = {name: value.clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(average)
+        model.eval()
+        score = self.validation()
+        model.load_state_dict(current)
+        model.train()
+        if not self.scores or score > max(self.scores.values()):
+            self.weights = {name: value.clone() for name, value in average.items()}
+        self.scores[step] = score
+
+    def save(self, folder: Path) -> None:
+        """Write what is known so far into a checkpoint's folder."""
+        if self.weights is not None:
+            save_file(self.weights, folder / "best.safetensors")
+            (folder / "scores.json").write_text(json.dumps(self.scores))
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
@@ -91,7 +135,14 @@ def _update(average: dict[str, torch.Tensor], model: nn.Module, decay: float) ->
             average[name].copy_(value)
 
 
-def _save(folder: Path, model: nn.Module, average: dict, optimiser: torch.optim.Optimizer, curve: list[float]) -> None:
+def _save(
+    folder: Path,
+    model: nn.Module,
+    average: dict,
+    optimiser: torch.optim.Optimizer,
+    curve: list[float],
+    best: _Best,
+) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -102,6 +153,7 @@ def _save(folder: Path, model: nn.Module, average: dict, optimiser: torch.optim.
     save_file(average, partial / "average.safetensors")
     save_file(moments, partial / "optimiser.safetensors")
     (partial / "curve.json").write_text(json.dumps(curve))
+    best.save(partial)
     previous = _previous(folder)
     if folder.exists():
         folder.replace(previous)
@@ -120,7 +172,8 @@ def _resume(folder: Path, model: nn.Module, average: dict, optimiser: torch.opti
     if not (folder / "curve.json").exists():
         return []
     model.load_state_dict(load_file(folder / "weights.safetensors"))
-    average.update(load_file(folder / "average.safetensors"))
+    for name, value in load_file(folder / "average.safetensors").items():
+        average[name].copy_(value)  # where the model is
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in load_file(folder / "optimiser.safetensors").items():
         index, name = key.split(".")

@@ -30,7 +30,13 @@ def build_tokenizer(captions: Iterable[str]):
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
     letters = [chr(code) for code in range(33, 127)]
     alphabet = [*letters, *(f"{letter}</w>" for letter in letters)]
-    trainer = trainers.BpeTrainer(vocab_size=4096, min_frequency=1, initial_alphabet=letters, end_of_word_suffix="</w>")
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096,
+        min_frequency=1,
+        initial_alphabet=letters,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
     learner.train_from_iterator(captions, trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     special = ["<|startoftext|>", "<|endoftext|>"]
@@ -77,20 +83,19 @@ def build_autoencoder(channels: tuple[int, ...] = (16, 32, 64)):
     )
 
 
-def build_unet(channels: tuple[int, ...] = (96, 160), layers: int = 2):
-    """A U-Net with cross-attention on the caption at 16 x 16 and 8 x 8."""
+def build_unet(channels: tuple[int, int] = (64, 128)):
+    """A U-Net: convolutions at 16 x 16, and at 8 x 8 attention as well, within the image and on the caption."""
     prepare_torchvision()
     from diffusers import UNet2DConditionModel
 
-    levels = len(channels)
     return UNet2DConditionModel(
         sample_size=LATENT_SHAPE[1],
         in_channels=LATENT_SHAPE[0],
         out_channels=LATENT_SHAPE[0],
         block_out_channels=channels,
-        layers_per_block=layers,
-        down_block_types=("CrossAttnDownBlock2D",) * levels,
-        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=4,  # diffusers' name for the number of heads
         norm_num_groups=16,

@@ -1,5 +1,8 @@
 """The mini world's prompts: the three sets of the study, their split by class, and the captions to train on."""
 
+import itertools
+from collections import Counter
+
 import numpy as np
 
 from textnorm_lib.errors import DataError
@@ -13,6 +16,7 @@ __all__ = [
     "Asked",
     "Spec",
     "category",
+    "choose_prompts",
     "comprehensive_prompts",
     "mini_prompts",
     "parse",
@@ -93,6 +97,35 @@ def mini_prompts(set_name: str) -> tuple[str, ...]:
         raise DataError(f"unknown prompt set {set_name!r}; known: {', '.join(SETS)}")
     makers = {"comprehensive": comprehensive_prompts, "counting": counting_prompts, "composition": composition_prompts}
     return makers[set_name]()
+
+
+def choose_prompts(set_name: str, number: int) -> tuple[str, ...]:
+    """``number`` prompts of a set, in the set's order; the same every time, fewer are always among more.
+
+    All of the set, or: in turn one of development and one of sealed classes, none mixed, and each time the first whose
+    category was taken least often, then the first whose classes and counts were. So categories, classes and counts come
+    up as evenly as they can. Raises ``DataError`` if the set has not so many.
+    """
+    prompts = mini_prompts(set_name)
+    if number == len(prompts):
+        return prompts
+    sides = {side: [prompt for prompt in prompts if split(prompt) == side] for side in ("development", "sealed")}
+    most = 2 * min(map(len, sides.values()))
+    if not 1 <= number <= most:
+        raise DataError(f"{number} prompts of the {set_name} set; take at most {most}, or all {len(prompts)}")
+    chosen, used = set(), Counter()
+    for side in itertools.islice(itertools.cycle(sides), number):
+        asked = {prompt: _asks_for(prompt) for prompt in sides[side] if prompt not in chosen}
+        best = min(asked, key=lambda prompt: (used[asked[prompt][0]], sum(used[one] for one in asked[prompt][1:])))
+        chosen.add(best)
+        used.update(asked[best])
+    return tuple(prompt for prompt in prompts if prompt in chosen)
+
+
+def _asks_for(prompt: str) -> list[str | int]:
+    """Its category, then the classes and the counts."""
+    objects = parse(prompt).objects
+    return [category(prompt), *(asked.name for asked in objects), *(asked.count for asked in objects)]
 
 
 def category(prompt: str) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from textnorm_lib.errors import DataError
 from textnorm_lib.mini import annotators
 from textnorm_lib.mini import generator as model
 from textnorm_lib.mini.fit import Recipe, fit
@@ -25,13 +25,12 @@ from textnorm_lib.mini.scenes import render_many
 from textnorm_lib.progress import progress
 from textnorm_lib.tia2.prompts import CLASSES
 
-WEIGHTS = Path(__file__).parent / "weights"  # what is bundled, in half precision
 AUTOENCODER = Recipe(steps=14_000, learning_rate=1.5e-3)
-GENERATOR = Recipe(steps=12_000, learning_rate=8e-4, warmup=500)
-DETECTOR = Recipe(steps=4_000, learning_rate=1e-3)
+GENERATOR = Recipe(steps=7_000, learning_rate=1e-3, warmup=500)
+GENERATOR_TUNING = Recipe(steps=2_500, learning_rate=8e-4, warmup=100)
+RARE_FORMS = 8.0  # how many times likelier the tuning draws a caption with a colour, relation, location or style
 WHOLE_FROM = 0.85  # share of the autoencoder's steps that see quarters of images, before the rest sees whole ones
 CAPTION_DROPOUT = 0.1  # share of captions that are emptied, for classifier-free guidance
-SNR_CAP = 5.0  # Hang et al. 2023: noise levels that are easy do not drown the others
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Scenes:
 
 
 def training_scenes(folder: Path, *, count: int, seed: int, workers: int = 2) -> Scenes:
-    """Draw ``count`` scenes of the training mix once, or read them back."""
+    """Draw ``count`` scenes of the training mix once, or read them back; ``DataError`` if others lie there."""
     images, truth = folder / "scenes.npy", folder / "truth.npz"
     if not truth.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,9 +67,12 @@ def training_scenes(folder: Path, *, count: int, seed: int, workers: int = 2) ->
             (annotators.LOCATION_NAMES.index(spec.location), annotators.STYLE_NAMES.index(spec.style)) for spec in specs
         ]
         partial = folder / "truth.partial.npz"
-        np.savez(partial, objects=objects, places=np.array(places), captions=np.array([write(spec) for spec in specs]))
+        captions = np.array([write(spec) for spec in specs])
+        np.savez(partial, objects=objects, places=np.array(places), captions=captions, seed=seed)
         partial.replace(truth)
     arrays = np.load(truth)
+    if (found := (len(arrays["captions"]), int(arrays["seed"]))) != (count, seed):
+        raise DataError(f"{folder} holds {found[0]} scenes of seed {found[1]}, not {count} of {seed}; delete it")
     return Scenes(np.load(images, mmap_mode="r"), arrays["captions"].tolist(), arrays["objects"], arrays["places"])
 
 
@@ -84,6 +86,7 @@ def train_autoencoder(scenes: Scenes, recipe: Recipe, *, folder: Path, batch_siz
 
     Its ``scaling_factor`` is set so that latents have unit variance, as Stable Diffusion's.
     """
+    torch.manual_seed(recipe.seed)
     autoencoder = model.build_autoencoder().to(device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
@@ -138,96 +141,43 @@ class Denoiser(nn.Module):
 def train_generator(
     latents: torch.Tensor,
     captions: list[str],
+    tokenizer,
     recipe: Recipe,
     *,
     folder: Path,
+    denoiser: Denoiser | None = None,
+    rates: torch.Tensor | None = None,
     batch_size: int = 32,
     device: str = "cpu",
-) -> tuple[Denoiser, object]:
-    """Text encoder and U-Net on scaled ``latents`` (n, 4, 16, 16): velocity, weighted by min(SNR, 5) / (SNR + 1)."""
-    tokenizer = model.build_tokenizer(sorted(set(captions)))
+) -> Denoiser:
+    """Text encoder and U-Net on scaled ``latents`` (n, 4, 16, 16), by velocity (Salimans and Ho 2022).
+
+    Goes on with ``denoiser`` if one is given. ``rates`` (n,): how likely each latent is drawn, by default all alike.
+    """
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
     empty = tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
-    denoiser = Denoiser(model.build_text_encoder(len(tokenizer)), model.build_unet()).to(device)
+    if denoiser is None:
+        torch.manual_seed(recipe.seed)
+        denoiser = Denoiser(model.build_text_encoder(len(tokenizer)), model.build_unet())
+    denoiser.to(device)
     scheduler = model.build_scheduler()
-    alphas = scheduler.alphas_cumprod
-    signal_to_noise = alphas / (1 - alphas)
-    weights = signal_to_noise.clamp(max=SNR_CAP) / (signal_to_noise + 1)
+    times_in_all = scheduler.config.num_train_timesteps
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        chosen = torch.randint(len(latents), (batch_size,), generator=generator)
+        if rates is None:
+            chosen = torch.randint(len(latents), (batch_size,), generator=generator)
+        else:
+            chosen = torch.multinomial(rates, batch_size, replacement=True, generator=generator)
         clean = latents[chosen].float()
         noise = torch.randn(clean.shape, generator=generator)
-        times = torch.randint(len(alphas), (batch_size,), generator=generator)
+        times = torch.randint(times_in_all, (batch_size,), generator=generator)
         dropped = torch.rand(batch_size, 1, generator=generator) < CAPTION_DROPOUT
         given = torch.where(dropped, empty, tokens[chosen])
         noisy = scheduler.add_noise(clean, noise, times).to(device)
         velocity = scheduler.get_velocity(clean, noise, times).to(device)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             predicted = denoiser(noisy, times.to(device), given.to(device))
-        errors = (predicted.float() - velocity).square().mean(dim=(1, 2, 3))
-        return (weights[times].to(device) * errors).mean() / weights.mean()
+        return (predicted.float() - velocity).square().mean()
 
     fit(denoiser, loss_function, recipe, folder=folder, description="generator")
-    return denoiser, tokenizer
-
-
-def train_detector(
-    scenes: Scenes, recipe: Recipe, *, folder: Path, autoencoder=None, batch_size: int = 32, device: str = "cpu"
-) -> annotators.Detector:
-    """One annotator, on scenes that ``degrade`` has spoilt as generators spoil them."""
-    detector = annotators.Detector().to(device)
-
-    def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        chosen = torch.randint(len(scenes.images), (batch_size,), generator=generator).numpy()
-        images = degrade(as_tensor(scenes.images[chosen]).to(device), generator, autoencoder=autoencoder)
-        locations, styles = torch.from_numpy(scenes.places[chosen]).to(device).T
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            predicted = detector(images)
-        return annotators.detection_loss(predicted, scenes.objects[chosen], locations, styles)
-
-    fit(detector, loss_function, recipe, folder=folder, description="detector")
-    return detector
-
-
-def degrade(images: torch.Tensor, generator: torch.Generator, *, autoencoder=None) -> torch.Tensor:
-    """Spoil images (n, 3, h, w) in [-1, 1] as generators do: blur, warp, tint, noise, a trip through the autoencoder.
-
-    A quarter of the images stays clean; each other one meets each fault with even odds and a strength of its own.
-    """
-    n = len(images)
-
-    def draw(*shape: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
-        return (torch.rand(shape, generator=generator) * (high - low) + low).to(images.device)
-
-    clean = draw(n, 1, 1, 1) < 0.25
-    faulty = _warped(images, draw(n, 2, 5, 5, low=-1, high=1) * draw(n, 1, 1, 1) * 0.06)
-    if autoencoder is not None:
-        faulty = _pick(_through(autoencoder, faulty, draw(n, 1, 1, 1) * 0.3, generator), faulty, draw(n, 1, 1, 1))
-    blurred = F.avg_pool2d(F.pad(faulty, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    faulty = _pick(torch.lerp(faulty, blurred, draw(n, 1, 1, 1)), faulty, draw(n, 1, 1, 1))
-    tinted = faulty * draw(n, 3, 1, 1, low=0.85, high=1.15) + draw(n, 3, 1, 1, low=-0.1, high=0.1)
-    faulty = _pick(tinted, faulty, draw(n, 1, 1, 1))
-    noise = torch.randn(images.shape, generator=generator).to(images.device) * draw(n, 1, 1, 1) * 0.12
-    faulty = _pick(faulty + noise, faulty, draw(n, 1, 1, 1))
-    return torch.where(clean, images, faulty).clamp(-1, 1)
-
-
-def _pick(changed: torch.Tensor, unchanged: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
-    return torch.where(chance < 0.5, changed, unchanged)
-
-
-def _warped(images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """Move pixels by a smooth field, ``offsets`` (n, 2, k, k) in units of half the image."""
-    field = F.interpolate(offsets, size=images.shape[-2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
-    identity = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
-    grid = F.affine_grid(identity, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid + field, padding_mode="reflection", align_corners=False)
-
-
-@torch.no_grad()
-def _through(autoencoder, images: torch.Tensor, noise: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Encode, disturb the latent by ``noise`` (n, 1, 1, 1) of its own spread, decode."""
-    latents = autoencoder.encode(images).latent_dist.mean
-    disturbance = torch.randn(latents.shape, generator=generator).to(images.device)
-    return autoencoder.decode(latents + noise / autoencoder.config.scaling_factor * disturbance).sample
+    return denoiser

@@ -31,13 +31,15 @@ def collect_contrastive(*sets: OfficialSet) -> pd.DataFrame:
 
 
 @step(1)
-def set_statistics(images: pd.DataFrame, contrastive: pd.DataFrame) -> pd.DataFrame:
-    """A row a set and one for all: prompts, images, contrastive prompts, good images, skips, one-label prompts."""
+def set_statistics(images: pd.DataFrame, contrastive: pd.DataFrame | None = None) -> pd.DataFrame:
+    """A row a set and one for all: prompts, images, contrastive prompts, good images, skips, one-label prompts.
+
+    Without ``contrastive`` the columns that count its prompts are left out.
+    """
     rows = []
     for name in [*images["set"].unique(), "all"]:
         chosen = images if name == "all" else images[images["set"] == name]
         share = chosen.groupby(["set", "prompt"], sort=False)["label"].mean()
-        sizes = contrastive.groupby(["set", "prompt"], sort=False).size().loc[share.index]
         votes = chosen[VOTES].to_numpy()
         rows.append(
             {
@@ -45,9 +47,7 @@ def set_statistics(images: pd.DataFrame, contrastive: pd.DataFrame) -> pd.DataFr
                 "prompts": len(share),
                 "images": len(chosen),
                 "votes": votes.size,
-                "contrastive_least": sizes.min(),
-                "contrastive_mean": sizes.mean(),
-                "contrastive_most": sizes.max(),
+                **_contrastive_sizes(contrastive, share.index),
                 "share_good": chosen["label"].mean(),
                 "share_skipped": (votes == -1).mean(),
                 "images_with_skip": (votes == -1).any(axis=1).mean(),
@@ -58,14 +58,27 @@ def set_statistics(images: pd.DataFrame, contrastive: pd.DataFrame) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
+def _contrastive_sizes(contrastive: pd.DataFrame | None, prompts: pd.MultiIndex) -> dict[str, float]:
+    """The least, mean and largest number of contrastive prompts of these (set, prompt); nothing without any."""
+    if contrastive is None:
+        return {}
+    sizes = contrastive.groupby(["set", "prompt"], sort=False).size().loc[prompts]
+    return {"contrastive_least": sizes.min(), "contrastive_mean": sizes.mean(), "contrastive_most": sizes.max()}
+
+
 @step(2)
 def categories(images: pd.DataFrame) -> pd.DataFrame:
-    """The comprehensive prompts by category: category, prompts (first category), mentions (any), share_good (first)."""
+    """The comprehensive prompts by category: category, prompts (first category), mentions (any), share_good (first).
+
+    A category that is no prompt's first has no row.
+    """
     share = images.query("set == 'comprehensive'").groupby("prompt", sort=False)["label"].mean()
     assigned = [categorise(prompt) for prompt in share.index]
     rows = []
     for name in CATEGORIES:
         first = np.array([names[0] == name for names in assigned])
+        if not first.any():
+            continue
         mentions = sum(name in names for names in assigned)
         example = min(share.index[first], key=len)
         rows.append((name, int(first.sum()), mentions, share[first].mean(), example))
@@ -84,6 +97,19 @@ def share_good_by_count(share: pd.DataFrame) -> pd.DataFrame:
     """The counting set's rows of ``share_good`` with the count asked for, "1" to "6", as the set."""
     rows = share.query("set == 'counting'")
     return rows.assign(set=[str(parse_counting(prompt)[1]) for prompt in rows["prompt"]]).reset_index(drop=True)
+
+
+@step(1)
+def share_good_by_group(share: pd.DataFrame) -> pd.DataFrame:
+    """``share_good`` by what is asked for: "set: counting", "count: 3" and "category: style" as the set.
+
+    Counts are those of the counting set, categories those of the comprehensive set.
+    """
+    by_count = share_good_by_count(share)
+    comprehensive = share.query("set == 'comprehensive'")
+    names = ["category: " + categorise(prompt)[0] for prompt in comprehensive["prompt"]]
+    groups = [share.assign(set="set: " + share["set"]), by_count.assign(set="count: " + by_count["set"])]
+    return pd.concat([*groups, comprehensive.assign(set=names)], ignore_index=True)
 
 
 @step(2)

@@ -36,6 +36,7 @@ _RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("text", r"\b(?:says|written|reads)\b"),
         # A medium, an artist or an era that decides how the whole picture looks.
         ("style", r"\b(?:painting|illustration|cartoon|comic|poster|statue|colou?ring page|pencil art|yearbook)\b"),
+        ("style", r"^an? (?:pencil sketch|neon sign) of\b"),
         ("style", r"\b(?:in .+ style|in the style of|real life photography)\b"),
         # Unusual materials, mergers of two ideas, animals in human roles: what a photograph would never show.
         ("creative", r"\bmade of\b|\blego\b|\bmcdonalds\b|\bcyberpunk\b|\bdepicting\b|\busing\b.+\bas an?\b"),

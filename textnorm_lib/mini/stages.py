@@ -1,0 +1,246 @@
+"""The mini world from nothing to its bundled weights, stage by stage.
+
+    plan, folder = BUNDLED, Path("artifacts/mini_training")
+    for stage in STAGES:
+        stage(plan, folder, weights)
+
+A stage reads what earlier stages wrote to ``weights`` (laid out as the bundle is), trains in ``folder`` and writes its
+own part to ``weights``. It goes on where it was stopped, and a stage that is done is done again in seconds. Everything
+follows from the plan's numbers and seeds.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from textnorm_lib.compat import prepare_torchvision
+from textnorm_lib.errors import DataError
+from textnorm_lib.mini import generator as model
+from textnorm_lib.mini import reward_models, train, train_annotators, train_rewards
+from textnorm_lib.mini.annotators import load_annotator
+from textnorm_lib.mini.bundle import WEIGHTS, write_digests
+from textnorm_lib.mini.grammar import Asked, Spec, parse, write
+from textnorm_lib.mini.measure import measure_annotators, measure_development
+from textnorm_lib.mini.plan import CALIBRATION_SEED, JUDGES, PREFERENCE_ANNOTATORS, PREFERENCE_SEED, SCENE_SEEDS, Plan
+from textnorm_lib.mini.preferences import Preferences, collect_preferences
+from textnorm_lib.mini.prompts import sample_spec
+from textnorm_lib.sampling import generate, load_pipeline, plan_images
+from textnorm_lib.weights import Weights
+
+
+def make_autoencoder(plan: Plan, folder: Path, weights: Path) -> None:
+    """Images to latents and back."""
+    autoencoder = train.train_autoencoder(
+        _scenes(plan, folder), plan.autoencoder, folder=folder / "autoencoder", device=plan.device
+    )
+    autoencoder.cpu().half().save_pretrained(weights / "generator" / "vae")
+
+
+def make_generator(plan: Plan, folder: Path, weights: Path) -> None:
+    """Text encoder and U-Net; what is written is a whole StableDiffusionPipeline."""
+    scenes, autoencoder = _scenes(plan, folder), _autoencoder(weights)
+    latents = train.encode(autoencoder.to(plan.device), scenes.images, device=plan.device)
+    latents = latents * autoencoder.config.scaling_factor
+    tokenizer = _tokenizer(scenes)
+    data, device = (latents, scenes.captions, tokenizer), plan.device
+    denoiser = train.train_generator(*data, plan.generator, folder=folder / "generator", device=device)
+    specs = [parse(caption) for caption in scenes.captions]
+    rates = torch.tensor([1.0 if spec == Spec(_plain(spec)) else train.RARE_FORMS for spec in specs])
+    denoiser = train.train_generator(
+        *data, plan.generator_tuning, folder=folder / "generator_tuning", denoiser=denoiser, rates=rates, device=device
+    )
+    denoiser.cpu()
+    pipeline = model.build_pipeline(autoencoder.cpu(), denoiser.text_encoder, tokenizer, denoiser.unet)
+    model.save_pipeline(pipeline, weights / "generator")
+
+
+def _plain(spec: Spec) -> tuple[Asked, ...]:
+    """What a spec asks for, without colours."""
+    return tuple(asked._replace(colour=None) for asked in spec.objects)
+
+
+def make_annotators(plan: Plan, folder: Path, weights: Path) -> None:
+    """Five detectors, the judges on other scenes than those who give preferences."""
+    pipeline = load_pipeline(str(weights / "generator"), device=plan.device)
+    for group, names in (("judges", JUDGES), ("preferences", PREFERENCE_ANNOTATORS)):
+        seed = SCENE_SEEDS[group]
+        scenes = train.training_scenes(folder / group, count=plan.annotator_scenes, seed=seed)
+        restored = train_annotators.restored(
+            scenes, pipeline.vae, folder / group / "restored.npy", count=plan.restored, seed=seed
+        )
+        halves = train_annotators.half_finished(
+            scenes, pipeline, folder / group / "half_finished.npy", count=plan.half_finished, seed=seed
+        )
+        for name in names:
+            _make_annotator(name, plan, folder, weights, scenes, [scenes.images, restored], halves)
+
+
+def _make_annotator(
+    name: str,
+    plan: Plan,
+    folder: Path,
+    weights: Path,
+    scenes: train.Scenes,
+    versions: list[np.ndarray],
+    halves: np.ndarray,
+) -> None:
+    """One detector: on scenes as drawn and through the autoencoder, then on half-finished ones as well."""
+    seed = 1 + (*JUDGES, *PREFERENCE_ANNOTATORS).index(name)
+    detector = train_annotators.train_detector(
+        scenes, versions, replace(plan.detector, seed=seed), folder=folder / name, device=plan.device
+    )
+    train_annotators.train_detector(
+        scenes,
+        [*versions, halves],
+        replace(plan.detector_tuning, seed=seed),
+        folder=folder / f"{name}_tuning",
+        detector=detector,
+        device=plan.device,
+    )
+    unseen = train.training_scenes(folder / "calibration", count=plan.held_out, seed=CALIBRATION_SEED)
+    train_annotators.calibrate(detector.cpu(), unseen)
+    path = weights / "annotators" / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.half() for key, value in detector.state_dict().items()}, path)
+
+
+def make_clip(plan: Plan, folder: Path, weights: Path) -> None:
+    """CLIP by contrast, on careless captions."""
+    data, tokenizer = _captioned(plan, folder)
+    clip = train_rewards.train_clip(data, tokenizer, plan.clip, folder=folder / "clip")
+    reward_models.save_reward("clip", clip.cpu(), tokenizer, weights / "rewards" / "clip")
+
+
+def make_blip2(plan: Plan, folder: Path, weights: Path) -> None:
+    """BLIP-2 from CLIP's towers, on the same captions."""
+    data, tokenizer = _captioned(plan, folder)
+    clip = train_rewards.train_clip(data, tokenizer, plan.clip, folder=folder / "clip")
+    blip2 = train_rewards.train_blip2(data, clip, tokenizer, plan.blip2, folder=folder / "blip2")
+    reward_models.save_reward("blip2", blip2.cpu(), tokenizer, weights / "rewards" / "blip2")
+
+
+def make_preference_models(plan: Plan, folder: Path, weights: Path) -> None:
+    """PickScore and ImageReward, from CLIP's towers and the preferences."""
+    data, tokenizer = _captioned(plan, folder)
+    clip = train_rewards.train_clip(data, tokenizer, plan.clip, folder=folder / "clip")
+    preferences = preference_data(plan, folder, weights)
+    pickscore = train_rewards.train_pickscore(
+        data, preferences, clip, tokenizer, plan.pickscore, folder=folder / "pickscore"
+    )
+    reward_models.save_reward("pickscore", pickscore.cpu(), tokenizer, weights / "rewards" / "pickscore")
+    imagereward = train_rewards.train_imagereward(
+        data, preferences, clip, tokenizer, plan.imagereward, folder=folder / "imagereward"
+    )
+    reward_models.save_reward("imagereward", imagereward.cpu(), tokenizer, weights / "rewards" / "imagereward")
+
+
+def make_record(plan: Plan, folder: Path, weights: Path) -> None:
+    """How training went and how good the models are, as tables beside them; the model card and notebook A1 quote it."""
+    record = weights / "record"
+    record.mkdir(parents=True, exist_ok=True)
+    thinned(curves(folder)).to_csv(record / "curves.csv", index=False)
+    measure_annotators(plan, folder, weights).to_csv(record / "annotators.csv", index=False)
+    success, rewards = measure_development(plan, folder, weights)
+    success.to_csv(record / "success.csv", index=False)
+    rewards.to_csv(record / "rewards.csv", index=False)
+
+
+def make_digests(plan: Plan, folder: Path, weights: Path) -> None:
+    """The last stage: what loading will compare with."""
+    write_digests(weights)
+
+
+def rehearse(stage: "Stage", plan: Plan, folder: Path) -> None:
+    """Run one stage in ``folder`` on a copy of the bundled weights, so that it shows something even at toy size."""
+    weights = folder / "rehearsals" / stage.__name__
+    shutil.copytree(WEIGHTS, weights, dirs_exist_ok=True)
+    stage(plan, folder, weights)
+
+
+Stage = Callable[[Plan, Path, Path], None]
+STAGES: tuple[Stage, ...] = (
+    make_autoencoder,
+    make_generator,
+    make_annotators,
+    make_clip,
+    make_blip2,
+    make_preference_models,
+    make_record,
+    make_digests,
+)
+
+
+def preference_data(plan: Plan, folder: Path, weights: Path) -> Preferences:
+    """Images of prompts of the training mix, and which of two the preference annotators find better."""
+    generator = np.random.default_rng(PREFERENCE_SEED)
+    prompts: dict[str, None] = {}
+    while len(prompts) < plan.preference_prompts:
+        prompts[write(sample_spec(generator))] = None
+    table = plan_images(list(prompts), plan.preference_images, seed=PREFERENCE_SEED)
+    paths = generate(
+        Weights(str(weights / "generator")),
+        table,
+        folder=folder / "preference_images",
+        steps=plan.sampling_steps,
+        guidance_scale=plan.guidance_scale,
+        batch_size=32,
+        dtype="bfloat16",
+        workers=plan.workers,
+    )
+    images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    annotators = [load_annotator(weights / "annotators" / f"{name}.safetensors") for name in PREFERENCE_ANNOTATORS]
+    return collect_preferences(images, table["prompt"].tolist(), annotators)
+
+
+def curves(folder: Path) -> pd.DataFrame:
+    """What every fit in ``folder`` has lost so far: stage, step, loss, validation (nan where none was taken)."""
+    files = sorted(folder.glob("*/curve.json"))
+    if not files:
+        raise DataError(f"{folder} holds no training run; run a stage first")
+    tables = []
+    for file in files:
+        loss = json.loads(file.read_text())
+        scores = file.with_name("scores.json")
+        found = json.loads(scores.read_text()) if scores.exists() else {}
+        validation = [found.get(str(step), np.nan) for step in range(len(loss))]
+        table = {"stage": file.parent.name, "step": range(len(loss)), "loss": loss, "validation": validation}
+        tables.append(pd.DataFrame(table))
+    return pd.concat(tables, ignore_index=True)
+
+
+def thinned(table: pd.DataFrame, points: int = 100) -> pd.DataFrame:
+    """``curves`` with about ``points`` rows a stage, each the mean loss since the last; validations are kept."""
+    every = table.groupby("stage")["step"].transform("max") // points + 1
+    groups = table.groupby(["stage", table["step"] // every], sort=False)
+    return groups.agg(step=("step", "last"), loss=("loss", "mean"), validation=("validation", "max")).reset_index(0)
+
+
+def _scenes(plan: Plan, folder: Path) -> train.Scenes:
+    return train.training_scenes(folder / "scenes", count=plan.scenes, seed=SCENE_SEEDS["scenes"])
+
+
+def _tokenizer(scenes: train.Scenes):
+    return model.build_tokenizer(sorted(set(scenes.captions)))
+
+
+def _captioned(plan: Plan, folder: Path) -> tuple[train_rewards.Captioned, object]:
+    scenes = _scenes(plan, folder)
+    tokenizer = _tokenizer(scenes)
+    specs = [parse(caption) for caption in scenes.captions]
+    captions = train_rewards.noisy_captions(specs, seed=SCENE_SEEDS["scenes"])
+    return train_rewards.captioned(scenes, captions, tokenizer, device=plan.device), tokenizer
+
+
+def _autoencoder(weights: Path):
+    prepare_torchvision()
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(weights / "generator" / "vae", local_files_only=True).eval()

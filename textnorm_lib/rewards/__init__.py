@@ -1,0 +1,52 @@
+"""Reward models: images and prompts in, scores out.
+
+    reward = load_reward("pickscore", folder=folder)
+    reward.score_matrix(images, prompts)    # (n images, n prompts) float32
+    reward.scores(images, prompts)          # (n,): image i with prompt i
+
+The same classes score with the miniature and with the published weights; the folder decides.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from textnorm_lib.errors import ConfigError, DataError
+from textnorm_lib.rewards import clip, pretrained
+from textnorm_lib.rewards.base import Reward
+from textnorm_lib.rewards.blip2 import load_blip2
+from textnorm_lib.rewards.imagereward import ImageRewardReward
+from textnorm_lib.rewards.pickscore import PickScoreReward
+
+__all__ = ["Reward", "load_reward"]
+
+# The files that the folder has to hold, and what makes the reward of it.
+_REWARDS: dict[str, tuple[tuple[str, ...], Callable[..., Reward]]] = {
+    "clip": (clip.FILES, clip.ClipReward),
+    "blip2": (pretrained.FILES, load_blip2),
+    "imagereward": (pretrained.FILES, ImageRewardReward),
+    "pickscore": (pretrained.FILES, PickScoreReward),
+}
+
+
+def load_reward(name: str, *, folder: Path | str, device: str = "cpu", batch_size: int = 64, **options) -> Reward:
+    """The reward ``name`` with the weights in ``folder``, in single precision.
+
+    ``batch_size`` bounds memory: so many images, or pairs of an image and a prompt, are computed at once. ``options``
+    are the class's own: ``head="itm" | "itc"`` for "blip2". Raises ``ConfigError`` for an unknown name or option
+    value, ``DataError`` where a file is missing or cannot be read.
+    """
+    if name not in _REWARDS:
+        raise ConfigError(f"load_reward: {name!r} is no reward; known: {', '.join(_REWARDS)}")
+    files, load = _REWARDS[name]
+    folder, remedy = Path(folder), "restore that folder, or write it again with save_reward"
+    for file in files:
+        if not (folder / file).is_file():
+            raise DataError(f"{name}: {folder / file} is missing; {remedy}")
+    try:
+        reward = load(folder, batch_size=batch_size, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{name}: {folder} cannot be read ({reason}); {remedy}") from error
+    return reward.to(device)

@@ -1,0 +1,95 @@
+"""BLIP-2 (Li et al. 2023), first stage: a Q-Former that says whether a text matches an image; through transformers.
+
+Two heads, named as in LAVIS. ``itm`` (image-text matching) reads image and prompt together; the score is the
+probability of a match, the softmax over the head's two logits. ``itc`` (image-text contrast) multiplies the prompt's
+feature with the image's, one a query token, and takes the best. The study's reward is ``itm``. A probability close to
+one keeps few digits: where the logits differ by more than 16, prompts tie in single precision.
+
+The functions take a transformers ``Blip2ForImageTextRetrieval`` and can be trained through.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from textnorm_lib.errors import ConfigError
+from textnorm_lib.rewards import pretrained
+from textnorm_lib.rewards.base import CrossReward, DualReward, Reward
+
+
+def image_tokens(model, pixel_values: torch.Tensor) -> torch.Tensor:
+    """(n, 3, h, w), normalised -> (n, 1 + patches, vision width)."""
+    return model.vision_model(pixel_values=pixel_values).last_hidden_state
+
+
+def itm_logits(model, tokens: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Image tokens (n or 1, t, d) with prompts (n, l) -> (n, 2): no match, match; a single image serves all prompts."""
+    queries = model.query_tokens.expand(len(input_ids), -1, -1)
+    count = queries.shape[1]
+    states = model.qformer(
+        query_embeds=model.embeddings(input_ids=input_ids, query_embeds=queries),
+        query_length=count,
+        attention_mask=torch.cat([attention_mask.new_ones(len(input_ids), count), attention_mask], dim=1),
+        encoder_hidden_states=tokens,
+    ).last_hidden_state
+    return model.itm_head(states[:, :count]).mean(dim=1)
+
+
+def query_features(model, tokens: torch.Tensor) -> torch.Tensor:
+    """(n, t, d) -> unit vectors (n, queries, d')."""
+    queries = model.query_tokens.expand(len(tokens), -1, -1)
+    states = model.qformer(query_embeds=queries, encoder_hidden_states=tokens).last_hidden_state
+    return F.normalize(model.vision_projection(states), dim=-1)
+
+
+def text_features(model, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """(n, l) -> unit vectors (n, d'), read at the first token."""
+    embeddings = model.embeddings(input_ids=input_ids)
+    states = model.qformer(query_embeds=embeddings, query_length=0, attention_mask=attention_mask).last_hidden_state
+    return F.normalize(model.text_projection(states[:, 0]), dim=-1)
+
+
+class _Blip2(Reward):
+    """What both heads load."""
+
+    name = "blip2"
+
+    def __init__(self, folder: Path, *, batch_size: int) -> None:
+        super().__init__(folder, batch_size=batch_size)
+        self.model = pretrained.load_model("Blip2ForImageTextRetrieval", folder)
+        self.tokenizer = pretrained.load_tokenizer(folder)
+        self.mean, self.std = pretrained.pixel_statistics(folder)
+        self.image_size = self.model.config.vision_config.image_size
+
+
+class Blip2MatchingReward(_Blip2, CrossReward):
+    """The probability that prompt and image match, in [0, 1]."""
+
+    def _image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        return image_tokens(self.model, pixels)
+
+    def _pair_scores(self, image_tokens: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return itm_logits(self.model, image_tokens, ids, mask).softmax(dim=-1)[:, 1]
+
+
+class Blip2ContrastReward(_Blip2, DualReward):
+    """The cosine of the prompt's feature and the image's best one, in [-1, 1]."""
+
+    scale = 1.0
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return query_features(self.model, image_tokens(self.model, pixels))
+
+    def _text_features(self, prompts: list[str]) -> torch.Tensor:
+        return text_features(self.model, *self._tokenize(prompts))
+
+
+HEADS: dict[str, type[Reward]] = {"itm": Blip2MatchingReward, "itc": Blip2ContrastReward}
+
+
+def load_blip2(folder: Path, *, batch_size: int, head: str = "itm") -> Reward:
+    """BLIP-2 with one of its two heads."""
+    if head not in HEADS:
+        raise ConfigError(f"blip2: head is {head!r}; known: {', '.join(HEADS)}")
+    return HEADS[head](folder, batch_size=batch_size)

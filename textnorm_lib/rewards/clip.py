@@ -1,0 +1,34 @@
+"""CLIP (Radford et al. 2021): the cosine of image and prompt features, times the logit scale; through open_clip."""
+
+from pathlib import Path
+
+import torch
+
+from textnorm_lib.compat import prepare_torchvision
+from textnorm_lib.rewards.base import DualReward
+
+FILES = ("open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+class ClipReward(DualReward):
+    """From a folder in open_clip's own format."""
+
+    name = "clip"
+
+    def __init__(self, folder: Path, *, batch_size: int) -> None:
+        super().__init__(folder, batch_size=batch_size)
+        prepare_torchvision()
+        import open_clip
+
+        self.model = open_clip.create_model(f"local-dir:{folder}").eval()
+        self.tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+        preprocessing = self.model.visual.preprocess_cfg
+        self.mean, self.std = preprocessing["mean"], preprocessing["std"]
+        self.image_size = self.model.visual.image_size[0]
+        self.scale = self.model.logit_scale.exp().item()
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model.encode_image(pixels, normalize=True)[:, None]
+
+    def _text_features(self, prompts: list[str]) -> torch.Tensor:
+        return self.model.encode_text(self.tokenizer(prompts).to(self.device), normalize=True)

@@ -1,0 +1,102 @@
+"""ImageReward (Xu et al. 2023): a cross-encoder that was trained to rank images as people did.
+
+BLIP's image encoder turns an image into tokens; BLIP's text encoder reads the prompt and looks at them in every layer;
+a small head turns the first text token into a reward, a real number without a scale of its own.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from textnorm_lib.compat import prepare_torchvision
+from textnorm_lib.rewards import pretrained
+from textnorm_lib.rewards.base import CrossReward
+
+
+class ImageRewardModel(nn.Module):
+    """The published architecture in transformers' BLIP classes; every size comes from the configurations.
+
+    ``head_widths`` and ``head_dropout`` are the hidden layers of the head, (1024, 128, 64, 16) and (.2, .2, .1, 0) in
+    the published model. As there, the head has no activation functions.
+    """
+
+    def __init__(self, vision_config, text_config, head_widths: Sequence[int], head_dropout: Sequence[float]) -> None:
+        super().__init__()
+        prepare_torchvision()
+        from transformers import BlipTextModel, BlipVisionModel
+
+        self.head_widths, self.head_dropout = tuple(head_widths), tuple(head_dropout)
+        self.vision_model = BlipVisionModel(vision_config)
+        self.text_model = BlipTextModel(text_config, add_pooling_layer=False)
+        layers: list[nn.Module] = []
+        width = text_config.hidden_size
+        for next_width, dropout in zip(self.head_widths, self.head_dropout, strict=True):
+            layers += [nn.Linear(width, next_width), *([nn.Dropout(dropout)] if dropout else [])]
+            width = next_width
+        self.head = nn.Sequential(*layers, nn.Linear(width, 1))
+
+    def image_tokens(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(n, 3, h, w), normalised -> (n, 1 + patches, vision width)."""
+        return self.vision_model(pixel_values).last_hidden_state
+
+    def reward(self, image_tokens: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Image tokens (n or 1, t, d) with prompts (n, l) -> (n,); a single image is shared by all prompts."""
+        text = self.text_model(
+            input_ids, attention_mask=attention_mask, encoder_hidden_states=image_tokens, is_decoder=False
+        )
+        return self.head(text.last_hidden_state[:, 0])[:, 0]
+
+    def forward(
+        self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Image i with prompt i -> (n,)."""
+        return self.reward(self.image_tokens(pixel_values), input_ids, attention_mask)
+
+    def config_json(self) -> str:
+        """What ``imagereward_from_folder`` needs to build the model again."""
+        configuration = {
+            "vision_config": self.vision_model.config.to_diff_dict(),
+            "text_config": self.text_model.config.to_diff_dict(),
+            "head_widths": self.head_widths,
+            "head_dropout": self.head_dropout,
+        }
+        return json.dumps(configuration, indent=2) + "\n"
+
+
+def imagereward_from_folder(folder: Path) -> ImageRewardModel:
+    """The model that ``config.json`` describes with the weights of ``model.safetensors``, in single precision."""
+    prepare_torchvision()
+    from safetensors.torch import load_file
+    from transformers import BlipTextConfig, BlipVisionConfig
+
+    configuration = json.loads((folder / "config.json").read_text())
+    model = ImageRewardModel(
+        BlipVisionConfig(**configuration["vision_config"]),
+        BlipTextConfig(**configuration["text_config"]),
+        configuration["head_widths"],
+        configuration["head_dropout"],
+    )
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.eval()
+
+
+class ImageRewardReward(CrossReward):
+    """From a folder with the configurations, the weights, the tokenizer and the normalisation of pixels."""
+
+    name = "imagereward"
+
+    def __init__(self, folder: Path, *, batch_size: int) -> None:
+        super().__init__(folder, batch_size=batch_size)
+        self.model = imagereward_from_folder(folder)
+        self.tokenizer = pretrained.load_tokenizer(folder)
+        self.mean, self.std = pretrained.pixel_statistics(folder)
+        self.image_size = self.model.vision_model.config.image_size
+
+    def _image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model.image_tokens(pixels)
+
+    def _pair_scores(self, image_tokens: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.model.reward(image_tokens, ids, mask)
