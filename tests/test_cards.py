@@ -4,7 +4,9 @@ import inspect
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from statsmodels.stats.proportion import proportion_confint
 
 from textnorm_lib.mini import plan, prompts, train, train_annotators, train_rewards
 
@@ -14,7 +16,7 @@ FITS = {  # the row's name -> its recipe and the function whose default is the b
     "autoencoder": (PLAN.autoencoder, train.train_autoencoder),
     "generator": (PLAN.generator, train.train_generator),
     "annotators": (PLAN.detector, train_annotators.train_detector),
-    "annotators, half-finished too": (PLAN.detector_tuning, train_annotators.train_detector),
+    "annotators, half-finished and broken scenes too": (PLAN.detector_tuning, train_annotators.train_detector),
     "CLIP": (PLAN.clip, train_rewards.train_clip),
     "BLIP-2": (PLAN.blip2, train_rewards.train_blip2),
     "PickScore": (PLAN.pickscore, train_rewards.train_pickscore),
@@ -70,3 +72,22 @@ def test_the_data_card_counts_the_prompts_of_each_side(name):
     sides = [prompts.split(prompt) for prompt in prompts.mini_prompts(name)]
     expected = [len(sides), *(sides.count(side) for side in ("development", "sealed", "mixed"))]
     assert [int(cell.replace("–", "0")) for cell in found] == expected
+
+
+@pytest.mark.parametrize("sample", ["generated", "distorted"])
+def test_the_model_card_gives_the_agreement_that_was_counted_by_eye(sample):
+    images = pd.read_csv(DOCS / "by_eye" / f"{sample}.csv")
+    assert ((images[["vote_1", "vote_2", "vote_3"]] == 1).sum(axis=1) >= 2).eq(images["label"] == 1).all()
+    told = images[images["by_eye"] >= 0]
+    agree = int((told["by_eye"] == told["label"]).sum())
+    low, high = proportion_confint(agree, len(told), method="wilson")
+    strict = int((images["by_eye"].clip(lower=0) == images["label"]).sum())
+    interval = ", ".join(f"{value:.3f}".removeprefix("0") for value in (low, high))
+    counted = (
+        f"the other {len(told)} the judges' label agrees on {agree}",
+        f"the other {len(told)} the label agrees on {agree}",
+    )
+    text = re.sub(r"\s+", " ", (DOCS / "model_card.md").read_text(encoding="utf-8"))
+    assert any(f"{words}: {agree / len(told):.3f} [{interval}]".replace(" 0.", " .") in text for words in counted)
+    assert f"{len(images) - len(told)} could not be told" in text and f"{strict} of {len(images)}" in text
+    assert len(told) >= 120 and agree / len(told) >= 0.9

@@ -21,6 +21,12 @@ generator:
   batch_size: 32
   dtype: float32
 annotators: [a, b, c]
+rewards:
+  dtype: float32
+  clip: {weights: "bundled:rewards/clip", revision: null}
+  blip2: {weights: "bundled:rewards/blip2", revision: null}
+  imagereward: {weights: "bundled:rewards/imagereward", revision: null}
+  pickscore: {weights: "bundled:rewards/pickscore", revision: null}
 training: toy
 tia2:
   images_per_prompt: 4

@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from textnorm_lib import released, tables
+from textnorm_lib import released
 from textnorm_lib.figures import FIGURES, heatmaps, style
 from textnorm_lib.metrics import METRICS, compare, summarise
 from textnorm_lib.names import REWARD_NAMES
+from textnorm_lib.tables import rewards
+from textnorm_lib.tables import style as table_style
 from textnorm_lib.tia2.official import REWARDS
 from textnorm_lib.tia2.prompts import CLASSES, composition_prompts, counting_prompts
 
@@ -145,24 +147,24 @@ def test_metric_table_marks_only_what_the_test_supports(scores):
     better = scores.copy()
     textnorm = better["reward"] == "textnorm"
     better.loc[textnorm, "value"] = 1.0
-    table = tables.metric_comparison(
+    table = rewards.metric_comparison(
         summarise(better, **BOOTSTRAP), compare(better, reference="textnorm", **BOOTSTRAP)
     ).set_index(["set", "reward"])
-    assert table.loc[("counting (149)", "CLIP"), "AUROC"].endswith(tables.STAR)
+    assert table.loc[("counting (149)", "CLIP"), "AUROC"].endswith(table_style.STAR)
     assert not table.loc[("comprehensive (2)", "CLIP"), "AUROC"].endswith("*")  # two prompts cannot show it
-    assert table.loc[("all (191)", "TextNorm"), "AUROC"] == f"1.00 [1.00,{tables.NO_BREAK}1.00]"
+    assert table.loc[("all (191)", "TextNorm"), "AUROC"] == f"1.00 [1.00,{table_style.NO_BREAK}1.00]"
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0.7641, ".764"), (-0.02, "-.020"), (-0.0001, ".000"), (1.0, "1.000"), (0.9999, "1.000")]
 )
 def test_numbers_are_written_as_the_field_writes_them(value, text):
-    assert tables.short(value) == text
+    assert table_style.short(value) == text
 
 
 def test_tables_are_escaped_for_tex_and_keep_every_digit_in_csv():
     frame = pd.DataFrame({"share_good": ["45.6%"], "value": [1 / 3]})
-    tex = tables.as_tex(frame, "95% of a_b", "smoke").decode()
+    tex = table_style.as_tex(frame, "95% of a_b", "smoke").decode()
     assert r"45.6\%" in tex and r"95\% of a\_b" in tex and "share\\_good" in tex
-    assert repr(1 / 3) in tables.as_csv(frame).decode()
-    assert "(Profile: smoke.)" in tables.as_markdown(frame, "c", "smoke").decode()
+    assert repr(1 / 3) in table_style.as_csv(frame).decode()
+    assert "(Profile: smoke.)" in table_style.as_markdown(frame, "c", "smoke").decode()

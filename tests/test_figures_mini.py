@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from textnorm_lib import tables
 from textnorm_lib.figures import FIGURES, mini
 from textnorm_lib.figures.style import house_style, settle, stamp
+from textnorm_lib.tables import benchmark
 
 SETS = ["comprehensive", "counting", "composition"]
 
@@ -89,5 +89,19 @@ def test_statistics_without_contrastive_prompts_have_no_such_column():
     columns = ["prompts", "images", "votes", "share_good", "share_skipped", "images_with_skip"]
     frame = pd.DataFrame([("counting", 2, 8, 24, 0.5, 0.0, 0.0, 1, 0)])
     frame.columns = ["set", *columns, "prompts_all_bad", "prompts_all_good"]
-    table = tables.statistics(frame)
+    table = benchmark.statistics(frame)
     assert "contrastive prompts" not in table and table["prompts all bad / all good"].item() == "1 / 0"
+
+
+@pytest.mark.parametrize("name", ["fig28_mini_scenes", "fig29_mini_failures"])
+def test_a_sheet_shows_every_image_with_what_was_asked_for(name):
+    prompts = [f"a realistic photo of thing {index}" for index in range(9)] + ["a neon sign of a cup"]
+    images = pd.DataFrame({"prompt": prompts, "png": [_png((20 * index, 0, 0)) for index in range(10)]})
+    with house_style():
+        (axes,) = FIGURES[name].build(images).axes
+    assert [round(255 * image.get_array()[0, 0, 0]) for image in axes.images] == [20 * index for index in range(10)]
+    written = [text.get_text().replace("\n", " ") for text in axes.texts]
+    assert written == [*(f"thing {index}" for index in range(9)), "a neon sign of a cup"]
+    low, left = axes.texts[6].get_position()[::-1]
+    assert low > 1.3 and left < 0.1  # the seventh begins the second row
+    assert "thing 3; thing 4" in FIGURES[name].describe(images)

@@ -1,12 +1,13 @@
 """The mini world's annotators: the voting rule on made-up detections, targets by hand, a toy detector that learns."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from textnorm_lib.mini import annotators, train, train_annotators
+from textnorm_lib.mini import annotators, spoil, train, train_annotators
 from textnorm_lib.mini.annotators import Detection, Seen, vote
 from textnorm_lib.mini.fit import Recipe
 from textnorm_lib.mini.grammar import parse
@@ -84,17 +85,66 @@ def test_the_truth_votes_good_on_its_own_scenes(scenes):
 
 def test_degrading_spoils_most_images_mildly_and_the_same_way_from_one_seed(scenes):
     images = train.as_tensor(scenes.images[:64])
-    spoilt, again = (train_annotators.degrade(images, torch.Generator().manual_seed(3)) for _ in range(2))
+    spoilt, again = (spoil.degrade(images, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(spoilt, again) and spoilt.shape == images.shape and spoilt.abs().max() <= 1
     change = (spoilt - images).abs().mean(dim=(1, 2, 3))
     assert 5 <= (change == 0).sum() <= 30 and change.max() < 0.35
+
+
+def test_stretching_moves_the_boxes_with_what_is_in_them():
+    """A bright square on black: the middle of the box follows the square's centre of mass."""
+    images, objects = torch.full((64, 3, 64, 64), -1.0), np.full((64, 8, 6), -1, dtype=np.float32)
+    images[:, :, 20:32, 36:48] = 1.0
+    objects[:, 0] = (0, 36, 20, 48, 32, 3)
+    stretched, moved = spoil.stretch(images, objects, torch.Generator().manual_seed(0))
+    light = (stretched.mean(dim=1) + 1) / 2
+    axis = torch.arange(64) + 0.5
+    mass = light.sum(dim=(1, 2))
+    centres = torch.stack([(light.sum(dim=1) * axis).sum(dim=1), (light.sum(dim=2) * axis).sum(dim=1)]) / mass
+    boxes = moved[:, 0, 1:5]
+    middles = np.stack([boxes[:, [0, 2]].mean(axis=1), boxes[:, [1, 3]].mean(axis=1)])
+    shift = np.abs(middles - [[42], [26]]).max(axis=0)
+    assert shift.max() > 2 and 10 <= (shift < 0.01).sum() <= 54  # some go far, about half stay
+    error = np.abs(middles - centres.numpy()).max(axis=0)[shift > 1]
+    assert np.median(error) < 1 and error.max() < 3  # a square that is squeezed on one side has its mass elsewhere
+    assert (moved[:, 1:, 0] == -1).all()
+    assert (objects[:, 0, 1:5] == [36, 20, 48, 32]).all()  # what was given is not changed
+
+
+class Blocks(torch.nn.Module):
+    """Stands in for an autoencoder: a latent is the mean of 4 x 4 pixels."""
+
+    device = torch.device("cpu")
+
+    def encode(self, images):
+        mean = torch.nn.functional.avg_pool2d(images, 4)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean))
+
+    def decode(self, latents):
+        return SimpleNamespace(sample=torch.nn.functional.interpolate(latents, scale_factor=4))
+
+
+def test_breaking_changes_what_is_cut_and_nothing_else(scenes, tmp_path):
+    autoencoder = Blocks()
+    images, left = spoil.broken(scenes, autoencoder, tmp_path / "broken.npy", count=48, seed=0)
+    whole = autoencoder.decode(autoencoder.encode(train.as_tensor(scenes.images[:48])).latent_dist.mean).sample
+    whole = ((whole + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy().astype(int)
+    there, stays = scenes.objects[:48, :, 0] >= 0, left[..., 0] >= 0
+    assert 10 < (there & ~stays).sum() < there.sum() / 2 + 20 and not (stays & ~there).any()
+    for image, before, objects, kept in zip(images, whole, scenes.objects[:48], stays, strict=True):
+        changed = np.abs(image.astype(int) - before).max(axis=-1) > 3
+        for slot in np.flatnonzero(objects[:, 0] >= 0):
+            x0, y0, x1, y1 = (int(side) for side in objects[slot, 1:5])
+            inside = changed[max(0, y0) : y1, max(0, x0) : x1]
+            assert not inside.any() if kept[slot] else inside.mean() > 0.1
 
 
 def test_a_toy_detector_learns_and_sees_what_it_was_shown(scenes, tmp_path):
     torch.manual_seed(0)
     few = train.Scenes(scenes.images[:8], scenes.captions[:8], scenes.objects[:8], scenes.places[:8])
     recipe = Recipe(steps=25, learning_rate=2e-3, warmup=2)
-    detector = train_annotators.train_detector(few, [few.images], recipe, folder=tmp_path / "detector", batch_size=8)
+    version = (few.images, few.objects)
+    detector = train_annotators.train_detector(few, [version], recipe, folder=tmp_path / "detector", batch_size=8)
     curve = json.loads((tmp_path / "detector" / "curve.json").read_text())
     assert np.mean(curve[-3:]) < 0.5 * np.mean(curve[:3])
     seen = annotators.detect(detector, train.as_tensor(few.images))

@@ -288,6 +288,70 @@ def test_unusable_images_and_prompts_are_refused(given, message, loaded):
         _one_line(caught)
 
 
+@pytest.mark.parametrize("label", IDS)
+def test_a_long_prompt_is_cut_with_a_warning_and_an_empty_one_refused(label, loaded, images):
+    long = "a cat and a dog " * 100
+    with pytest.warns(UserWarning, match=r"the end of a longer prompt is cut off: 'a cat and"):
+        cut = loaded[label].score_matrix(images[:2], [long, "a cat"])
+    assert np.isfinite(cut).all()
+    for prompt in ("", "  "):
+        with pytest.raises(DataError, match=rf"prompt 1 is {prompt!r}"):
+            loaded[label].score_matrix(images[:2], ["a cat", prompt])
+
+
+@pytest.mark.parametrize("label", IDS)
+def test_every_mode_of_image_is_read_as_rgb(label, loaded, images):
+    picture = Image.fromarray(images[0]).quantize(16)
+    modes = [picture, picture.convert("RGB"), picture.convert("RGBA")]
+    matrix = loaded[label].score_matrix(modes, PROMPTS[:2])
+    np.testing.assert_allclose(matrix[1:], matrix[:1].repeat(2, axis=0), rtol=1e-5, atol=1e-6)
+    grey = picture.convert("L")
+    both = loaded[label].score_matrix([grey, grey.convert("RGB")], PROMPTS[:2])
+    np.testing.assert_allclose(both[0], both[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("label", IDS)
+def test_short_memory_halves_the_batch_says_so_and_changes_no_score(label, folder, images, loaded, monkeypatch, capsys):
+    name, options = SPECS[IDS.index(label)]
+    reward = load_reward(name, folder=folder / name, batch_size=8, **options)
+    part = "_image_tokens" if hasattr(reward, "_image_tokens") else "_image_features"
+    encode = getattr(reward, part)
+
+    def scarce(pixels):
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError("no memory left")
+        return encode(pixels)
+
+    monkeypatch.setattr(reward, part, scarce)
+    matrix = reward.score_matrix(images, PROMPTS)
+    np.testing.assert_allclose(matrix, loaded[label].score_matrix(images, PROMPTS), rtol=1e-4, atol=1e-6)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("going on with ")[1] for line in lines if "out of memory" in line] == ["4 at once", "2 at once"]
+    monkeypatch.setattr(reward, part, lambda pixels: scarce(pixels.repeat(3, 1, 1, 1)))
+    with pytest.raises(DataError, match="no room for a single image"):
+        reward.score_matrix(images, PROMPTS)
+
+
+@pytest.mark.parametrize("label", IDS)
+def test_half_precision_gives_nearly_the_same_scores_as_float32(label, folder, images, loaded):
+    name, options = SPECS[IDS.index(label)]
+    half = load_reward(name, folder=folder / name, dtype=torch.bfloat16, **options).score_matrix(images, PROMPTS)
+    full = loaded[label].score_matrix(images, PROMPTS)
+    assert half.dtype == np.float32 and np.abs(half - full).max() < 0.1 * np.ptp(full) + 0.02 * np.abs(full).max()
+
+
+def test_an_automatic_batch_is_smaller_where_less_memory_is_free(folder, monkeypatch):
+    from types import SimpleNamespace
+
+    from textnorm_lib.rewards import base
+
+    sizes = []
+    for free in (1, 32 * 1024**2, 2**40):
+        monkeypatch.setattr(base.psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        sizes.append(load_reward("clip", folder=folder / "clip").batch_size)
+    assert sizes[0] == 1 < sizes[1] < sizes[2] == 64
+
+
 def test_pairs_need_as_many_prompts_as_images(loaded, images):
     with pytest.raises(DataError, match="7 images and 5 prompts"):
         loaded["blip2-itm"].scores(images, PROMPTS)

@@ -51,6 +51,25 @@ class Generator:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class RewardWeights:
+    """The weights of one reward model, as in ``weights.py``."""
+
+    weights: Annotated[str, Field(min_length=1)]
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Rewards:
+    """The four reward models, and the precision that they compute in."""
+
+    dtype: Literal["float32", "bfloat16", "float16"]
+    clip: RewardWeights
+    blip2: RewardWeights
+    imagereward: RewardWeights
+    pickscore: RewardWeights
+
+
+@dataclass(frozen=True, config=_STRICT)
 class PromptsPerSet:
     """How many prompts of each set; the most are the paper's."""
 
@@ -77,6 +96,7 @@ class Profile:
     workers: Annotated[int, Field(ge=1, le=64)]
     generator: Generator
     annotators: Annotated[tuple[str, ...], AfterValidator(_three_or_none)]
+    rewards: Rewards
     training: Literal["toy", "bundled"]
     tia2: Tia2
 

@@ -2,17 +2,14 @@
 
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
 
 from tqdm import tqdm
 
-T = TypeVar("T")
-
 
 def progress(
-    items: Iterable[T], description: str, *, total: int | None = None, initial: int = 0, unit: str = "it"
-) -> Iterable[T]:
-    """Iterate with a bar on standard error: what, how much, how fast and how long still.
+    items: Iterable | None, description: str, *, total: int | None = None, initial: int = 0, unit: str = "it"
+) -> tqdm:
+    """Iterate with a bar on standard error: what, how much, how fast and how long still; None: ``update`` it yourself.
 
     Nothing is shown for work that ends within three seconds. Where standard error is not a terminal (a log), a line is
     written at most every five seconds.

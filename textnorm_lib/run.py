@@ -27,7 +27,8 @@ from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.style import house_style, render, settle, stamp, thumbnail
 from textnorm_lib.items import Item
 from textnorm_lib.store import Artifact, Keyed, Store, digest, write_atomically
-from textnorm_lib.tables import TABLES, as_csv, as_markdown, as_tex
+from textnorm_lib.tables import TABLES
+from textnorm_lib.tables.style import as_csv, as_markdown, as_tex
 from textnorm_lib.tia2.official import release_available
 
 CHECKOUT = Path(__file__).parents[1]

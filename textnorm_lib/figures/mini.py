@@ -1,6 +1,7 @@
 """Figures of TIA2 in miniature: images with their votes, and the built set beside the released one (notebook 01)."""
 
 import io
+import textwrap
 
 import matplotlib.image
 import numpy as np
@@ -17,6 +18,8 @@ from textnorm_lib.tia2.prompts import CATEGORIES
 MARKS = {1: "✓", 0: "✗", -1: "–"}
 ABREAST, PER_PROMPT = 2, 4  # a row of the sheet: two prompts, four images each
 CAPTION, MARKS_BELOW, GAP = 0.2, 0.2, 0.2  # above and below a prompt's images, between two prompts; in images' sides
+PHOTO = "a realistic photo of "
+SHEET_COLUMNS, SHEET_PITCH = 6, 1.32  # images a row; from one row to the next, in images' sides
 WORLDS = {  # name -> how it is drawn
     "released": {"color": "black", "marker": "o", "linestyle": "none"},
     "mini": {"color": "0.5", "marker": "s", "linestyle": "none"},
@@ -60,6 +63,27 @@ def describe_samples(samples: pd.DataFrame) -> str:
     shown = samples.groupby("prompt", sort=False).head(PER_PROMPT).groupby("prompt", sort=False)["label"]
     words = "; ".join(f"{prompt}: {labels.sum()} of {len(labels)}" for prompt, labels in shown)
     return f"Generated images in rows, a prompt each, with three votes below each image. Good by the majority: {words}."
+
+
+def draw_sheet(images: pd.DataFrame) -> Figure:
+    """Images in rows of six with the prompt below each; ``images``: prompt, png."""
+    rows = -(-len(images) // SHEET_COLUMNS)
+    figure = new_figure(TEXT_WIDTH / SHEET_COLUMNS * rows * SHEET_PITCH + 0.15)
+    axes = figure.subplots()
+    axes.set(xlim=(0, SHEET_COLUMNS), ylim=(rows * SHEET_PITCH, 0), aspect="equal")
+    axes.set_axis_off()
+    for index, one in enumerate(images.itertuples()):
+        left, top = index % SHEET_COLUMNS, index // SHEET_COLUMNS * SHEET_PITCH
+        extent = (left + 0.04, left + 0.96, top + 0.96, top + 0.04)
+        axes.imshow(matplotlib.image.imread(io.BytesIO(one.png)), extent=extent, interpolation="none")
+        text = textwrap.fill(one.prompt.removeprefix(PHOTO), 20)
+        axes.text(left + 0.04, top + 1.0, text, size=5.5, va="top", linespacing=0.95)
+    return figure
+
+
+def describe_sheet(images: pd.DataFrame) -> str:
+    """What was asked for, image by image."""
+    return "Images in rows of six. In order: " + "; ".join(images["prompt"].str.removeprefix(PHOTO)) + "."
 
 
 def draw_beside(
@@ -135,5 +159,22 @@ ITEMS = [
         build=draw_beside,
         describe=describe_beside,
         needs="tia2 annotators",
+    ),
+    Item(
+        name="fig28_mini_scenes",
+        notebook="01_build_tia2",
+        caption="Scenes of the mini world as the generator and the rewards learn from them, with their captions "
+        '("a realistic photo of" left out).',
+        build=draw_sheet,
+        describe=describe_sheet,
+    ),
+    Item(
+        name="fig29_mini_failures",
+        notebook="01_build_tia2",
+        caption="Where the mini world's generator fails: images that the majority of its annotators calls bad for the "
+        'prompt below ("a realistic photo of" left out), a prompt each, the prompts at even distances.',
+        build=draw_sheet,
+        describe=describe_sheet,
+        needs="annotators",
     ),
 ]

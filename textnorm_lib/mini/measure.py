@@ -13,7 +13,7 @@ import torch
 from statsmodels.stats.proportion import proportion_confint
 
 from textnorm_lib.metrics import prompt_metrics, summarise
-from textnorm_lib.mini import train_annotators
+from textnorm_lib.mini import spoil, train_annotators
 from textnorm_lib.mini.annotators import detect, load_annotator, vote
 from textnorm_lib.mini.grammar import parse
 from textnorm_lib.mini.plan import DEVELOPMENT_SEED, HELD_OUT_SEED, JUDGES, PREFERENCE_ANNOTATORS, Plan
@@ -40,14 +40,14 @@ def measure_annotators(plan: Plan, folder: Path, weights: Path) -> pd.DataFrame:
     scenes = training_scenes(folder, count=count, seed=HELD_OUT_SEED, workers=plan.workers)
     pipeline = load_pipeline(str(weights / "generator"))
     options = {"count": count, "seed": HELD_OUT_SEED}
-    restored = train_annotators.restored(scenes, pipeline.vae, folder / "restored.npy", **options)
-    halves = train_annotators.half_finished(scenes, pipeline, folder / "half_finished.npy", **options)
+    restored = spoil.restored(scenes, pipeline.vae, folder / "restored.npy", **options)
+    halves = spoil.half_finished(scenes, pipeline, folder / "half_finished.npy", **options)
     drawn = as_tensor(scenes.images)
     versions = {
         "as drawn": drawn,
         "through the autoencoder": as_tensor(restored),
         "half-finished": as_tensor(halves),
-        "degraded": train_annotators.degrade(drawn, torch.Generator().manual_seed(HELD_OUT_SEED)),
+        "degraded": spoil.degrade(drawn, torch.Generator().manual_seed(HELD_OUT_SEED)),
     }
     rows = []
     for name in progress((*JUDGES, *PREFERENCE_ANNOTATORS), "annotators", unit="annotator"):

@@ -21,14 +21,14 @@ class Plan:
     scenes: int = 60_000  # for the generator and the rewards
     annotator_scenes: int = 40_000  # for each group of annotators
     restored: int = 20_000  # of them also through the autoencoder
-    half_finished: int = 10_000  # of them also half-finished by the generator
+    half_finished: int = 10_000  # of them also half-finished by the generator, and as many broken
     preference_prompts: int = 1_500
     preference_images: int = 4  # a prompt
     held_out: int = 1_000  # scenes on which the annotators are calibrated, and as many on which they are measured
     development_prompts: int | None = None  # a set, on which generator and rewards are measured; None: all
     development_images: int = 20  # a prompt
-    sampling_steps: int = 10
-    guidance_scale: float = 3.0
+    sampling_steps: int = 8
+    guidance_scale: float = 2.0
     device: str = "cpu"
     workers: int = 2  # processes that make images on a CPU
     autoencoder: Recipe = train.AUTOENCODER

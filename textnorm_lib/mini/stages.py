@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.errors import DataError
 from textnorm_lib.mini import generator as model
-from textnorm_lib.mini import reward_models, train, train_annotators, train_rewards
+from textnorm_lib.mini import reward_models, spoil, train, train_annotators, train_rewards
 from textnorm_lib.mini.annotators import load_annotator
 from textnorm_lib.mini.bundle import WEIGHTS, write_digests
 from textnorm_lib.mini.grammar import Asked, Spec, parse, write
@@ -32,6 +32,7 @@ from textnorm_lib.mini.measure import measure_annotators, measure_development
 from textnorm_lib.mini.plan import CALIBRATION_SEED, JUDGES, PREFERENCE_ANNOTATORS, PREFERENCE_SEED, SCENE_SEEDS, Plan
 from textnorm_lib.mini.preferences import Preferences, collect_preferences
 from textnorm_lib.mini.prompts import sample_spec
+from textnorm_lib.mini.train_annotators import Version
 from textnorm_lib.sampling import generate, load_pipeline, plan_images
 from textnorm_lib.weights import Weights
 
@@ -73,33 +74,35 @@ def make_annotators(plan: Plan, folder: Path, weights: Path) -> None:
     for group, names in (("judges", JUDGES), ("preferences", PREFERENCE_ANNOTATORS)):
         seed = SCENE_SEEDS[group]
         scenes = train.training_scenes(folder / group, count=plan.annotator_scenes, seed=seed)
-        restored = train_annotators.restored(
-            scenes, pipeline.vae, folder / group / "restored.npy", count=plan.restored, seed=seed
-        )
-        halves = train_annotators.half_finished(
-            scenes, pipeline, folder / group / "half_finished.npy", count=plan.half_finished, seed=seed
-        )
+        versions = _versions(plan, folder / group, scenes, pipeline, seed=seed)
         for name in names:
-            _make_annotator(name, plan, folder, weights, scenes, [scenes.images, restored], halves)
+            _make_annotator(name, plan, folder, weights, scenes, versions)
+
+
+def _versions(plan: Plan, folder: Path, scenes: train.Scenes, pipeline, *, seed: int) -> list[Version]:
+    """Images and the objects in them: as drawn, through the autoencoder, half-finished, broken."""
+    half = {"count": plan.half_finished, "seed": seed}
+    restored = spoil.restored(scenes, pipeline.vae, folder / "restored.npy", count=plan.restored, seed=seed)
+    halves = spoil.half_finished(scenes, pipeline, folder / "half_finished.npy", **half)
+    broken, left = spoil.broken(scenes, pipeline.vae, folder / "broken.npy", **half)
+    broken = spoil.half_finished(
+        replace(scenes, images=broken), pipeline, folder / "broken_finished.npy", latest_time=spoil.SLIGHT_TIME, **half
+    )
+    whole = scenes.objects
+    return [(scenes.images, whole), (restored, whole), (halves, whole), (broken, left)]
 
 
 def _make_annotator(
-    name: str,
-    plan: Plan,
-    folder: Path,
-    weights: Path,
-    scenes: train.Scenes,
-    versions: list[np.ndarray],
-    halves: np.ndarray,
+    name: str, plan: Plan, folder: Path, weights: Path, scenes: train.Scenes, versions: list[Version]
 ) -> None:
-    """One detector: on scenes as drawn and through the autoencoder, then on half-finished ones as well."""
+    """One detector: on scenes as drawn and through the autoencoder, then on half-finished and broken ones as well."""
     seed = 1 + (*JUDGES, *PREFERENCE_ANNOTATORS).index(name)
     detector = train_annotators.train_detector(
-        scenes, versions, replace(plan.detector, seed=seed), folder=folder / name, device=plan.device
+        scenes, versions[:2], replace(plan.detector, seed=seed), folder=folder / name, device=plan.device
     )
     train_annotators.train_detector(
         scenes,
-        [*versions, halves],
+        versions,
         replace(plan.detector_tuning, seed=seed),
         folder=folder / f"{name}_tuning",
         detector=detector,

@@ -19,15 +19,15 @@ from textnorm_lib.mini import reward_models
 from textnorm_lib.mini.fit import Recipe, fit
 from textnorm_lib.mini.grammar import MOST_OF_ONE, PHOTO, Spec, write
 from textnorm_lib.mini.preferences import Preferences
+from textnorm_lib.mini.spoil import degrade
 from textnorm_lib.mini.train import Scenes, as_tensor
-from textnorm_lib.mini.train_annotators import degrade
 from textnorm_lib.rewards import blip2 as blip2_parts
 from textnorm_lib.tia2.prompts import CLASSES, PREFIX, plural
 
 CLIP = Recipe(steps=1_600, learning_rate=1e-3, weight_decay=0.05)
 BLIP2 = Recipe(steps=900, learning_rate=5e-4)
-PICKSCORE = Recipe(steps=500, learning_rate=1e-4, warmup=50, average_decay=0.99)
-IMAGEREWARD = Recipe(steps=800, learning_rate=3e-4, warmup=50, average_decay=0.99)
+PICKSCORE = Recipe(steps=300, learning_rate=1e-4, warmup=50, average_decay=0.99)
+IMAGEREWARD = Recipe(steps=500, learning_rate=3e-4, warmup=50, average_decay=0.99)
 CAPTION_NOISE = {
     "none": 0.6,
     "no count": 0.12,

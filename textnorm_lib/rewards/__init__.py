@@ -10,6 +10,7 @@ The same classes score with the miniature and with the published weights; the fo
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 
 from textnorm_lib.errors import ConfigError, DataError
@@ -30,10 +31,19 @@ _REWARDS: dict[str, tuple[tuple[str, ...], Callable[..., Reward]]] = {
 }
 
 
-def load_reward(name: str, *, folder: Path | str, device: str = "cpu", batch_size: int = 64, **options) -> Reward:
-    """The reward ``name`` with the weights in ``folder``, in single precision.
+def load_reward(
+    name: str,
+    *,
+    folder: Path | str,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    batch_size: int | None = None,
+    **options,
+) -> Reward:
+    """The reward ``name`` with the weights in ``folder``; arithmetic on ``device`` in ``dtype``, scores in float32.
 
-    ``batch_size`` bounds memory: so many images, or pairs of an image and a prompt, are computed at once. ``options``
+    ``batch_size`` bounds memory: so many images, or pairs of an image and a prompt, are computed at once; None: as many
+    as a quarter of the free memory holds, 64 at most. A batch that does not fit after all is halved. ``options``
     are the class's own: ``head="itm" | "itc"`` for "blip2". Raises ``ConfigError`` for an unknown name or option
     value, ``DataError`` where a file is missing or cannot be read.
     """
@@ -49,4 +59,4 @@ def load_reward(name: str, *, folder: Path | str, device: str = "cpu", batch_siz
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{name}: {folder} cannot be read ({reason}); {remedy}") from error
-    return reward.to(device)
+    return reward.to(device, dtype)

@@ -1,23 +1,30 @@
-"""What all rewards share: reading images, batches, each image and each distinct prompt computed once, checks.
+"""What all rewards share: batches that fit, each image and each distinct prompt computed once, checks.
 
 There are two kinds. A *dual encoder* (CLIP, PickScore) turns images and prompts into features and multiplies these; a
 *cross-encoder* (BLIP-2's matching head, ImageReward) turns an image into tokens and reads every prompt against them.
+With n images and m prompts the first costs n + m passes, the second n passes and n m short ones.
 """
 
+import sys
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
+import psutil
 import torch
-from PIL import Image
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from textnorm_lib.errors import DataError
 from textnorm_lib.progress import progress
+from textnorm_lib.rewards.pixels import Images, check, square
 
-Images = Sequence[Image.Image | str | Path] | np.ndarray  # an array is uint8 (n, h, w, 3)
+MOST_AT_ONCE = 64  # images, or pairs of an image and a prompt: more make no device faster
+LIVE_COPIES = 24  # of an image's tokens, that are in memory at once within a layer (attention, feed-forward)
+SHARE = 0.25  # of the free memory, that a batch may take
 
 
 class Reward(ABC):
@@ -32,19 +39,26 @@ class Reward(ABC):
     image_size: int  # pixels a side
     mean: Sequence[float]  # of a channel in [0, 1], as std
     std: Sequence[float]
+    tokens_size: int  # numbers in the tokens of an image: how many tokens times how wide
 
-    def __init__(self, folder: Path, *, batch_size: int) -> None:
-        self.folder, self.batch_size, self.device = folder, batch_size, "cpu"
+    def __init__(self, folder: Path, *, batch_size: int | None) -> None:
+        self.folder, self.batch_size = folder, batch_size
+        self.device, self.dtype = "cpu", torch.float32
 
-    def to(self, device: str) -> Self:
-        """Move the model to ``device``."""
-        self.model.to(device)
-        self.device = device
+    def to(self, device: str, dtype: torch.dtype = torch.float32) -> Self:
+        """Move the model to ``device``; its arithmetic is in ``dtype``, scores are float32 all the same."""
+        self.model.to(device, dtype)
+        self.device, self.dtype = device, dtype
+        if self.batch_size is None:
+            cuda = torch.device(device).type == "cuda"
+            free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
+            fitting = free * SHARE / (LIVE_COPIES * self.tokens_size * dtype.itemsize)
+            self.batch_size = int(min(max(fitting, 1), MOST_AT_ONCE))
         return self
 
     def score_matrix(self, images: Images, prompts: Sequence[str]) -> np.ndarray:
         """Every image with every prompt: (n images, n prompts) float32."""
-        self._check(images, prompts)
+        check(images, prompts, self.name)
         distinct = list(dict.fromkeys(prompts))
         columns = {prompt: column for column, prompt in enumerate(distinct)}
         with torch.no_grad():
@@ -53,7 +67,7 @@ class Reward(ABC):
 
     def scores(self, images: Images, prompts: Sequence[str]) -> np.ndarray:
         """Image i with prompt i: (n,) float32."""
-        self._check(images, prompts)
+        check(images, prompts, self.name)
         if len(images) != len(prompts):
             raise DataError(f"{self.name}: {len(images)} images and {len(prompts)} prompts; give one prompt an image")
         with torch.no_grad():
@@ -62,22 +76,11 @@ class Reward(ABC):
 
     @abstractmethod
     def _matrix(self, images: Images, prompts: list[str]) -> torch.Tensor:
-        """Scores (n images, n prompts) on the CPU; ``prompts`` differ from each other."""
+        """Scores (n images, n prompts), float32 on the CPU; ``prompts`` differ from each other."""
 
     @abstractmethod
     def _pairs(self, images: Images, prompts: list[str]) -> torch.Tensor:
-        """Scores (n,) on the CPU."""
-
-    def _check(self, images: Images, prompts: Sequence[str]) -> None:
-        if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
-            raise DataError(f"{self.name}: prompts are {prompts!r:.80}; give a list of strings")
-        if isinstance(images, str | Path | Image.Image):
-            raise DataError(f"{self.name}: images are a single {type(images).__name__}; give a list of images")
-        if isinstance(images, np.ndarray) and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3):
-            raise DataError(f"{self.name}: images are {images.dtype} {images.shape}; give uint8 (n, height, width, 3)")
-        for what, given in (("images", images), ("prompts", prompts)):
-            if len(given) == 0:
-                raise DataError(f"{self.name}: the list of {what} is empty; give at least one")
+        """Scores (n,), float32 on the CPU."""
 
     def _numbers(self, scores: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
         """``scores`` (n,) or (n, n prompts), if each is a number."""
@@ -88,40 +91,62 @@ class Reward(ABC):
             )
         return scores
 
-    def _image_batches(self, images: Images) -> Iterator[tuple[slice, torch.Tensor]]:
-        """(which images, their normalised pixels (b, 3, size, size)), with a progress bar."""
+    def _over_images(self, images: Images, compute: Callable[[slice, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """``compute`` (which images, their normalised pixels (b, 3, size, size)) -> (b, ...), with a progress bar."""
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        for start in progress(range(0, len(images), self.batch_size), f"{self.name}: images", unit="batch"):
-            where = slice(start, min(start + self.batch_size, len(images)))
-            squares = [self._square(images[index], index) for index in range(where.start, where.stop)]
-            pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).float() / 255
-            yield where, ((pixels - mean) / std).to(self.device)
+        with progress(None, f"{self.name}: images", total=len(images), unit="images") as bar:
 
-    def _square(self, image: Image.Image | str | Path | np.ndarray, index: int) -> np.ndarray:
-        """uint8 (size, size, 3): scaled so that the shorter side fits (bicubic), the middle of the longer one kept."""
-        if isinstance(image, str | Path):
+            def on_batch(where: slice) -> torch.Tensor:
+                numbers = range(where.start, where.stop)
+                squares = [square(images[i], self.image_size, f"{self.name}: image {i}") for i in numbers]
+                pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).float() / 255
+                result = compute(where, ((pixels - mean) / std).to(self.device, self.dtype))
+                bar.update(len(numbers))
+                return result
+
+            return self._in_batches(len(images), on_batch)
+
+    def _in_batches(self, count: int, compute: Callable[[slice], torch.Tensor]) -> torch.Tensor:
+        """``compute`` on ``count`` things in batches that the memory holds, its results (b, ...) float32 on the CPU."""
+        results, start = [], 0
+        while start < count:
+            where = slice(start, min(start + self.batch_size, count))
             try:
-                with Image.open(image) as opened:
-                    image = opened.convert("RGB")
-            except OSError as error:
-                raise DataError(
-                    f"{self.name}: image {index} ({image}) cannot be read ({error}); make it again"
-                ) from error
-        elif isinstance(image, np.ndarray):
-            image = Image.fromarray(image)
-        elif not isinstance(image, Image.Image):
-            raise DataError(f"{self.name}: image {index} is a {type(image).__name__}; give a PIL image or a path")
-        size, shorter = self.image_size, min(image.size)
-        image = image.convert("RGB")
-        if shorter != size:
-            image = image.resize([size * side // shorter for side in image.size], Image.Resampling.BICUBIC)
-        left, top = (round((side - size) / 2) for side in image.size)
-        return np.asarray(image.crop((left, top, left + size, top + size)))
+                results.append(compute(where).float().cpu())
+            except torch.OutOfMemoryError as error:
+                self._halve(error)
+            else:
+                start = where.stop
+        return torch.cat(results)
 
-    def _tokenize(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and mask (n, longest of these prompts); what exceeds the tokenizer's limit is cut off."""
-        batch = self.tokenizer(prompts, padding=True, truncation=True, return_tensors="pt")
-        return batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
+    def _halve(self, error: torch.OutOfMemoryError) -> None:
+        if self.batch_size == 1:
+            raise DataError(f"{self.name}: {self.device} has no room for a single image; use another device") from error
+        self.batch_size //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        print(f"{self.name}: {self.device} is out of memory, going on with {self.batch_size} at once", file=sys.stderr)
+
+    def _token_ids(self, prompts: list[str]) -> list[torch.Tensor]:
+        """The tokens of each prompt; what exceeds the tokenizer's limit is cut off, with a warning."""
+        ids = self.tokenizer(prompts, truncation=True).input_ids
+        limit = self.tokenizer.model_max_length
+        if any(len(one) >= limit for one in ids):
+            whole = self.tokenizer(prompts, truncation=False, verbose=False).input_ids
+            for prompt, all_of_it in zip(prompts, whole, strict=True):
+                if len(all_of_it) > limit:
+                    self._warn_of_cut(prompt, limit)
+        return [torch.tensor(one) for one in ids]
+
+    def _warn_of_cut(self, prompt: str, limit: int) -> None:
+        words = f"{self.name} reads {limit} tokens; the end of a longer prompt is cut off: {prompt[:60]!r}..."
+        warnings.warn(words, stacklevel=2)
+
+    def _padded(self, ids: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask (n, longest of these prompts)."""
+        padded = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        mask = pad_sequence([torch.ones_like(one) for one in ids], batch_first=True)
+        return padded.to(self.device), mask.to(self.device)
 
 
 class DualReward(Reward):
@@ -137,24 +162,23 @@ class DualReward(Reward):
     def _text_features(self, prompts: list[str]) -> torch.Tensor:
         """n prompts -> unit vectors (n, d)."""
 
+    def image_features(self, images: Images) -> torch.Tensor:
+        """Unit vectors (n, features an image, d), float32 on the CPU: what ``score_features`` takes."""
+        return self._over_images(images, lambda _, pixels: self._image_features(pixels))
+
+    def text_features(self, prompts: list[str]) -> torch.Tensor:
+        """Unit vectors (n, d), float32 on the CPU."""
+        return self._in_batches(len(prompts), lambda where: self._text_features(prompts[where]))
+
     def _matrix(self, images: Images, prompts: list[str]) -> torch.Tensor:
-        texts = self._all_text_features(prompts)
-        rows = [(self._image_features(pixels) @ texts.T).amax(dim=1) for _, pixels in self._image_batches(images)]
-        return self.scale * torch.cat(rows).cpu()
+        texts = self.text_features(prompts)
+        return self.scale * torch.einsum("nkd,md->nkm", self.image_features(images), texts).amax(dim=1)
 
     def _pairs(self, images: Images, prompts: list[str]) -> torch.Tensor:
         distinct = list(dict.fromkeys(prompts))
         places = {prompt: place for place, prompt in enumerate(distinct)}
-        texts = self._all_text_features(distinct)[[places[prompt] for prompt in prompts]]
-        scores = [
-            (self._image_features(pixels) * texts[where, None]).sum(dim=-1).amax(dim=1)
-            for where, pixels in self._image_batches(images)
-        ]
-        return self.scale * torch.cat(scores).cpu()
-
-    def _all_text_features(self, prompts: list[str]) -> torch.Tensor:
-        starts = range(0, len(prompts), self.batch_size)
-        return torch.cat([self._text_features(prompts[start : start + self.batch_size]) for start in starts])
+        texts = self.text_features(distinct)[[places[prompt] for prompt in prompts]]
+        return self.scale * torch.einsum("nkd,nd->nk", self.image_features(images), texts).amax(dim=1)
 
 
 class CrossReward(Reward):
@@ -169,22 +193,22 @@ class CrossReward(Reward):
         """Tokens (n or 1, t, d) with prompts (n, l) -> (n,); a single image is shared by all prompts."""
 
     def _matrix(self, images: Images, prompts: list[str]) -> torch.Tensor:
-        # Prompts of like length share a chunk, so that little is padded; a chunk meets one image at a time, so that
-        # what the cross-attention derives from the image's tokens is computed once a chunk and not once a pair.
-        lengths = [len(ids) for ids in self.tokenizer(prompts, truncation=True).input_ids]
-        order = sorted(range(len(prompts)), key=lengths.__getitem__)
-        chunks = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        texts = [self._tokenize([prompts[column] for column in chunk]) for chunk in chunks]
-        matrix = torch.empty(len(images), len(prompts))
-        for where, pixels in self._image_batches(images):
-            for row, tokens in enumerate(self._image_tokens(pixels), start=where.start):
-                for chunk, (ids, mask) in zip(chunks, texts, strict=True):
-                    matrix[row, chunk] = self._pair_scores(tokens[None], ids, mask).cpu()
-        return matrix
+        # Prompts of like length share a batch, so that little is padded; a batch meets one image at a time, so that
+        # what the cross-attention derives from the image's tokens is computed once a batch and not once a pair.
+        ids = self._token_ids(prompts)
+        order = sorted(range(len(prompts)), key=lambda column: len(ids[column]))
+        ids = [ids[column] for column in order]
+
+        def rows(_: slice, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.stack([self._in_batches(len(ids), self._row(one, ids)) for one in self._image_tokens(pixels)])
+
+        return self._over_images(images, rows)[:, np.argsort(order)]
+
+    def _row(self, tokens: torch.Tensor, ids: list[torch.Tensor]) -> Callable[[slice], torch.Tensor]:
+        return lambda where: self._pair_scores(tokens[None], *self._padded(ids[where]))
 
     def _pairs(self, images: Images, prompts: list[str]) -> torch.Tensor:
-        scores = [
-            self._pair_scores(self._image_tokens(pixels), *self._tokenize(prompts[where]))
-            for where, pixels in self._image_batches(images)
-        ]
-        return torch.cat(scores).cpu()
+        ids = self._token_ids(prompts)
+        return self._over_images(
+            images, lambda where, pixels: self._pair_scores(self._image_tokens(pixels), *self._padded(ids[where]))
+        )

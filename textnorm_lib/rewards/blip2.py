@@ -55,12 +55,15 @@ class _Blip2(Reward):
 
     name = "blip2"
 
-    def __init__(self, folder: Path, *, batch_size: int) -> None:
+    def __init__(self, folder: Path, *, batch_size: int | None) -> None:
         super().__init__(folder, batch_size=batch_size)
         self.model = pretrained.load_model("Blip2ForImageTextRetrieval", folder)
         self.tokenizer = pretrained.load_tokenizer(folder)
         self.mean, self.std = pretrained.pixel_statistics(folder)
-        self.image_size = self.model.config.vision_config.image_size
+        vision = self.model.config.vision_config
+        self.image_size, self.tokens_size = vision.image_size, pretrained.tokens_size(vision)
+        # LAVIS' norm after the image encoder has an epsilon of its own; transformers' class takes the encoder's.
+        self.model.vision_model.post_layernorm.eps = getattr(vision, "post_layernorm_eps", vision.layer_norm_eps)
 
 
 class Blip2MatchingReward(_Blip2, CrossReward):
@@ -82,13 +85,13 @@ class Blip2ContrastReward(_Blip2, DualReward):
         return query_features(self.model, image_tokens(self.model, pixels))
 
     def _text_features(self, prompts: list[str]) -> torch.Tensor:
-        return text_features(self.model, *self._tokenize(prompts))
+        return text_features(self.model, *self._padded(self._token_ids(prompts)))
 
 
 HEADS: dict[str, type[Reward]] = {"itm": Blip2MatchingReward, "itc": Blip2ContrastReward}
 
 
-def load_blip2(folder: Path, *, batch_size: int, head: str = "itm") -> Reward:
+def load_blip2(folder: Path, *, batch_size: int | None, head: str = "itm") -> Reward:
     """BLIP-2 with one of its two heads."""
     if head not in HEADS:
         raise ConfigError(f"blip2: head is {head!r}; known: {', '.join(HEADS)}")

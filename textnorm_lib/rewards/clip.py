@@ -15,7 +15,7 @@ class ClipReward(DualReward):
 
     name = "clip"
 
-    def __init__(self, folder: Path, *, batch_size: int) -> None:
+    def __init__(self, folder: Path, *, batch_size: int | None) -> None:
         super().__init__(folder, batch_size=batch_size)
         prepare_torchvision()
         import open_clip
@@ -25,10 +25,16 @@ class ClipReward(DualReward):
         preprocessing = self.model.visual.preprocess_cfg
         self.mean, self.std = preprocessing["mean"], preprocessing["std"]
         self.image_size = self.model.visual.image_size[0]
+        patches = self.model.visual.conv1
+        self.tokens_size = (1 + (self.image_size // patches.kernel_size[0]) ** 2) * patches.out_channels
         self.scale = self.model.logit_scale.exp().item()
 
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.model.encode_image(pixels, normalize=True)[:, None]
 
     def _text_features(self, prompts: list[str]) -> torch.Tensor:
-        return self.model.encode_text(self.tokenizer(prompts).to(self.device), normalize=True)
+        ids = self.tokenizer(prompts)
+        padding = self.tokenizer([""])[0, -1]
+        for place in torch.nonzero(ids[:, -2] != padding).flatten().tolist():  # the last one is the end in any case
+            self._warn_of_cut(prompts[place], ids.shape[1])
+        return self.model.encode_text(ids.to(self.device), normalize=True)

@@ -88,12 +88,13 @@ class ImageRewardReward(CrossReward):
 
     name = "imagereward"
 
-    def __init__(self, folder: Path, *, batch_size: int) -> None:
+    def __init__(self, folder: Path, *, batch_size: int | None) -> None:
         super().__init__(folder, batch_size=batch_size)
         self.model = imagereward_from_folder(folder)
         self.tokenizer = pretrained.load_tokenizer(folder)
         self.mean, self.std = pretrained.pixel_statistics(folder)
-        self.image_size = self.model.vision_model.config.image_size
+        vision = self.model.vision_model.config
+        self.image_size, self.tokens_size = vision.image_size, pretrained.tokens_size(vision)
 
     def _image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.model.image_tokens(pixels)

@@ -27,16 +27,17 @@ class PickScoreReward(DualReward):
 
     name = "pickscore"
 
-    def __init__(self, folder: Path, *, batch_size: int) -> None:
+    def __init__(self, folder: Path, *, batch_size: int | None) -> None:
         super().__init__(folder, batch_size=batch_size)
         self.model = pretrained.load_model("CLIPModel", folder)
         self.tokenizer = pretrained.load_tokenizer(folder)
         self.mean, self.std = pretrained.pixel_statistics(folder)
-        self.image_size = self.model.config.vision_config.image_size
+        vision = self.model.config.vision_config
+        self.image_size, self.tokens_size = vision.image_size, pretrained.tokens_size(vision)
         self.scale = self.model.logit_scale.exp().item()
 
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         return image_features(self.model, pixels)[:, None]
 
     def _text_features(self, prompts: list[str]) -> torch.Tensor:
-        return text_features(self.model, self._tokenize(prompts)[0])
+        return text_features(self.model, self._padded(self._token_ids(prompts))[0])

@@ -56,3 +56,8 @@ def pixel_statistics(folder: Path) -> tuple[list[float], list[float]]:
     """Mean and standard deviation that a channel in [0, 1] is normalised with."""
     preprocessing = json.loads((folder / "preprocessor_config.json").read_text())
     return preprocessing["image_mean"], preprocessing["image_std"]
+
+
+def tokens_size(vision_config) -> int:
+    """How many numbers a vision transformer's tokens of one image are."""
+    return (1 + (vision_config.image_size // vision_config.patch_size) ** 2) * vision_config.hidden_size

@@ -152,20 +152,3 @@ def label_images(votes: pd.DataFrame) -> pd.DataFrame:
     """Votes to labels and ratings, one row an image, as ``describe.collect_images`` does for the released sets."""
     tables = [image_table(rows.drop(columns="set")).assign(set=name) for name, rows in votes.groupby("set", sort=False)]
     return pd.concat(tables, ignore_index=True)
-
-
-@step(1)
-def pick_samples(made: Path, labels: pd.DataFrame, *, prompts_per_set: int, images_per_prompt: int) -> pd.DataFrame:
-    """Images to look at, not chosen by their looks: of each set prompts at even distances, of each the first images.
-
-    ``made`` is the folder of the images. Returns set, prompt, vote_1, vote_2, vote_3, label and png, the file's bytes.
-    """
-    rows = []
-    for _, group in labels.groupby("set", sort=False):
-        prompts = group["prompt"].unique()
-        places = np.linspace(0, len(prompts) - 1, min(prompts_per_set, len(prompts))).round().astype(int)
-        for prompt in prompts[places]:
-            rows.append(group[group["prompt"] == prompt].head(images_per_prompt))
-    chosen = pd.concat(rows, ignore_index=True)
-    columns = ["set", "prompt", "vote_1", "vote_2", "vote_3", "label"]
-    return chosen[columns].assign(png=[(made / name).read_bytes() for name in chosen["image"]])

@@ -1,0 +1,83 @@
+"""What is wrong with contrastive sets, by rules that anyone can check by eye.
+
+    contrastive = collect_contrastive(load_official("composition"))     # or as_frame("mine", {prompt: [...], ...})
+    faults = lint(contrastive)
+    lint_summary(contrastive, faults)
+
+What it cannot see: a contrast that only says more than the prompt ("a yellow colored giraffe with a long neck").
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pandas as pd
+
+from textnorm_lib.contrastive.meaning import content_words, meaning
+from textnorm_lib.errors import DataError
+from textnorm_lib.progress import progress
+from textnorm_lib.store import step
+
+ITSELF, PARAPHRASE = "prompt itself", "paraphrase"
+DUPLICATE, REWORDED = "duplicate", "duplicate in other words"
+NOTHING_IN_COMMON = "nothing in common"
+FAULTS = (ITSELF, PARAPHRASE, DUPLICATE, REWORDED, NOTHING_IN_COMMON)
+
+
+def as_frame(set_name: str, contrastive: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """{prompt: its contrastive prompts} as a frame like ``collect_contrastive``'s.
+
+    The columns are set, prompt, position (from 0) and contrastive_prompt.
+    """
+    rows = []
+    for prompt, texts in contrastive.items():
+        if isinstance(texts, str):
+            raise DataError(f"{set_name}: the contrastive set of {prompt!r} is a single string; give a list of strings")
+        rows += [(set_name, prompt, position, text) for position, text in enumerate(texts)]
+    return pd.DataFrame(rows, columns=["set", "prompt", "position", "contrastive_prompt"])
+
+
+@step(1)
+def lint(contrastive: pd.DataFrame) -> pd.DataFrame:
+    """A row a fault: set, prompt, contrast, fault; a contrastive prompt may have two.
+
+    - "prompt itself": the same text as the prompt.
+    - "paraphrase": another text, the same meaning as the prompt's (``meaning``).
+    - "duplicate": the same text as an earlier one of the same prompt; "duplicate in other words": the same meaning.
+    - "nothing in common": no content word (``content_words``) of the prompt's occurs. A hint rather than a fault, for
+      the paper's own example contrasts two dogs with three cats; and of words, not of things: a synonym ("car" for
+      "automobile") or an irregular plural is another word, one shared adjective or verb ("colored", "made") is enough.
+    """
+    sets = contrastive.groupby(["set", "prompt"], sort=False)["contrastive_prompt"]
+    rows = [
+        (name, prompt, text, fault)
+        for (name, prompt), texts in progress(sets, "lint", total=sets.ngroups, unit="sets")
+        for text, fault in _faults(prompt, texts.tolist())
+    ]
+    return pd.DataFrame(rows, columns=["set", "prompt", "contrast", "fault"])
+
+
+@step(1)
+def lint_summary(contrastive: pd.DataFrame, faults: pd.DataFrame) -> pd.DataFrame:
+    """A row a set and fault: set, fault, entries with it, all_entries, prompts whose set has one, all_prompts."""
+    rows = []
+    for name, group in contrastive.groupby("set", sort=False):
+        for fault in FAULTS:
+            found = faults[(faults["set"] == name) & (faults["fault"] == fault)]
+            prompts = found["prompt"].nunique()
+            rows.append((name, fault, len(found), len(group), prompts, group["prompt"].nunique()))
+    return pd.DataFrame(rows, columns=["set", "fault", "entries", "all_entries", "prompts", "all_prompts"])
+
+
+def _faults(prompt: str, texts: list[str]) -> Iterator[tuple[str, str]]:
+    """(contrastive prompt, fault)."""
+    for position, text in enumerate(texts):
+        earlier = texts[:position]
+        if text == prompt:
+            yield text, ITSELF
+        elif meaning(text) == meaning(prompt):
+            yield text, PARAPHRASE
+        if text in earlier:
+            yield text, DUPLICATE
+        elif meaning(text) in map(meaning, earlier):
+            yield text, REWORDED
+        if not content_words(text) & content_words(prompt):
+            yield text, NOTHING_IN_COMMON

@@ -1,0 +1,56 @@
+"""From whatever an image is given as to the square of pixels that a reward's image encoder reads."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from textnorm_lib.errors import DataError
+
+Images = Sequence[Image.Image | str | Path] | np.ndarray  # an array is uint8 (n, h, w, 3)
+
+
+def square(image: Image.Image | str | Path | np.ndarray, size: int, what: str) -> np.ndarray:
+    """uint8 (size, size, 3): scaled so that the shorter side fits (bicubic), the middle of the longer one kept.
+
+    Any mode is converted to RGB; what is transparent shows the colour that is stored beneath. ``what`` names the image
+    in the ``DataError`` for one that cannot be read.
+    """
+    image = _opened(image, what).convert("RGB")
+    shorter = min(image.size)
+    if shorter != size:
+        image = image.resize([size * side // shorter for side in image.size], Image.Resampling.BICUBIC)
+    left, top = (round((side - size) / 2) for side in image.size)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _opened(image: Image.Image | str | Path | np.ndarray, what: str) -> Image.Image:
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        return image
+    if not isinstance(image, str | Path):
+        raise DataError(f"{what} is a {type(image).__name__}; give a PIL image or a path")
+    try:
+        with Image.open(image) as opened:
+            return opened.convert("RGB")
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{what} ({image}) cannot be read ({reason}); make it again") from error
+
+
+def check(images: Images, prompts: Sequence[str], name: str) -> None:
+    """Raise ``DataError`` unless there are images and prompts, and the latter are strings that say something."""
+    if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise DataError(f"{name}: prompts are {prompts!r:.80}; give a list of strings")
+    if isinstance(images, str | Path | Image.Image):
+        raise DataError(f"{name}: images are a single {type(images).__name__}; give a list of images")
+    if isinstance(images, np.ndarray) and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3):
+        raise DataError(f"{name}: images are {images.dtype} {images.shape}; give uint8 (n, height, width, 3)")
+    for what, given in (("images", images), ("prompts", prompts)):
+        if len(given) == 0:
+            raise DataError(f"{name}: the list of {what} is empty; give at least one")
+    for place, prompt in enumerate(prompts):
+        if not prompt.strip():
+            raise DataError(f"{name}: prompt {place} is {prompt!r}; give words to compare the image with")

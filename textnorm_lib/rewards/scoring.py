@@ -1,0 +1,89 @@
+"""A reward over a benchmark: each image with its own prompt and with that prompt's contrastive prompts.
+
+    scored = run.step(score_images, built.images, contrastive, weights, name="clip", dtype="float32", ...)
+    read_scores(scored.value)      # prompt, image, text, score: the text is the prompt itself or one of its contrasts
+
+Work goes prompt by prompt: its images meet its texts in one matrix, so each image and each text is encoded once.
+"""
+
+from collections.abc import Iterable
+from functools import cache, partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from textnorm_lib.errors import DataError
+from textnorm_lib.progress import progress
+from textnorm_lib.rewards import Reward, load_reward
+from textnorm_lib.store import step
+from textnorm_lib.weights import Weights
+from textnorm_lib.workers import in_workers
+
+INDEX = "index.parquet"
+
+
+@step(1, unkeyed=("device", "workers"))
+def score_images(
+    made: Path,
+    contrastive: pd.DataFrame,
+    weights: Weights,
+    *,
+    name: str,
+    dtype: str,
+    device: str,
+    workers: int,
+    folder: Path,
+) -> dict[str, int]:
+    """Score the images in the folder ``made`` with the reward ``name``; returns how many of the scores are new.
+
+    ``contrastive``: prompt, text; a prompt without rows meets itself only. A file a prompt is written to ``folder``, so
+    that a run that was stopped goes on at the prompt it was in. On a CPU ``workers`` processes share the prompts.
+    """
+    index = pd.read_parquet(made / INDEX)
+    unknown = set(contrastive["prompt"]) - set(index["prompt"])
+    if unknown:
+        raise DataError(f"contrastive prompts for {min(unknown)!r}, of which {made} has no image; leave them out")
+    texts = contrastive.groupby("prompt", sort=False)["text"].agg(list).to_dict()
+    tasks = [
+        (folder / f"{number:05d}.parquet", prompt, images["image"].tolist(), texts.get(prompt, []))
+        for number, (prompt, images) in enumerate(index.groupby("prompt", sort=False))
+    ]
+    tasks = [task for task in tasks if not task[0].exists()]
+    work = partial(_score_prompt, made=made, name=name, path=weights.path, dtype=dtype, device=device)
+    counts = in_workers(work, tasks, workers=workers if device == "cpu" else 1)
+    return {"scores": sum(progress(counts, f"{name}: prompts", total=len(tasks), unit="prompts"))}
+
+
+def _score_prompt(
+    task: tuple[Path, str, list[str], list[str]], *, made: Path, name: str, path: Path, dtype: str, device: str
+) -> int:
+    """The images of one prompt with its texts, to a file: prompt, image, text, score."""
+    file, prompt, images, contrasts = task
+    texts = list(dict.fromkeys([prompt, *contrasts]))
+    matrix = _reward(name, path, dtype, device).score_matrix([made / image for image in images], texts)
+    rows = pd.MultiIndex.from_product([[prompt], images, texts], names=["prompt", "image", "text"])
+    partial_file = file.with_suffix(".partial")
+    pd.DataFrame({"score": matrix.reshape(-1)}, index=rows).reset_index().to_parquet(partial_file, index=False)
+    partial_file.replace(file)
+    return matrix.size
+
+
+@cache
+def _reward(name: str, path: Path, dtype: str, device: str) -> Reward:
+    """A process loads each reward once."""
+    return load_reward(name, folder=path, dtype=getattr(torch, dtype), device=device)
+
+
+def read_scores(folder: Path) -> pd.DataFrame:
+    """What ``score_images`` wrote: prompt, image, text, score, in the order of the benchmark."""
+    return pd.concat([pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))], ignore_index=True)
+
+
+@step(1)
+def own_scores(labels: pd.DataFrame, *scored: Path, names: Iterable[str]) -> pd.DataFrame:
+    """``labels`` (a row an image) with a column for each reward's score of the image with its own prompt."""
+    for name, folder in zip(names, scored, strict=True):
+        scores = read_scores(folder).query("text == prompt").set_index(["prompt", "image"])["score"]
+        labels = labels.join(scores.rename(name), on=["prompt", "image"])
+    return labels

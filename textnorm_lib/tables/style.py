@@ -1,0 +1,48 @@
+"""How a table is printed: as CSV (every digit), Markdown and TeX (rounded)."""
+
+import pandas as pd
+
+NO_BREAK = "\u00a0"
+STAR, MINUS = f"{NO_BREAK}*", f"{NO_BREAK}-"
+
+
+def as_csv(frame: pd.DataFrame) -> bytes:
+    """The tidy numbers behind a table, every digit."""
+    return frame.to_csv(index=False, lineterminator="\n").encode()
+
+
+def as_markdown(table: pd.DataFrame, caption: str, profile: str) -> bytes:
+    """The printed table with its caption and profile."""
+    return f"{table.to_markdown(index=False, disable_numparse=True)}\n\n{caption} (Profile: {profile}.)\n".encode()
+
+
+def as_tex(table: pd.DataFrame, caption: str, profile: str) -> bytes:
+    """A booktabs table at footnote size, shrunk to the text's width where it is wider; needs booktabs and graphicx."""
+    body = table.to_latex(index=False, escape=True).rstrip()
+    text = f"{caption} (Profile: {profile}.)".replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
+    text = text.replace("<", r"$<$")
+    fitted = f"\\resizebox{{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}}{{!}}{{%\n{body}}}"
+    return f"\\begin{{table}}\n\\footnotesize\n\\caption{{{text}}}\n{fitted}\n\\end{{table}}\n".encode()
+
+
+def short(value: float, digits: int = 3) -> str:
+    """.764 for 0.7641, -.02 for -0.0200: the habit of the field for numbers between -1 and 1."""
+    if pd.isna(value):
+        return "–"
+    text = f"{round(value, digits) + 0.0:.{digits}f}"  # adding 0.0 turns -0.0 into 0.0
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def percent(value: float) -> str:
+    """45.6% for 0.456."""
+    return "–" if pd.isna(value) else f"{value:.1%}"
+
+
+def interval(row: pd.Series, middle: str = "mean", digits: int = 3) -> str:
+    """.764 [.750, .778], which a narrow column breaks before the bracket only."""
+    return f"{short(row[middle], digits)} [{short(row['low'], digits)},{NO_BREAK}{short(row['high'], digits)}]"
+
+
+def describe(text: str):
+    """A table's alt text, which does not depend on its numbers."""
+    return lambda *frames: text
