@@ -16,9 +16,9 @@ from textnorm_lib.errors import DataError
 LONGEST_ANSWER = 20_000  # characters; the longest released list has 1,785
 LONGEST_CAPTION = 400  # characters; the longest released caption has 95
 
-# Possessive quantifiers (*+): a hostile answer must not make the search go back and forth.
-_QUOTED = r'"(?:[^"\\\n]|\\.)*+"' + r"|'(?:[^'\\\n]|\\.)*+'" + r"|“(?:[^“”\\\n]|\\.)*+”"
-_LIST = re.compile(rf"\[\s*+(?:{_QUOTED})\s*+(?:,\s*+(?:{_QUOTED})\s*+)*+(?:,\s*+)?\]")
+# No part can match the same text in two ways, so that a hostile answer cannot make the search go back and forth.
+_QUOTED = r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"' + r"|'[^'\\\n]*(?:\\.[^'\\\n]*)*'" + r"|“[^“”\\\n]*(?:\\.[^“”\\\n]*)*”"
+_LIST = re.compile(rf"\[\s*(?:{_QUOTED})\s*(?:,\s*(?:{_QUOTED})\s*)*(?:,\s*)?\]")
 _ITEM = re.compile(rf"(?P<marker>\d+[.)]|[-*•])\s+(?P<marked>.+)|(?P<quoted>{_QUOTED})")
 
 
