@@ -449,13 +449,13 @@ def test_waits_double_up_to_the_longest_and_up_to_half_of_each_is_left_to_chance
     [
         ("20", 20, 20),
         ("20.5", 20.5, 20.5),
-        (formatdate(time.time() + 3600, usegmt=True), 3000, 3600),
+        pytest.param(formatdate(time.time() + 3600, usegmt=True), 3000, 3600, id="a date in an hour"),
         ("0", 0.5, 1),
         ("-5", 0.5, 1),
         ("nan", 0.5, 1),
         ("soon", 0.5, 1),
         ("", 0.5, 1),
-        (formatdate(0, usegmt=True), 0.5, 1),
+        pytest.param(formatdate(0, usegmt=True), 0.5, 1, id="a date long ago"),
     ],
 )
 @pytest.mark.parametrize("status", [429, 503])
