@@ -53,12 +53,10 @@ def load_pipeline(model: str, *, revision: str | None = None, device: str = "cpu
 
     diffusers.utils.logging.disable_progress_bar()  # bars over five small files
     transformers.utils.logging.disable_progress_bar()
-    source = {"revision": revision} if path is None else {"local_files_only": True}
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(path or model, use_safetensors=True, **source)
+        pipeline = StableDiffusionPipeline.from_pretrained(path, use_safetensors=True, local_files_only=True)
     except Exception as error:  # of a dozen kinds, by what is missing or damaged
-        remedy = "restore the folder" if path else "connect to the network, or name a folder in diffusers' format"
-        raise DataError(f"model {model!r} cannot be loaded ({_one_line(error)}); {remedy}") from error
+        raise DataError(f"model {model!r} cannot be loaded ({_one_line(error)}); restore the folder {path}") from error
     return pipeline.to(device)
 
 

@@ -162,10 +162,12 @@ class DualReward(Reward):
     def _text_features(self, prompts: list[str]) -> torch.Tensor:
         """n prompts -> unit vectors (n, d)."""
 
+    @torch.no_grad()
     def image_features(self, images: Images) -> torch.Tensor:
-        """Unit vectors (n, features an image, d), float32 on the CPU: what ``score_features`` takes."""
+        """Unit vectors (n, features an image, d), float32 on the CPU."""
         return self._over_images(images, lambda _, pixels: self._image_features(pixels))
 
+    @torch.no_grad()
     def text_features(self, prompts: list[str]) -> torch.Tensor:
         """Unit vectors (n, d), float32 on the CPU."""
         return self._in_batches(len(prompts), lambda where: self._text_features(prompts[where]))
