@@ -27,6 +27,7 @@ rewards:
   blip2: {weights: "bundled:rewards/blip2", revision: null}
   imagereward: {weights: "bundled:rewards/imagereward", revision: null}
   pickscore: {weights: "bundled:rewards/pickscore", revision: null}
+contrastive_prompts: 4
 training: toy
 tia2:
   images_per_prompt: 4

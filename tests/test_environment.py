@@ -91,9 +91,10 @@ def imports_of(path):
 def imported(folder):
     """Third-party distribution -> the files that import it."""
     found = {}
+    ours = {"textnorm_lib", "__future__", *(path.stem for path in (CHECKOUT / "benchmarks").glob("*.py"))}
     for path in sorted((CHECKOUT / folder).rglob("*.py")):
         for name in imports_of(path):
-            if name not in sys.stdlib_module_names and name not in ("textnorm_lib", "__future__"):
+            if name not in sys.stdlib_module_names and name not in ours:
                 found.setdefault(canonicalize_name(DISTRIBUTIONS.get(name, name)), set()).add(path.name)
     return found
 

@@ -42,7 +42,7 @@ def test_list_names_every_notebook_in_order_and_runs_nothing(tmp_path):
 
 
 def test_only_chooses_by_number_and_may_be_repeated():
-    numbers = [path.name[:2] for path in NUMBERED]
+    numbers = [path.name.split("_")[0] for path in NUMBERED]
     assert run_all("--list", "--only", numbers[-1]) == (0, [f"notebooks/{NUMBERED[-1].name}"], [])
     both = run_all("--only", numbers[-1], "--list", "--only", numbers[0])[1]
     assert both == [f"notebooks/{NUMBERED[0].name}", f"notebooks/{NUMBERED[-1].name}"]

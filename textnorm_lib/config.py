@@ -97,6 +97,7 @@ class Profile:
     generator: Generator
     annotators: Annotated[tuple[str, ...], AfterValidator(_three_or_none)]
     rewards: Rewards
+    contrastive_prompts: Annotated[int, Field(ge=1, le=32)]
     training: Literal["toy", "bundled"]
     tia2: Tia2
 

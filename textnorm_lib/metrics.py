@@ -61,6 +61,7 @@ def alignment_metrics(rewards: ArrayLike, labels: ArrayLike, ratings: ArrayLike)
     return {name: float(values[name]) for name in METRICS}
 
 
+@step(1)
 def prompt_metrics(images: pd.DataFrame, rewards: Sequence[str]) -> pd.DataFrame:
     """``alignment_metrics`` of every prompt and reward, tidy: (set,) prompt, reward, metric, value.
 

@@ -1,6 +1,6 @@
 """The study's figures: one registry, one module a subject."""
 
-from textnorm_lib.figures import heatmaps, mini, release
+from textnorm_lib.figures import gallery, heatmaps, mini, release, rewards
 from textnorm_lib.items import register
 
-FIGURES = register(*heatmaps.ITEMS, *release.ITEMS, *mini.ITEMS)
+FIGURES = register(*heatmaps.ITEMS, *release.ITEMS, *mini.ITEMS, *gallery.ITEMS, *rewards.ITEMS)

@@ -5,8 +5,10 @@ from functools import partial
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm, Colormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from textnorm_lib.figures.style import new_figure
 from textnorm_lib.items import Item
@@ -21,14 +23,11 @@ def _colours() -> Colormap:
     return plt.get_cmap("RdBu").with_extremes(bad="0.88")
 
 
-def draw_grid(frame: pd.DataFrame, *, reward: str, width: float, height: float, size: float, axis: str) -> Figure:
-    """A matrix of AUROCs with a number in each cell; grey where a prompt has one label only or does not exist."""
-    matrix = grid(frame, reward)
-    figure = new_figure(height, width)
-    axes = figure.subplots()
+def draw_cells(axes: Axes, matrix: pd.DataFrame, *, size: float | None) -> AxesImage:
+    """A matrix of AUROCs as cells coloured on the one scale of all heat maps; grey: nan. ``size``: of their numbers."""
     mesh = axes.imshow(np.ma.masked_invalid(matrix), cmap=_colours(), norm=CenteredNorm(CENTRE, REACH), aspect="auto")
     for (row, column), value in np.ndenumerate(matrix):
-        if np.isfinite(value):
+        if size and np.isfinite(value):
             text = "1.0" if value > 0.995 else f"{value:.2f}"[1:]
             dark = value < CENTRE - 0.7 * REACH or value > CENTRE + 0.7 * REACH
             axes.text(column, row, text, size=size, color="white" if dark else "black", ha="center", va="center")
@@ -36,14 +35,27 @@ def draw_grid(frame: pd.DataFrame, *, reward: str, width: float, height: float, 
     axes.set_yticks(range(matrix.shape[0]), matrix.index)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    if axis:
-        axes.set_xlabel(axis)
-    axes.set_title(
-        f"{REWARD_NAMES[reward]}: AUROC, mean {np.nanmean(_once(matrix)):.3f} over {_once(matrix).size} prompts"
-    )
+    return mesh
+
+
+def draw_scale(figure: Figure, mesh: AxesImage, axes: Axes | list[Axes]) -> None:
+    """The bar of colours beside what it explains."""
     bar = figure.colorbar(mesh, ax=axes, extend="min", shrink=0.6, aspect=40, pad=0.01)
     bar.set_ticks([0.5, 0.75, 1.0], labels=[".50", ".75", "1.0"])
     bar.outline.set_visible(False)
+
+
+def draw_grid(frame: pd.DataFrame, *, reward: str, width: float, height: float, size: float, axis: str) -> Figure:
+    """A matrix of AUROCs with a number in each cell; grey where a prompt has one label only or does not exist."""
+    matrix = grid(frame, reward)
+    figure = new_figure(height, width)
+    axes = figure.subplots()
+    mesh = draw_cells(axes, matrix, size=size)
+    if axis:
+        axes.set_xlabel(axis)
+    values = each_once(matrix)
+    axes.set_title(f"{REWARD_NAMES[reward]}: AUROC, mean {values.mean():.3f} over {values.size} prompts")
+    draw_scale(figure, mesh, axes)
     return figure
 
 
@@ -52,7 +64,7 @@ def describe_grid(frame: pd.DataFrame, *, reward: str) -> str:
     matrix = grid(frame, reward)
     cells = matrix.stack()
     low, high = cells.idxmin(), cells.idxmax()
-    values = _once(matrix)
+    values = each_once(matrix)
     return (
         f"Heat map of {REWARD_NAMES[reward]}'s AUROC for {values.size} prompts: mean {values.mean():.3f}, "
         f"{(values > CENTRE).mean():.0%} above .75 (blue), {(values < 0.5).sum()} of them below chance. "
@@ -60,7 +72,7 @@ def describe_grid(frame: pd.DataFrame, *, reward: str) -> str:
     )
 
 
-def _once(matrix: pd.DataFrame) -> np.ndarray:
+def each_once(matrix: pd.DataFrame) -> np.ndarray:
     """The cells' values, those of a symmetric matrix once."""
     values = matrix.to_numpy()
     if list(matrix.index) == list(matrix.columns):

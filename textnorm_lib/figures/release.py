@@ -17,7 +17,7 @@ SET_SHADES = {"comprehensive": "black", "counting": "0.45", "composition": "0.7"
 SET_LINES = {"comprehensive": "-", "counting": "--", "composition": "-"}
 
 
-def _errorbar(axes: Axes, x: np.ndarray, rows: pd.DataFrame, middle: str, **style) -> None:
+def errorbar(axes: Axes, x: np.ndarray, rows: pd.DataFrame, middle: str, **style) -> None:
     """Points with their intervals."""
     reach = [rows[middle] - rows["low"], rows["high"] - rows[middle]]
     axes.errorbar(x, rows[middle], reach, capsize=2, elinewidth=0.8, **style)
@@ -42,7 +42,7 @@ def draw_share_good(share: pd.DataFrame, by_count: pd.DataFrame) -> Figure:
     left.set(xlabel="share of good images", ylabel="cumulative share of prompts", xlim=(0, 1), ylim=(0, 1))
     figure.legend(*left.get_legend_handles_labels(), ncols=3, frameon=False, loc="outside upper left")
     rows = by_count[by_count["set"] != "all"]
-    _errorbar(right, rows["set"].astype(int), rows, "mean", color="black", marker="o")
+    errorbar(right, rows["set"].astype(int), rows, "mean", color="black", marker="o")
     right.set(xlabel="count asked for (25 prompts each)", ylabel="share of good images", ylim=(0, 1))
     return figure
 
@@ -68,7 +68,7 @@ def draw_vote_slots(slots: pd.DataFrame) -> Figure:
         style = {"color": "black", "marker": "*", "markersize": 8}
         if kind != "majority":
             style = {"color": "0.5", "marker": "o^s"[index]}
-        _errorbar(axes, np.arange(3) + (index - 1.5) * 0.2, rows, "mean", label=kind, linestyle="none", **style)
+        errorbar(axes, np.arange(3) + (index - 1.5) * 0.2, rows, "mean", label=kind, linestyle="none", **style)
     axes.set_xticks(range(3), SETS)
     axes.set(ylabel="share of good votes", ylim=(0, 1))
     axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.18))
@@ -89,32 +89,47 @@ def draw_by_count(summary: pd.DataFrame, differences: pd.DataFrame) -> Figure:
     figure = new_figure(2.6)
     left, right = figure.subplots(1, 2)
     rows = summary.query("metric == 'auroc' and set != 'all'")
-    for index, (reward, name) in enumerate(REWARD_NAMES.items()):
-        style = {"color": COLOURS[reward], "marker": MARKERS[reward], "label": name}
-        mine = rows[rows["reward"] == reward]
-        _errorbar(left, mine["set"].astype(int) + (index - 2) * 0.08, mine, "mean", **style)
-        mine = differences[(differences["reward"] == reward) & (differences["set"] != "all")]
-        if len(mine):
-            _errorbar(right, mine["set"].astype(int) + (index - 2) * 0.08, mine, "difference", **style)
-    left.axhline(0.5, color="0.6", linewidth=0.6, linestyle=":")
-    right.axhline(0.0, color="0.6", linewidth=0.6, linestyle=":")
-    prompts = rows.groupby("set")["n_prompts"].max()
-    ticks = [f"{count}\n({prompts[str(count)]})" for count in range(1, 7)]
-    for axes, title in ((left, "AUROC"), (right, "AUROC, TextNorm minus the other")):
-        axes.set_xticks(range(1, 7), ticks)
-        axes.set(xlabel="count asked for (prompts)", title=title)
+    draw_counts(left, rows, "mean", "AUROC", chance=0.5)
+    others = differences[differences["set"] != "all"]
+    draw_counts(right, others, "difference", "AUROC, TextNorm minus the other", chance=0.0)
+    label_counts([left, right], rows)
     figure.legend(*left.get_legend_handles_labels(), ncols=5, frameon=False, loc="outside upper center")
     return figure
 
 
+def draw_counts(axes: Axes, rows: pd.DataFrame, middle: str, title: str, *, chance: float) -> None:
+    """The rewards that ``rows`` has, by the count asked for (its column set)."""
+    for index, (reward, name) in enumerate(REWARD_NAMES.items()):
+        mine = rows[rows["reward"] == reward]
+        if len(mine):
+            style = {"color": COLOURS[reward], "marker": MARKERS[reward], "label": name}
+            errorbar(axes, mine["set"].astype(int) + (index - 2) * 0.08, mine, middle, **style)
+    axes.axhline(chance, color="0.6", linewidth=0.6, linestyle=":")
+    axes.set_title(title)
+
+
+def label_counts(panels: list[Axes], rows: pd.DataFrame) -> None:
+    """The six counts below each panel, with the prompts that ``rows`` has of each."""
+    prompts = rows.groupby("set")["n_prompts"].max()
+    for axes in panels:
+        axes.set_xticks(range(1, 7), [f"{count}\n({prompts[str(count)]})" for count in range(1, 7)])
+        axes.set_xlabel("count asked for (prompts)")
+
+
 def describe_by_count(summary: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """PickScore and TextNorm at one and at six."""
+    """Each reward at one and at six."""
+    return f"AUROC by the count asked for, released scores: {at_both_ends(summary)}."
+
+
+def at_both_ends(summary: pd.DataFrame) -> str:
+    """The AUROC of each reward at one object and at six, in words."""
     auroc = summary.query("metric == 'auroc'").set_index(["reward", "set"])["mean"]
-    ends = [
-        f"{REWARD_NAMES[reward]} {auroc[reward, '1']:.2f} at one object and {auroc[reward, '6']:.2f} at six"
-        for reward in REWARD_NAMES
-    ]
-    return "AUROC by the count asked for, released scores: " + "; ".join(ends) + "."
+    auroc = auroc.map(lambda value: f"{value:.2f}" if np.isfinite(value) else "undefined")
+    return "; ".join(
+        f"{name} {auroc[reward, '1']} at one object and {auroc[reward, '6']} at six"
+        for reward, name in REWARD_NAMES.items()
+        if reward in auroc
+    )
 
 
 def draw_tuning(shares: pd.DataFrame) -> Figure:

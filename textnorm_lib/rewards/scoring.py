@@ -1,26 +1,28 @@
 """A reward over a benchmark: each image with its own prompt and with that prompt's contrastive prompts.
 
-    scored = run.step(score_images, built.images, contrastive, weights, name="clip", dtype="float32", ...)
-    read_scores(scored.value)      # prompt, image, text, score: the text is the prompt itself or one of its contrasts
+    scored = score_rewards(run.step, run.profile, built.images, contrastive)
+    read_scores(scored["clip"].value)   # prompt, image, text, score: the text is the prompt itself or a contrast
 
 Work goes prompt by prompt: its images meet its texts in one matrix, so each image and each text is encoded once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 
+from textnorm_lib.config import Profile
 from textnorm_lib.errors import DataError
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards import Reward, load_reward
-from textnorm_lib.store import step
+from textnorm_lib.store import Artifact, step
 from textnorm_lib.weights import Weights
 from textnorm_lib.workers import in_workers
 
 INDEX = "index.parquet"
+REWARDS = ("clip", "blip2", "imagereward", "pickscore")
 
 
 @step(1, unkeyed=("device", "workers"))
@@ -78,6 +80,20 @@ def _reward(name: str, path: Path, dtype: str, device: str) -> Reward:
 def read_scores(folder: Path) -> pd.DataFrame:
     """What ``score_images`` wrote: prompt, image, text, score, in the order of the benchmark."""
     return pd.concat([pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))], ignore_index=True)
+
+
+def score_rewards(
+    compute: Callable[..., Artifact], profile: Profile, made: Artifact, contrastive: Artifact
+) -> dict[str, Artifact]:
+    """The scores by each reward of ``profile``; ``compute`` is a ``Run``'s ``step``, every notebook gets the same."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options = {"dtype": profile.rewards.dtype, "device": device, "workers": profile.workers}
+    scored = {}
+    for name in REWARDS:
+        model = getattr(profile.rewards, name)
+        weights = Weights(model.weights, model.revision)
+        scored[name] = compute(score_images, made, contrastive, weights, name=name, **options)
+    return scored
 
 
 @step(1)

@@ -9,21 +9,30 @@ from textnorm_lib.names import HINDSIGHT, METRIC_NAMES, REWARD_NAMES, SET_ORDER
 from textnorm_lib.tables.style import MINUS, STAR, describe, interval, short
 
 
-def metric_comparison(summary: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
-    """Sets x rewards against metrics; a star where TextNorm is better, a minus where it is worse (Holm, .05)."""
+def metric_comparison(summary: pd.DataFrame, comparison: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Sets x rewards against metrics; a star where TextNorm is better, a minus where it is worse (Holm, .05).
+
+    Without ``comparison`` nothing is marked.
+    """
     cells = summary.assign(cell=summary.apply(interval, axis=1, digits=2))
+    if comparison is not None:
+        cells["cell"] += _marks(cells, comparison)
+    wide = cells.pivot(index=["set", "reward"], columns="metric", values="cell")[list(METRIC_NAMES)]
+    rows = [(name, reward) for name in SET_ORDER for reward in REWARD_NAMES]
+    table = wide.reindex([row for row in rows if row in wide.index]).rename(columns=METRIC_NAMES).reset_index()
+    prompts = summary.groupby("set")["n_prompts"].max()
+    table["set"] = [f"{name} ({prompts[name]})" for name in table["set"]]
+    return table.assign(reward=table["reward"].map(REWARD_NAMES)).rename_axis(columns=None)
+
+
+def _marks(cells: pd.DataFrame, comparison: pd.DataFrame) -> list[str]:
+    """What stands behind each cell."""
     tested = comparison.set_index(["set", "reward", "metric"])
     marks = []
     for key in zip(cells["set"], cells["reward"], cells["metric"], strict=True):
         test = tested.loc[key] if key in tested.index else None
         marks.append("" if test is None or test["p_holm"] >= 0.05 else STAR if test["difference"] > 0 else MINUS)
-    cells = cells.assign(cell=cells["cell"] + marks)
-    wide = cells.pivot(index=["set", "reward"], columns="metric", values="cell")[list(METRIC_NAMES)]
-    wide = wide.reindex([(name, reward) for name in SET_ORDER for reward in REWARD_NAMES])
-    table = wide.rename(columns=METRIC_NAMES).reset_index()
-    prompts = summary.groupby("set")["n_prompts"].max()
-    table["set"] = [f"{name} ({prompts[name]})" for name in table["set"]]
-    return table.assign(reward=table["reward"].map(REWARD_NAMES)).rename_axis(columns=None)
+    return marks
 
 
 def ablation(summary: pd.DataFrame) -> pd.DataFrame:

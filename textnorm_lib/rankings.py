@@ -1,0 +1,141 @@
+"""How the rewards order the images of one prompt: against the ratings, against each other, and where they go wrong.
+
+Everything here is within a prompt, because the scores of different prompts have different levels: that CLIP gives
+"a neon sign of a frog" less than "two dogs" says nothing about their images. As in ``metrics.py`` a prompt counts only
+where both labels occur. Every function is a step; ``images`` is one row an image with the columns set, prompt, image,
+vote_1, vote_2, vote_3, label, rating and one per name in ``rewards``, the score of the image with its own prompt.
+"""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from textnorm_lib.errors import DataError
+from textnorm_lib.metrics import ALL_SETS, summarise
+from textnorm_lib.store import step
+
+RATING = "rating"  # what people say, beside the rewards
+HIGH, LOW = "bad, ranked high", "good, ranked low"
+SPREAD = {"p5": 0.05, "p25": 0.25, "p75": 0.75, "p95": 0.95}
+
+_PROMPT = ["set", "prompt"]
+_VOTES = ["vote_1", "vote_2", "vote_3"]
+
+
+def check_scores(images: pd.DataFrame, rewards: Sequence[str]) -> pd.DataFrame:
+    """``images`` with rows numbered from 0; ``DataError`` unless every reward has a finite score for every image."""
+    for reward in rewards:
+        if reward not in images:
+            raise DataError(f"images has no column {reward!r}; add the scores of that reward")
+        wrong = ~np.isfinite(images[reward].to_numpy(float))
+        if wrong.any():
+            row = images[wrong].iloc[0]
+            raise DataError(f"{reward} of {row['image']!r} is {row[reward]}: score every image with a finite number")
+    return images.reset_index(drop=True)
+
+
+@step(1)
+def scores_by_rating(
+    images: pd.DataFrame, *, rewards: Sequence[str], resamples: int, confidence: float, seed: int
+) -> pd.DataFrame:
+    """Each reward's standardised scores by what people say: how far up they go, and how much they overlap.
+
+    A score is counted from its prompt's mean in its prompt's standard deviations; where all scores of a prompt are
+    equal it has no place and is left out. Returns reward, rating, mean (first over a prompt's images of that rating,
+    then over prompts) with its bootstrap interval low and high, n_prompts, n_images, and p5 to p95, the quantiles over
+    all images of that rating. Raises ``DataError`` as ``check_scores`` does, and if no prompt has both labels.
+    """
+    images = check_scores(images, rewards)
+    chosen = images[_has_both_labels(images)]
+    if chosen.empty:
+        raise DataError("no prompt of images has both labels; build the benchmark with more images a prompt")
+    scores = chosen.groupby(_PROMPT, sort=False)[list(rewards)]
+    equal = scores.transform("max") == scores.transform("min")
+    standard = ((chosen[list(rewards)] - scores.transform("mean")) / scores.transform("std", ddof=0)).mask(equal)
+    keys = [*_PROMPT, "rating"]
+    tidy = chosen[keys].join(standard).melt(keys, var_name="reward").dropna()
+    by_prompt = tidy.groupby([*keys, "reward"], sort=False)["value"].mean().reset_index()
+    means = summarise(
+        by_prompt.rename(columns={"rating": "metric"}), resamples=resamples, confidence=confidence, seed=seed
+    )
+    means = means[means["set"] == ALL_SETS].rename(columns={"metric": "rating"}).drop(columns="set")
+    values = tidy.groupby(["reward", "rating"])["value"]
+    spread = pd.DataFrame({"n_images": values.size(), **{name: values.quantile(q) for name, q in SPREAD.items()}})
+    return means.join(spread, on=["reward", "rating"]).sort_values(["reward", "rating"], ignore_index=True)
+
+
+@step(1)
+def rank_correlations(images: pd.DataFrame, *, rewards: Sequence[str]) -> pd.DataFrame:
+    """Spearman's rho within each prompt of every two rewards, the rating as one of them, for ``metrics.summarise``.
+
+    Returns set, prompt, reward, metric (the other of the two), value in [-1, 1]; each pair once, the rating always as
+    the other, which makes the value the metric "spearman". All pairs are nan where the prompt has one label only, so
+    that their means are over the same prompts; a pair also where all scores or ratings of one of the two are equal.
+    """
+    images = check_scores(images, rewards)
+    names = [*rewards, RATING]
+    prompts = [images["set"], images["prompt"]]
+    ranks = images.groupby(_PROMPT, sort=False)[names].rank().where(_has_both_labels(images))
+    rho = ranks.groupby(prompts, sort=False).corr()
+    pairs = [
+        rho[two].xs(one, level=2).rename("value").reset_index().assign(reward=one, metric=two)
+        for one, two in itertools.combinations(names, 2)
+    ]
+    return pd.concat(pairs, ignore_index=True)[[*_PROMPT, "reward", "metric", "value"]]
+
+
+@step(1)
+def pick_disagreements(
+    made: Path, images: pd.DataFrame, *, rewards: Sequence[str], number: int, within: int
+) -> pd.DataFrame:
+    """The images on which each reward and all three annotators disagree most (the paper's figures 2 and 8).
+
+    ``made`` is the folder of the images. Two kinds a reward, ``number`` of each or as many as there are: images that
+    all three call bad and the reward has among the ``within`` first of its prompt, and images that all call good among
+    the last. Those come first that stand on the wrong side of the most images of the other label: a bad image on top is
+    no mistake where there is no good one. At most one a prompt and reward, the sets in turn. Equal scores never count
+    against a reward: a tie takes its last place in ``HIGH``, its first in ``LOW``.
+
+    Returns reward, kind, set, prompt, image, rank (1 is the best), n_images (of the prompt), vote_1, vote_2, vote_3,
+    one column per reward with its rank of the image, and png, the file's bytes. Raises ``DataError`` as
+    ``check_scores`` does.
+    """
+    images = check_scores(images, rewards)
+    prompts = images.groupby(_PROMPT, sort=False)
+    votes, size = images[_VOTES], prompts["image"].transform("size")
+    chosen = []
+    for reward in rewards:
+        wrong = pd.concat([_misordered(group[reward], group["label"]) for _, group in prompts])
+        taken = images.iloc[:0]
+        for kind, vote, method in ((HIGH, 0, "max"), (LOW, 1, "min")):
+            ranks = prompts[list(rewards)].rank(ascending=False, method=method).astype(int)
+            rows = images[[*_PROMPT, "image", *_VOTES]].join(ranks)
+            rows = rows.assign(reward=reward, kind=kind, rank=ranks[reward], n_images=size, wrong=wrong)
+            outside = ranks[reward] <= within if kind == HIGH else ranks[reward] > size - within
+            found = rows[(votes == vote).all(axis=1) & outside & (wrong > 0) & ~rows["prompt"].isin(taken["prompt"])]
+            taken = found.loc[_most_wrong(found, number)]
+            chosen.append(taken)
+    columns = ["reward", "kind", *_PROMPT, "image", "rank", "n_images", *_VOTES, *rewards]
+    picked = pd.concat(chosen, ignore_index=True)[columns]
+    return picked.assign(png=[(made / name).read_bytes() for name in picked["image"]])
+
+
+def _has_both_labels(images: pd.DataFrame) -> pd.Series:
+    """Of each image, whether its prompt has good and bad ones."""
+    return images.groupby(_PROMPT, sort=False)["label"].transform("nunique") == 2
+
+
+def _misordered(scores: pd.Series, labels: pd.Series) -> pd.Series:
+    """Of each image of a prompt, how many of the other label the scores put on the wrong side of it."""
+    pairs = np.subtract.outer(scores.to_numpy(), scores.to_numpy()) * np.subtract.outer(*[labels.to_numpy()] * 2)
+    return pd.Series((pairs < 0).sum(axis=1), scores.index)
+
+
+def _most_wrong(found: pd.DataFrame, number: int) -> pd.Index:
+    """The rows with the most ``wrong``, one a prompt; of each set the first, then of each the second, and so on."""
+    best = found.sort_values("wrong", ascending=False, kind="stable").drop_duplicates(_PROMPT)
+    turn = best.groupby("set", sort=False).cumcount()
+    return turn.sort_index().sort_values(kind="stable").index[:number]
