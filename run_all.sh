@@ -2,7 +2,7 @@
 # Regenerate every figure and table of the study, or test it. See usage below.
 set -euo pipefail
 # Notebooks run in notebooks/: make folders that the caller gave relative to here absolute.
-for variable in TEXTNORM_ARTIFACTS TEXTNORM_TIA2_DIR; do
+for variable in TEXTNORM_ARTIFACTS TEXTNORM_TIA2_DIR TEXTNORM_WEIGHTS TEXTNORM_REFERENCE_ENVS; do
   case ${!variable:-/} in /*) ;; *) export "$variable=$PWD/${!variable}" ;; esac
 done
 cd "$(dirname "${BASH_SOURCE[0]}")"

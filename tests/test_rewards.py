@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from textnorm_lib.errors import ConfigError, DataError
 from textnorm_lib.mini import generator, reward_models
 from textnorm_lib.rewards import blip2, load_reward, pickscore
+from textnorm_lib.rewards.crossattention import SharedImageTokens
 
 PROMPTS = [
     "a realistic photo of three deer",
@@ -147,6 +148,23 @@ def test_every_image_and_every_distinct_prompt_is_computed_once(label, loaded, i
     seen.update(images=0, prompts=0)
     reward.scores(images[:5], PROMPTS)
     assert seen == {"images": 5, "prompts": 5 if text == "_pair_scores" else 4}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 64])  # a prompt, an image, two images and all images at a time
+@pytest.mark.parametrize("label", ["blip2-itm", "imagereward"])
+def test_an_images_keys_are_computed_once_for_all_prompts_of_a_batch(label, batch_size, folder, images, loaded):
+    name, options = SPECS[IDS.index(label)]
+    reward = load_reward(name, folder=folder / name, batch_size=batch_size, **options)
+    looking = [module for module in reward.model.modules() if isinstance(module, SharedImageTokens)]
+    seen = []
+    for module in looking:
+        attention = module.crossattention
+        keys = (attention.self if name == "imagereward" else attention.attention).key
+        keys.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    matrix = reward.score_matrix(images, PROMPTS)
+    batches = 4 if batch_size == 1 else 1
+    assert looking and sum(seen) == len(looking) * len(images) * batches
+    np.testing.assert_allclose(matrix, loaded[label].score_matrix(images, PROMPTS), rtol=1e-4, atol=1e-6)
 
 
 def test_images_may_be_arrays_pictures_or_paths(loaded, images, tmp_path):
@@ -349,7 +367,7 @@ def test_an_automatic_batch_is_smaller_where_less_memory_is_free(folder, monkeyp
     for free in (1, 32 * 1024**2, 2**40):
         monkeypatch.setattr(base.psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
         sizes.append(load_reward("clip", folder=folder / "clip").batch_size)
-    assert sizes[0] == 1 < sizes[1] < sizes[2] == 64
+    assert sizes[0] == 1 < sizes[1] < sizes[2] == 128
 
 
 def test_pairs_need_as_many_prompts_as_images(loaded, images):

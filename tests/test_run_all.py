@@ -21,6 +21,7 @@ CHECKOUT = Path(__file__).parents[1]
 SCRIPT = CHECKOUT / "run_all.sh"
 NOTEBOOKS = sorted(CHECKOUT.glob("notebooks/[0-9A]*.ipynb"))
 NUMBERED = [path for path in NOTEBOOKS if path.name[0].isdigit()]
+FOLDERS = ("TEXTNORM_ARTIFACTS", "TEXTNORM_TIA2_DIR", "TEXTNORM_WEIGHTS", "TEXTNORM_REFERENCE_ENVS")
 BARE = {"PATH": "/usr/bin:/bin", "VIRTUAL_ENV": "/nonexistent"}  # an environment with nothing in it
 
 
@@ -90,7 +91,7 @@ def tools(tmp_path):
         tool = folder / name
         tool.write_text(
             f'#!/bin/sh\necho "{name} $*" >> {log}\n'
-            f'[ {name} = python ] || echo "$TEXTNORM_ARTIFACTS $TEXTNORM_TIA2_DIR" > {tmp_path}/folders\n'
+            f'[ {name} = python ] || printenv {" ".join(FOLDERS)} > {tmp_path}/folders\n'
             f'case "{name} $*" in *"$FAIL_AT"*) [ -z "$FAIL_AT" ] || exit 1 ;; esac\n'
         )
         tool.chmod(0o755)
@@ -123,10 +124,10 @@ def test_a_notebook_that_stops_is_named_and_the_rest_is_not_run(tools):
 
 def test_folders_given_relative_to_the_caller_reach_the_notebooks_as_absolute(tools, tmp_path):
     """A notebook runs in notebooks/, the report in the checkout: a relative path would name two places."""
-    given = {name: os.path.relpath(tmp_path / name, CHECKOUT) for name in ("TEXTNORM_ARTIFACTS", "TEXTNORM_TIA2_DIR")}
+    given = {name: os.path.relpath(tmp_path / name, CHECKOUT) for name in FOLDERS}
     assert tools("smoke", **given)[0] == 0
     seen = [Path(folder) for folder in (tmp_path / "folders").read_text().split()]
-    assert [folder.is_absolute() for folder in seen] == [True, True]
+    assert [folder.is_absolute() for folder in seen] == [True] * len(FOLDERS)
     assert [folder.resolve() for folder in seen] == [tmp_path / name for name in given]
 
 

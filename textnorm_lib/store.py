@@ -17,15 +17,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from textnorm_lib.errors import StoreError
+from textnorm_lib.locks import alone
 
 _CANNOT_WRITE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
@@ -111,7 +110,7 @@ class Store:
             return Artifact(final)
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
-            with _lock(final):
+            with alone(final, f"step {identity['step']}: another run is computing it, waiting for its result"):
                 if force or not _complete(final):
                     _compute(function, inputs, config, identity, final)
         except OSError as error:
@@ -185,15 +184,6 @@ def _concerns(error: OSError, root: Path) -> bool:
 
 def _complete(folder: Path) -> bool:
     return (folder / "meta.json").exists()
-
-
-def _lock(final: Path) -> AbstractContextManager:
-    lock = FileLock(final.with_name(f"{final.name}.lock"))
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        print(f"step {final.parent.name}: another run is computing it, waiting for its result", file=sys.stderr)
-        return lock.acquire()
 
 
 def _compute(function: Callable, inputs: tuple, config: dict, identity: dict, final: Path) -> None:

@@ -2,11 +2,15 @@
 
 If the result of a task depends on nothing but the task, it does not depend on the number of processes either: here
 and there the arithmetic is done by one thread.
+
+Importing torch and transformers takes a process longer than many a task. So on Linux the processes are forked from a
+server that has them imported ("forkserver") and lives as long as this process; elsewhere each starts anew ("spawn").
 """
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,8 +28,8 @@ Task, Result = TypeVar("Task"), TypeVar("Result")
 def in_workers(function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int) -> Iterator[Result]:
     """``function(task)`` for each task, in order; with one worker, or one task, in this process.
 
-    Otherwise the processes are new ones ("spawn"): function and tasks are pickled, and a script needs its
-    ``if __name__ == "__main__"``. What a task raises ends all of it; ``StudyError`` says so if a process is killed.
+    Otherwise function and tasks are pickled, and a script needs its ``if __name__ == "__main__"``. What a task raises
+    ends all of it; ``StudyError`` says so if a process is killed.
     """
     workers = min(workers, len(tasks))
     if workers <= 1:
@@ -34,7 +38,7 @@ def in_workers(function: Callable[[Task], Result], tasks: Sequence[Task], *, wor
                 result = function(task)
             yield result
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_prepare)
+    pool = ProcessPoolExecutor(workers, _context(), initializer=_prepare)
     try:
         yield from pool.map(function, tasks)
     except BrokenProcessPool:
@@ -44,6 +48,14 @@ def in_workers(function: Callable[[Task], Result], tasks: Sequence[Task], *, wor
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)  # what runs is finished, what waits is dropped
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["textnorm_lib.heavy_imports"])
+    return context
 
 
 @contextmanager

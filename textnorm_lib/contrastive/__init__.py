@@ -4,11 +4,14 @@
     random_prompts(prompt, pool, m, seed)           # the control: as many that have nothing to do with it
     lint(contrastive)                               # duplicates, the prompt itself, paraphrases, nothing in common
 
-``rules.rule_contrasts`` names the kind of each contrast; ``llm`` has a language model write them for any prompt.
+    LLMWriter(cache=folder)(prompt, categories)     # by a language model, for any prompt
+
+``rules.rule_contrasts`` names the kind of each contrast.
 """
 
 from textnorm_lib.contrastive.controls import random_prompts
 from textnorm_lib.contrastive.linter import lint
+from textnorm_lib.contrastive.llm import LLMWriter
 from textnorm_lib.contrastive.rules import rule_based
 
-__all__ = ["lint", "random_prompts", "rule_based"]
+__all__ = ["LLMWriter", "lint", "random_prompts", "rule_based"]

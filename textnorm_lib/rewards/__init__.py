@@ -46,7 +46,7 @@ def load_reward(
     """The reward ``name`` with the weights in ``folder``; arithmetic on ``device`` in ``dtype``, scores in float32.
 
     ``batch_size`` bounds memory: so many images, or pairs of an image and a prompt, are computed at once; None: as many
-    as a quarter of the free memory holds, 64 at most. A batch that does not fit after all is halved. ``backend``
+    as a quarter of the free memory holds, 128 at most. A batch that does not fit after all is halved. ``backend``
     "reference" is the original package, pair by pair, with the published files in ``folder`` ("blip2" and
     "imagereward": see isolated.py). ``options`` are the class's own: ``head="itm" | "itc"`` for "blip2". Raises
     ``ConfigError`` for an unknown name or option value, ``DataError`` where a file is missing or cannot be read.

@@ -22,7 +22,7 @@ from textnorm_lib.errors import DataError
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards.pixels import Images, check, square
 
-MOST_AT_ONCE = 64  # images, or pairs of an image and a prompt: more make no device faster
+MOST_AT_ONCE = 128  # images, or pairs of an image and a prompt: more make no device faster
 LIVE_COPIES = 24  # of an image's tokens, that are in memory at once within a layer (attention, feed-forward)
 SHARE = 0.25  # of the free memory, that a batch may take
 
@@ -192,22 +192,28 @@ class CrossReward(Reward):
 
     @abstractmethod
     def _pair_scores(self, image_tokens: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Tokens (n or 1, t, d) with prompts (n, l) -> (n,); a single image is shared by all prompts."""
+        """Tokens (b, t, d) with prompts (b m, l) -> (b m,); the first m prompts belong to the first image."""
 
     def _matrix(self, images: Images, prompts: list[str]) -> torch.Tensor:
-        # Prompts of like length share a batch, so that little is padded; a batch meets one image at a time, so that
-        # what the cross-attention derives from the image's tokens is computed once a batch and not once a pair.
+        # Prompts of like length share a batch, so that little is padded.
         ids = self._token_ids(prompts)
         order = sorted(range(len(prompts)), key=lambda column: len(ids[column]))
         ids = [ids[column] for column in order]
 
         def rows(_: slice, pixels: torch.Tensor) -> torch.Tensor:
-            return torch.stack([self._in_batches(len(ids), self._row(one, ids)) for one in self._image_tokens(pixels)])
+            few = max(self.batch_size // len(ids), 1)
+            return torch.cat([self._block(some, ids) for some in self._image_tokens(pixels).split(few)])
 
         return self._over_images(images, rows)[:, np.argsort(order)]
 
-    def _row(self, tokens: torch.Tensor, ids: list[torch.Tensor]) -> Callable[[slice], torch.Tensor]:
-        return lambda where: self._pair_scores(tokens[None], *self._padded(ids[where]))
+    def _block(self, tokens: torch.Tensor, ids: list[torch.Tensor]) -> torch.Tensor:
+        """The tokens of b images with each of m prompts -> (b, m)."""
+        columns = []
+        for start in range(0, len(ids), self.batch_size):
+            padded, mask = self._padded(ids[start : start + self.batch_size])
+            scores = self._pair_scores(tokens, padded.repeat(len(tokens), 1), mask.repeat(len(tokens), 1))
+            columns.append(scores.view(len(tokens), -1))
+        return torch.cat(columns, dim=1)
 
     def _pairs(self, images: Images, prompts: list[str]) -> torch.Tensor:
         ids = self._token_ids(prompts)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from textnorm_lib.errors import ConfigError
 from textnorm_lib.rewards import pretrained
 from textnorm_lib.rewards.base import CrossReward, DualReward, Reward
+from textnorm_lib.rewards.crossattention import spare
 
 
 def image_tokens(model, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -24,7 +25,7 @@ def image_tokens(model, pixel_values: torch.Tensor) -> torch.Tensor:
 
 
 def itm_logits(model, tokens: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Image tokens (n or 1, t, d) with prompts (n, l) -> (n, 2): no match, match; a single image serves all prompts."""
+    """Image tokens (n, t, d) with prompts (n, l) -> (n, 2): no match, match."""
     queries = model.query_tokens.expand(len(input_ids), -1, -1)
     count = queries.shape[1]
     states = model.qformer(
@@ -68,6 +69,10 @@ class _Blip2(Reward):
 
 class Blip2MatchingReward(_Blip2, CrossReward):
     """The probability that prompt and image match, in [0, 1]."""
+
+    def __init__(self, folder: Path, *, batch_size: int | None) -> None:
+        super().__init__(folder, batch_size=batch_size)
+        spare(self.model.qformer.encoder.layer, states_read=self.model.config.num_query_tokens)
 
     def _image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
         return image_tokens(self.model, pixels)

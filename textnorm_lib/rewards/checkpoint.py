@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.errors import DataError
@@ -99,7 +100,7 @@ def bert_tokenizer(folder: Path, *, added: Sequence[str], words: int, tokens: in
 def written(folder: Path) -> Iterator[Path]:
     """A folder to write to, which becomes ``folder`` at the end, and nothing if anything fails.
 
-    Raises ``DataError`` where there is already something in ``folder``.
+    Raises ``DataError`` where there is already something in ``folder``, or no room for it.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists already; remove it to convert again, or choose another folder")
@@ -109,5 +110,7 @@ def written(folder: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.replace(folder)
+    except SafetensorError as error:
+        raise DataError(f"{partial} cannot be written ({error}); make room there, or choose another folder") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -12,10 +12,10 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from textnorm_lib.errors import ConfigError, DataError, DataUnavailable
+from textnorm_lib.locks import alone
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards.worker_process import end_group
 
@@ -52,7 +52,7 @@ def environment_python(lock: str) -> Path:
     if not is_made(lock):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(folder):
+            with alone(folder, f"{folder.name}: another process is making it, waiting"):
                 if not is_made(lock):
                     _make(lock, folder)
         except OSError as error:
@@ -61,18 +61,6 @@ def environment_python(lock: str) -> Path:
                 f"{VARIABLE} elsewhere"
             ) from error
     return folder / "bin" / "python"
-
-
-def _alone(folder: Path) -> AbstractContextManager:
-    """Held by one process at a time."""
-    from filelock import FileLock, Timeout
-
-    held = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        return held.acquire(timeout=0)
-    except Timeout:
-        print(f"{folder.name}: another process is making it, waiting", file=sys.stderr)
-        return held.acquire()
 
 
 def _make(lock: str, folder: Path) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.rewards import pretrained
 from textnorm_lib.rewards.base import CrossReward
+from textnorm_lib.rewards.crossattention import spare
 
 
 class ImageRewardModel(nn.Module):
@@ -43,7 +44,7 @@ class ImageRewardModel(nn.Module):
         return self.vision_model(pixel_values).last_hidden_state
 
     def reward(self, image_tokens: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Image tokens (n or 1, t, d) with prompts (n, l) -> (n,); a single image is shared by all prompts."""
+        """Image tokens (n, t, d) with prompts (n, l) -> (n,)."""
         text = self.text_model(
             input_ids, attention_mask=attention_mask, encoder_hidden_states=image_tokens, is_decoder=False
         )
@@ -95,6 +96,7 @@ class ImageRewardReward(CrossReward):
         self.mean, self.std = pretrained.pixel_statistics(folder)
         vision = self.model.vision_model.config
         self.image_size, self.tokens_size = vision.image_size, pretrained.tokens_size(vision)
+        spare(self.model.text_model.encoder.layer, states_read=1)
 
     def _image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.model.image_tokens(pixels)
