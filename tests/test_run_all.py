@@ -91,7 +91,7 @@ def tools(tmp_path):
         tool = folder / name
         tool.write_text(
             f'#!/bin/sh\necho "{name} $*" >> {log}\n'
-            f'[ {name} = python ] || printenv {" ".join(FOLDERS)} > {tmp_path}/folders\n'
+            f"[ {name} = python ] || printenv {' '.join(FOLDERS)} > {tmp_path}/folders\n"
             f'case "{name} $*" in *"$FAIL_AT"*) [ -z "$FAIL_AT" ] || exit 1 ;; esac\n'
         )
         tool.chmod(0o755)
