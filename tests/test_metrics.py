@@ -14,6 +14,7 @@ from textnorm_lib.metrics import (
     compare,
     pairwise_accuracy,
     prompt_metrics,
+    ranking_metrics,
     summarise,
 )
 
@@ -309,3 +310,22 @@ def test_calibrated_threshold_is_the_best_of_all(seed):
 def test_bad_pairs_are_named(call, message):
     with pytest.raises(DataError, match=message):
         call()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_many_rewards_at_once_give_the_same_numbers_as_one_by_one(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 40))
+    labels = np.r_[0, 1, rng.integers(0, 2, n - 2)]
+    rewards = np.concatenate([rng.normal(size=(3, n)), rng.integers(0, 3, (3, n)), np.zeros((1, n))])
+    found = ranking_metrics(rewards, labels)
+    for place, reward in enumerate(rewards):
+        one = alignment_metrics(reward, labels, labels)
+        for metric, values in found.items():
+            assert values[place] == pytest.approx(one[metric], abs=1e-12), metric
+    assert set(found) == {"auroc", "ap5", "ap10", "ap25"}
+
+
+def test_many_rewards_at_once_need_both_labels():
+    with pytest.raises(DataError, match="labels are all 1"):
+        ranking_metrics(np.zeros((2, 3)), np.ones(3, int))

@@ -84,3 +84,12 @@ def test_own_scores_stand_beside_the_labels(made, contrastive, tmp_path):
     reward = load_reward("clip", folder=CLIP.path)
     expected = reward.scores([made / name for name in labels["image"]], labels["prompt"].tolist())
     np.testing.assert_allclose(table["clip"], expected, rtol=1e-4)
+
+
+def test_texts_that_are_cut_are_counted_in_one_line(made, tmp_path, capsys, recwarn):
+    deer = next(iter(PROMPTS))
+    long = pd.DataFrame([(deer, f"{number} deer and " * 40) for number in ("two", "three")], columns=["prompt", "text"])
+    _score(made, long, tmp_path / "scores")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "cut off" in line]
+    assert lines == ["clip: 2 texts are longer than it reads, their ends were cut off"]
+    assert not [warning for warning in recwarn if "cut off" in str(warning.message)]

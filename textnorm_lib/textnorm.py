@@ -73,8 +73,8 @@ class TextNormReward:
 
     ``contrastive`` gives a prompt's contrastive prompts: a mapping, or a function that is called once for each distinct
     prompt of a call. They form a *set* of prompts that differ from x_0 (section 4.1): the prompt itself and repetitions
-    are dropped (compared letter for letter), because each would count once more in the denominator. One ``temperature``
-    serves all rewards, as in the released scores, so these should have like scales.
+    are dropped (compared letter for letter), because each would count once more in the denominator. ``temperature`` is
+    one number for all rewards, as in the released scores (these should then have like scales), or one a reward.
 
     Cost: each distinct prompt of a call takes one ``score_matrix`` a reward, in which its images meet its own set only.
     An image is encoded once a reward, a cross-encoder reads n (1 + m) pairs, and a text is encoded once for each set
@@ -85,12 +85,11 @@ class TextNormReward:
         self,
         rewards: Sequence[Reward],
         contrastive: Mapping[str, Sequence[str]] | Callable[[str], Sequence[str]],
-        temperature: float,
+        temperature: float | Sequence[float],
         ensemble: Literal["mean", "uncertainty"] = "mean",
         penalty: float = 0.0,
     ) -> None:
-        """Raises ``ConfigError`` for no rewards, an unknown ensemble, or a temperature or penalty out of range."""
-        _check_temperature(temperature)
+        """Raises ``ConfigError`` for no rewards, an unknown ensemble, or temperatures or a penalty that do not fit."""
         _check_penalty(penalty)
         if ensemble not in ENSEMBLES:
             raise ConfigError(f"ensemble is {ensemble!r}; known: {', '.join(ENSEMBLES)}")
@@ -98,8 +97,15 @@ class TextNormReward:
             raise ConfigError(f"penalty is {penalty}, but the mean ensemble has none; take ensemble='uncertainty'")
         if not rewards:
             raise ConfigError("rewards is empty: give one or more")
+        self.temperatures = tuple(temperature) if isinstance(temperature, Sequence) else (temperature,) * len(rewards)
+        if len(self.temperatures) != len(rewards):
+            raise ConfigError(
+                f"temperature has {len(self.temperatures)} values for {len(rewards)} rewards; give each one"
+            )
+        for one in self.temperatures:
+            _check_temperature(one)
         self.rewards, self.contrastive = tuple(rewards), contrastive
-        self.temperature, self.ensemble, self.penalty = temperature, ensemble, penalty
+        self.ensemble, self.penalty = ensemble, penalty
         names = [reward.name for reward in rewards]
         self.names = [f"{name}_{i}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
@@ -138,12 +144,12 @@ class TextNormReward:
         values = np.empty((len(self.rewards), len(images)), dtype=np.float32)
         for prompt, places in progress(groups.items(), "TextNorm", unit="prompt"):
             shown = images[places] if isinstance(images, np.ndarray) else [images[place] for place in places]
-            for row, reward in zip(values, self.rewards, strict=True):
+            for row, reward, temperature in zip(values, self.rewards, self.temperatures, strict=True):
                 try:
                     matrix = reward.score_matrix(shown, sets[prompt])
                 except DataError as error:  # its image numbers count this prompt's images
                     raise DataError(f"among the images of prompt {prompt!r}: {error}") from error
-                row[places] = textnorm(matrix, self.temperature)
+                row[places] = textnorm(matrix, temperature)
         return values
 
     def _with_contrastive(self, prompt: str) -> list[str]:

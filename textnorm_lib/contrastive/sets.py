@@ -5,6 +5,7 @@ import pandas as pd
 from textnorm_lib.contrastive.controls import random_prompts
 from textnorm_lib.contrastive.rules import rule_contrasts
 from textnorm_lib.store import step
+from textnorm_lib.tia2.official import OfficialSet
 
 
 @step(1)
@@ -28,3 +29,13 @@ def random_sets(contrastive: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         for text in random_prompts(prompt, pool, len(own), seed)
     ]
     return pd.DataFrame(rows, columns=["set", "prompt", "text", "kind"])
+
+
+@step(1)
+def released_sets(prompts: pd.DataFrame, *sets: OfficialSet) -> pd.DataFrame:
+    """The paper's own contrastive prompts, of those of ``prompts`` (set, prompt) that it has: set, prompt, text, kind.
+
+    A language model wrote them, or people and rules (the paper does not say of which prompts).
+    """
+    released = pd.concat([official.contrastive for official in sets]).rename(columns={"contrastive_prompt": "text"})
+    return prompts[["set", "prompt"]].merge(released[["prompt", "text"]], on="prompt").assign(kind="released")

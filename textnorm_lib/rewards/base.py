@@ -27,6 +27,10 @@ LIVE_COPIES = 24  # of an image's tokens, that are in memory at once within a la
 SHARE = 0.25  # of the free memory, that a batch may take
 
 
+class CutPrompt(UserWarning):
+    """A prompt is longer than a reward reads."""
+
+
 class Reward(ABC):
     """Scores how well images show what prompts ask for; higher is better, the scale is the model's own.
 
@@ -140,7 +144,7 @@ class Reward(ABC):
 
     def _warn_of_cut(self, prompt: str, limit: int) -> None:
         words = f"{self.name} reads {limit} tokens; the end of a longer prompt is cut off: {prompt[:60]!r}..."
-        warnings.warn(words, stacklevel=2)
+        warnings.warn(words, CutPrompt, stacklevel=2)
 
     def _padded(self, ids: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask (n, longest of these prompts)."""

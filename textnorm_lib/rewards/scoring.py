@@ -6,6 +6,8 @@
 Work goes prompt by prompt: its images meet its texts in one matrix, so each image and each text is encoded once.
 """
 
+import sys
+import warnings
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from textnorm_lib.config import Profile
 from textnorm_lib.errors import DataError
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards import Reward, load_reward
+from textnorm_lib.rewards.base import CutPrompt
 from textnorm_lib.store import Artifact, step
 from textnorm_lib.weights import Weights
 from textnorm_lib.workers import in_workers
@@ -53,22 +56,26 @@ def score_images(
     ]
     tasks = [task for task in tasks if not task[0].exists()]
     work = partial(_score_prompt, made=made, name=name, path=weights.path, dtype=dtype, device=device)
-    counts = in_workers(work, tasks, workers=workers if device == "cpu" else 1)
-    return {"scores": sum(progress(counts, f"{name}: prompts", total=len(tasks), unit="prompts"))}
+    found = in_workers(work, tasks, workers=workers if device == "cpu" else 1)
+    counts = list(progress(found, f"{name}: prompts", total=len(tasks), unit="prompts"))
+    if cut := sum(texts for _, texts in counts):
+        print(f"{name}: {cut} texts are longer than it reads, their ends were cut off", file=sys.stderr)
+    return {"scores": sum(scores for scores, _ in counts)}
 
 
 def _score_prompt(
     task: tuple[Path, str, list[str], list[str]], *, made: Path, name: str, path: Path, dtype: str, device: str
-) -> int:
-    """The images of one prompt with its texts, to a file: prompt, image, text, score."""
+) -> tuple[int, int]:
+    """The images of one prompt with its texts, to a file: prompt, image, text, score; how many, how many texts cut."""
     file, prompt, images, contrasts = task
     texts = list(dict.fromkeys([prompt, *contrasts]))
-    matrix = _reward(name, path, dtype, device).score_matrix([made / image for image in images], texts)
+    with warnings.catch_warnings(record=True, action="always", category=CutPrompt) as warned:
+        matrix = _reward(name, path, dtype, device).score_matrix([made / image for image in images], texts)
     rows = pd.MultiIndex.from_product([[prompt], images, texts], names=["prompt", "image", "text"])
     partial_file = file.with_suffix(".partial")
     pd.DataFrame({"score": matrix.reshape(-1)}, index=rows).reset_index().to_parquet(partial_file, index=False)
     partial_file.replace(file)
-    return matrix.size
+    return matrix.size, sum(issubclass(warning.category, CutPrompt) for warning in warned)
 
 
 @cache

@@ -1,0 +1,203 @@
+"""Temperature and penalty without leaks, and what leaks are worth (the paper's section 8 tunes on all labels).
+
+A setting is as good as the mean over prompts of AP@5, AP@10 and AP@25, the paper's criterion. *Held out* means chosen
+on some prompts and judged on others: the prompts are dealt into folds, and each fold is judged under the setting that
+is best on the rest. Nothing else is fitted, so the inner loop of nested cross-validation, which would average the same
+numbers over its own folds, comes to that mean over the rest. *Classes held out* is stricter: a prompt is judged under
+the setting that is best on the prompts that share no class of objects with it.
+
+Beside them stand two choices that look at what they are judged on: the one setting that is best for all prompts, and a
+setting a prompt, each prompt's best, which is how the released TextNorm scores came to their 20 settings.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import KFold
+
+from textnorm_lib.errors import ConfigError, DataError
+from textnorm_lib.metrics import ranking_metrics
+from textnorm_lib.progress import progress
+from textnorm_lib.score_table import ScoreTable, ensemble, raw, score_table, units
+from textnorm_lib.store import step
+from textnorm_lib.textnorm import textnorm
+from textnorm_lib.tia2.split import classes_of
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which rewards, the temperature in their units, and the penalty of equation 3 (0: equation 2)."""
+
+    rewards: tuple[str, ...]
+    temperature: float
+    penalty: float = 0.0
+
+
+TEMPERATURES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # in units of each reward, see score_table.py
+PENALTIES = (0.0, 0.1, 0.5, 1.0, 2.0, 4.0)
+FOLDS = 10
+HELD_OUT, CLASSES_HELD_OUT, HINDSIGHT, BY_PROMPT = CHOICES = (
+    "held out",
+    "classes held out",
+    "one setting in hindsight",
+    "a setting a prompt",
+)
+_SETTING = ["temperature", "penalty"]
+_ROUNDING_DECIMALS = 9  # of settings that are equally good the grid's first is taken
+
+
+def every_ensemble(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Each reward alone, then every pair, triple and so on."""
+    return [subset for size in range(1, len(names) + 1) for subset in combinations(names, size)]
+
+
+@step(1)
+def grid_metrics(
+    images: pd.DataFrame,
+    contrastive: pd.DataFrame,
+    *scored: Path,
+    names: Sequence[str],
+    ensembles: Sequence[Sequence[str]],
+    most: int | None = None,
+    kinds: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Every ensemble under every setting of the grid, prompt by prompt: rewards, temperature, penalty, ..., ap, auroc.
+
+    ``images``: set, prompt, image, label; prompts with one label only are left out. ``contrastive``: prompt, text,
+    kind, of which the first ``most`` a prompt are used, or those of some ``kinds``; a prompt that then has none is left
+    out. ``scored``: ``score_images``' folders, in the order of ``names``. ``rewards`` is "clip+pickscore" and the like,
+    ``ap`` the mean of the three AP metrics. A reward alone has no penalty.
+    """
+    if kinds is not None:
+        contrastive = contrastive[contrastive["kind"].isin(kinds)]
+    if most is not None:
+        contrastive = contrastive.groupby("prompt", sort=False).head(most)
+    labelled = both_labels(images[images["prompt"].isin(contrastive["prompt"])])
+    table = score_table(labelled, contrastive, names, scored)
+    settings = [Setting(tuple(some), *pair) for some in ensembles for pair in _grid(len(some))]
+    return judge_values(table, settings, _values(table, settings))
+
+
+@step(1)
+def raw_metrics(
+    images: pd.DataFrame, *scored: Path, names: Sequence[str], ensembles: Sequence[Sequence[str]]
+) -> pd.DataFrame:
+    """The rewards themselves, without TextNorm, as ``grid_metrics`` gives them; temperature and penalty are nan."""
+    nothing = pd.DataFrame({"prompt": [], "text": []}, dtype=object)
+    table = score_table(both_labels(images), nothing, names, scored)
+    settings = [Setting(tuple(some), np.nan, np.nan) for some in ensembles]
+    unit = units(table)
+    return judge_values(table, settings, np.stack([raw(table, setting.rewards, unit) for setting in settings]))
+
+
+def both_labels(images: pd.DataFrame) -> pd.DataFrame:
+    """The images of prompts that have good and bad ones; without such a prompt ``DataError``."""
+    chosen = images[images.groupby("prompt")["label"].transform("nunique") == 2]
+    if chosen.empty:
+        raise DataError("no prompt has good and bad images; take more images a prompt")
+    return chosen.reset_index(drop=True)
+
+
+def _grid(rewards: int) -> list[tuple[float, float]]:
+    return [(t, p) for t in TEMPERATURES for p in (PENALTIES if rewards > 1 else (0.0,))]
+
+
+def _values(table: ScoreTable, settings: Sequence[Setting]) -> np.ndarray:
+    """Every setting's value of every image: (settings, n). Each reward is normalised once a temperature."""
+    unit, normalised = units(table), {}
+    for name, matrix in table.scores.items():
+        for temperature in {setting.temperature for setting in settings}:
+            value = textnorm(np.nan_to_num(matrix), temperature * unit[name], mask=table.mask)
+            normalised[name, temperature] = value
+    return np.stack(
+        [
+            ensemble(np.stack([normalised[name, one.temperature] for name in one.rewards]), one.penalty)
+            for one in settings
+        ]
+    )
+
+
+def judge_values(table: ScoreTable, settings: Sequence[Setting], values: np.ndarray) -> pd.DataFrame:
+    """``values`` (settings, n) prompt by prompt: rewards, temperature, penalty, set, prompt, ap, auroc."""
+    frames = []
+    labels = table.images["label"].to_numpy()
+    names = ["+".join(setting.rewards) for setting in settings]
+    columns = {
+        "rewards": names,
+        "temperature": [setting.temperature for setting in settings],
+        "penalty": [setting.penalty for setting in settings],
+    }
+    groups = table.images.groupby(["set", "prompt"], sort=False).indices.items()
+    for (name, prompt), rows in progress(groups, "settings: prompts", unit="prompts"):
+        found = ranking_metrics(values[:, rows], labels[rows])
+        ap = (found["ap5"] + found["ap10"] + found["ap25"]) / 3
+        frames.append(pd.DataFrame(columns | {"set": name, "prompt": prompt, "ap": ap, "auroc": found["auroc"]}))
+    return pd.concat(frames, ignore_index=True)
+
+
+@step(1)
+def choose_settings(grid: pd.DataFrame, *, seed: int, folds: int = FOLDS) -> pd.DataFrame:
+    """Each prompt under the setting that each of ``CHOICES`` gives it: rewards, choice, set, prompt, ap, auroc.
+
+    ``grid`` as ``grid_metrics`` gives it. Also temperature and penalty, nan where a prompt's best are several (their
+    metrics are averaged). Raises ``ConfigError`` for fewer prompts than ``folds``, and where no prompt is left that
+    shares no class with another.
+    """
+    frames = []
+    for rewards, of_ensemble in grid.groupby("rewards", sort=False):
+        ap, auroc = (of_ensemble.pivot(index=["set", "prompt"], columns=_SETTING, values=of) for of in ("ap", "auroc"))
+        if len(ap) < folds:
+            raise ConfigError(f"{len(ap)} prompts cannot be dealt into {folds} folds; give fewer folds or more prompts")
+        for choice, weights in _choices(ap, seed=seed, folds=folds):
+            frame = pd.DataFrame({"ap": (ap.to_numpy() * weights).sum(1), "auroc": (auroc.to_numpy() * weights).sum(1)})
+            one = weights.max(axis=1) == 1
+            for place, name in enumerate(_SETTING):
+                levels = ap.columns.get_level_values(place).to_numpy()
+                frame[name] = np.where(one, levels[weights.argmax(axis=1)], np.nan)
+            frames.append(frame.set_index(ap.index).reset_index().assign(rewards=rewards, choice=choice))
+    return pd.concat(frames, ignore_index=True)[["rewards", "choice", "set", "prompt", "ap", "auroc", *_SETTING]]
+
+
+def _choices(ap: pd.DataFrame, *, seed: int, folds: int) -> Iterator[tuple[str, np.ndarray]]:
+    """A choice and how much of each prompt's number comes from which setting: weights (prompts, settings)."""
+    values = ap.to_numpy().round(_ROUNDING_DECIMALS)
+    chosen = np.zeros(len(values), int)
+    for train, test in KFold(folds, shuffle=True, random_state=seed).split(values):
+        chosen[test] = _best(values[train])
+    yield HELD_OUT, _weights(chosen, values)
+    classes = [set(classes_of(prompt)) for prompt in ap.index.get_level_values("prompt")]
+    for row, own in enumerate(classes):
+        others = [place for place, other in enumerate(classes) if not own & other]
+        if not others:
+            raise ConfigError("a prompt shares a class with every other one; take prompts of more classes")
+        chosen[row] = _best(values[others])
+    yield CLASSES_HELD_OUT, _weights(chosen, values)
+    yield HINDSIGHT, _weights(np.full(len(values), _best(values)), values)
+    best = values == values.max(axis=1, keepdims=True)
+    yield BY_PROMPT, best / best.sum(axis=1, keepdims=True)
+
+
+def _best(values: np.ndarray) -> int:
+    return int(values.mean(axis=0).round(_ROUNDING_DECIMALS).argmax())
+
+
+def _weights(chosen: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.eye(values.shape[1])[chosen]
+
+
+def best_settings(grid: pd.DataFrame) -> list[Setting]:
+    """The setting of each ensemble that is best on all prompts of ``grid``: those of development, to judge others."""
+    means = grid.groupby(["rewards", *_SETTING], sort=False)["ap"].mean().round(_ROUNDING_DECIMALS).reset_index()
+    best = means.loc[means.groupby("rewards", sort=False)["ap"].idxmax()]
+    return [Setting(tuple(row.rewards.split("+")), row.temperature, row.penalty) for row in best.itertuples()]
+
+
+def at_settings(grid: pd.DataFrame, settings: Sequence[Setting]) -> pd.DataFrame:
+    """The rows of ``grid`` under the setting of their ensemble: rewards, set, prompt, ap, auroc."""
+    wanted = pd.DataFrame([("+".join(one.rewards), one.temperature, one.penalty) for one in settings])
+    chosen = grid.merge(wanted.set_axis(["rewards", *_SETTING], axis=1))
+    return chosen[["rewards", "set", "prompt", "ap", "auroc"]]
