@@ -14,9 +14,9 @@ from textnorm_lib.metrics import (
     compare,
     pairwise_accuracy,
     prompt_metrics,
-    ranking_metrics,
     summarise,
 )
+from textnorm_lib.search_metrics import ranking_metrics
 
 BOOTSTRAP = {"resamples": 400, "confidence": 0.9, "seed": 3}
 

@@ -9,6 +9,7 @@ import pytest
 
 from textnorm_lib.ablations import (
     alternative_metrics,
+    compare_pairs,
     gains_by_group,
     mean_values,
     paired_gains,
@@ -222,8 +223,9 @@ def test_settings_that_tie_for_a_prompt_are_averaged():
 
 
 def test_too_few_prompts_are_refused():
-    with pytest.raises(ConfigError, match="3 prompts cannot be dealt into 10 folds"):
-        choose_settings(_grid_of(np.ones((3, 2)), PROMPTS[:3]), seed=0)
+    assert len(choose_settings(_grid_of(np.ones((3, 2)), PROMPTS[:3]), seed=0)) == 3 * len(CHOICES)
+    with pytest.raises(ConfigError, match="one prompt cannot be judged"):
+        choose_settings(_grid_of(np.ones((1, 2)), PROMPTS[:1]), seed=0)
     with pytest.raises(ConfigError, match="shares a class with every other one"):
         choose_settings(_grid_of(np.ones((2, 2)), ["two deer", "three deer"]), seed=0, folds=2)
 
@@ -321,6 +323,22 @@ def test_gains_are_paired_and_averaged_over_prompts():
     assert means.loc["ap", "low"] == means.loc["ap", "high"] == pytest.approx(0.2)
     with pytest.raises(pd.errors.MergeError):
         paired_gains(after, pd.concat([before, before]))
+
+
+def test_pairs_are_tested_together():
+    rng = np.random.default_rng(0)
+    rows = [
+        ("s", str(p), r, "auroc", rng.normal(m, 0.1))
+        for p in range(30)
+        for r, m in zip("abcd", (0, 1, 0, 0), strict=True)
+    ]
+    per_prompt = pd.DataFrame(rows, columns=["set", "prompt", "reward", "metric", "value"])
+    found = compare_pairs(per_prompt, pairs=[("a", "b"), ("c", "d")], metrics=["auroc"], **BOOTSTRAP)
+    found = found[found["set"] == "s"].set_index(["reward", "reference"])
+    assert found.loc[("a", "b"), "difference"] == pytest.approx(1, abs=0.1) and found.loc[("a", "b"), "wins"] == 30
+    smaller, larger = found["p_wilcoxon"].sort_values()
+    assert found.loc[("a", "b"), "p_holm"] == pytest.approx(2 * smaller)  # a family of two tests
+    assert found.loc[("c", "d"), "p_holm"] == pytest.approx(larger)
 
 
 def test_gains_by_group_name_every_class_of_a_prompt():

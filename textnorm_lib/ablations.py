@@ -12,6 +12,7 @@ import pandas as pd
 
 from textnorm_lib.bootstrap import prompt_bootstrap
 from textnorm_lib.errors import DataError
+from textnorm_lib.metrics import compare, holm
 from textnorm_lib.score_table import OWN, ScoreTable, score_table, units
 from textnorm_lib.store import step
 from textnorm_lib.tia2.split import classes_of
@@ -66,6 +67,30 @@ def mean_values(
         found = zip(values, table.mean(axis=0), low, high, strict=True)
         rows += [(*key, *one, len(table)) for one in found]
     return pd.DataFrame(rows, columns=[*by, "metric", "mean", "low", "high", "n_prompts"])
+
+
+@step(1)
+def compare_pairs(
+    per_prompt: pd.DataFrame,
+    *,
+    pairs: Sequence[Sequence[str]],
+    metrics: Sequence[str],
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> pd.DataFrame:
+    """``metrics.compare`` of each pair (reward, reference), the reference minus the reward, as one family of tests.
+
+    Holm's adjustment is over pairs x metrics of a set, not over each pair's own.
+    """
+    options = {"metrics": metrics, "resamples": resamples, "confidence": confidence, "seed": seed}
+    frames = []
+    for reference in dict.fromkeys(reference for _, reference in pairs):
+        rewards = [reference, *(reward for reward, other in pairs if other == reference)]
+        frames.append(compare(per_prompt[per_prompt["reward"].isin(rewards)], reference=reference, **options))
+    found = pd.concat(frames, ignore_index=True)
+    found["p_holm"] = found.groupby("set")["p_wilcoxon"].transform(lambda p_values: holm(p_values.to_numpy()))
+    return found
 
 
 @step(1)

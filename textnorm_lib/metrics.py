@@ -61,25 +61,6 @@ def alignment_metrics(rewards: ArrayLike, labels: ArrayLike, ratings: ArrayLike)
     return {name: float(values[name]) for name in METRICS}
 
 
-def ranking_metrics(rewards: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """AUROC and AP@5, 10, 25 of many rewards of one prompt's images at once: (c, n) with labels (n,) -> (c,) each.
-
-    The same numbers as ``alignment_metrics``, for searches over thousands of settings. ``rewards`` finite, both labels
-    present. Raises ``DataError`` for one label only.
-    """
-    good = int(labels.sum())
-    bad = labels.size - good
-    if not good or not bad:
-        raise DataError(f"labels are all {int(labels[0])}: good and bad images are needed")
-    ranks = stats.rankdata(rewards, axis=1)  # ties share their mean rank
-    values = {"auroc": ((ranks * labels).sum(axis=1) - good * (good + 1) / 2) / (good * bad)}
-    order = np.argsort(-rewards, axis=1, kind="stable")
-    best_first = np.take_along_axis(rewards, order, axis=1)
-    hits = np.c_[np.zeros(len(rewards)), labels[order].cumsum(axis=1)]
-    ends = np.c_[np.ones(len(rewards), bool), best_first[:, :-1] != best_first[:, 1:], np.ones(len(rewards), bool)]
-    return values | {f"ap{k}": _average_precisions(hits, ends, min(k, labels.size)) for k in (5, 10, 25)}
-
-
 @step(1)
 def prompt_metrics(images: pd.DataFrame, rewards: Sequence[str]) -> pd.DataFrame:
     """``alignment_metrics`` of every prompt and reward, tidy: (set,) prompt, reward, metric, value.
@@ -156,10 +137,18 @@ def compare(
         table["wins"], table["losses"] = (differences > 0).sum(), (differences < 0).sum()
         table["ties"] = (differences == 0).sum()
         table["p_wilcoxon"] = [_wilcoxon(differences[pair].dropna().to_numpy()) for pair in pairs]
-        table["p_holm"] = _holm(table["p_wilcoxon"].to_numpy())
+        table["p_holm"] = holm(table["p_wilcoxon"].to_numpy())
         tables.append(table.reset_index().assign(set=name, reference=reference))
     columns = ["set", "metric", "reward", "reference", "difference", "low", "high", "wins", "ties", "losses"]
     return pd.concat(tables, ignore_index=True)[[*columns, "p_wilcoxon", "p_holm"]]
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's adjustment (m,) of p-values within the tests that could be made; nan stays nan."""
+    adjusted, made = p_values.copy(), ~np.isnan(p_values)
+    if made.any():
+        adjusted[made] = multipletests(p_values[made], method="holm")[1]
+    return adjusted
 
 
 def pairwise_accuracy(rewards: ArrayLike, ratings: ArrayLike, *, tie_threshold: float = 0.0) -> float:
@@ -210,18 +199,6 @@ def _average_precision(hits: np.ndarray, places: np.ndarray, k: int) -> float:
     return np.sum(np.diff(hits_to_k) * hits_to_k[1:] / places_to_k[1:]) / hits_to_k[-1]
 
 
-def _average_precisions(hits: np.ndarray, ends: np.ndarray, k: int) -> np.ndarray:
-    """AP@k of c orders at once, (c,): the hits (c, 1 + n) among the t best, and whether a block of ties ends there."""
-    places, rows = np.arange(hits.shape[1]), np.arange(len(hits))
-    last_end = np.maximum.accumulate(np.where(ends, places, 0), axis=1)
-    before, after = last_end[:, k - 1], k + ends[:, k:].argmax(axis=1)
-    gained = hits - np.take_along_axis(hits, np.c_[last_end[:, :1], last_end[:, :-1]], axis=1)
-    sums = np.where(ends & (places < k), gained * hits / np.maximum(places, 1), 0).sum(axis=1)
-    straddling = (hits[rows, after] - hits[rows, before]) * (k - before) / (after - before)
-    hits_to_k = hits[rows, before] + straddling
-    return np.where(hits_to_k > 0, (sums + straddling * hits_to_k / k) / np.maximum(hits_to_k, 1e-9), 0.0)
-
-
 def _interval_of_means(values: pd.DataFrame, **options) -> tuple[np.ndarray, np.ndarray]:
     """Bootstrap interval of each column's mean over its rows (prompts) with a value: low (c,), high (c,)."""
     table = values.to_numpy()
@@ -255,14 +232,6 @@ def _wilcoxon(differences: np.ndarray) -> float:
     if differences.size == 0:
         return np.nan
     return float(stats.wilcoxon(differences, zero_method="zsplit").pvalue) if differences.any() else 1.0
-
-
-def _holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's adjustment (m,) within the tests that could be made."""
-    adjusted, made = p_values.copy(), ~np.isnan(p_values)
-    if made.any():
-        adjusted[made] = multipletests(p_values[made], method="holm")[1]
-    return adjusted
 
 
 def _pair_differences(rewards: ArrayLike, ratings: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -20,9 +20,9 @@ import pandas as pd
 from sklearn.model_selection import KFold
 
 from textnorm_lib.errors import ConfigError, DataError
-from textnorm_lib.metrics import ranking_metrics
 from textnorm_lib.progress import progress
 from textnorm_lib.score_table import ScoreTable, ensemble, raw, score_table, units
+from textnorm_lib.search_metrics import ranking_metrics
 from textnorm_lib.store import step
 from textnorm_lib.textnorm import textnorm
 from textnorm_lib.tia2.split import classes_of
@@ -143,16 +143,16 @@ def judge_values(table: ScoreTable, settings: Sequence[Setting], values: np.ndar
 def choose_settings(grid: pd.DataFrame, *, seed: int, folds: int = FOLDS) -> pd.DataFrame:
     """Each prompt under the setting that each of ``CHOICES`` gives it: rewards, choice, set, prompt, ap, auroc.
 
-    ``grid`` as ``grid_metrics`` gives it. Also temperature and penalty, nan where a prompt's best are several (their
-    metrics are averaged). Raises ``ConfigError`` for fewer prompts than ``folds``, and where no prompt is left that
-    shares no class with another.
+    ``grid`` as ``grid_metrics`` gives it; of fewer prompts than ``folds`` each is a fold. Also temperature and penalty,
+    nan where a prompt's best are several (their metrics are averaged). Raises ``ConfigError`` for a single prompt, and
+    where no prompt is left that shares no class with another.
     """
     frames = []
     for rewards, of_ensemble in grid.groupby("rewards", sort=False):
         ap, auroc = (of_ensemble.pivot(index=["set", "prompt"], columns=_SETTING, values=of) for of in ("ap", "auroc"))
-        if len(ap) < folds:
-            raise ConfigError(f"{len(ap)} prompts cannot be dealt into {folds} folds; give fewer folds or more prompts")
-        for choice, weights in _choices(ap, seed=seed, folds=folds):
+        if len(ap) < 2:
+            raise ConfigError("one prompt cannot be judged under a setting that others choose; take more prompts")
+        for choice, weights in _choices(ap, seed=seed, folds=min(folds, len(ap))):
             frame = pd.DataFrame({"ap": (ap.to_numpy() * weights).sum(1), "auroc": (auroc.to_numpy() * weights).sum(1)})
             one = weights.max(axis=1) == 1
             for place, name in enumerate(_SETTING):
