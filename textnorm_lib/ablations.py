@@ -16,7 +16,7 @@ from textnorm_lib.metrics import compare, holm
 from textnorm_lib.score_table import OWN, ScoreTable, score_table, units
 from textnorm_lib.store import step
 from textnorm_lib.tia2.split import classes_of
-from textnorm_lib.tuning import Setting, both_labels, judge_values
+from textnorm_lib.tuning import Setting, judge_values
 
 VALUES = ("ap", "auroc")
 
@@ -102,7 +102,7 @@ def alternative_metrics(
     None has a temperature. The first two are what TextNorm tends to, up to a monotone map, as the temperature grows
     (mean) or goes to zero (best).
     """
-    table = score_table(both_labels(images), contrastive, names, scored)
+    table = score_table(images, contrastive, names, scored)
     frames = []
     for form, function in ALTERNATIVES.items():
         values = np.stack([function(matrix[:, 0], matrix[:, 1:]) for matrix in table.scores.values()])

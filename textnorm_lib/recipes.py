@@ -16,12 +16,13 @@ import pandas as pd
 from textnorm_lib.config import Profile
 from textnorm_lib.contrastive.sets import rule_sets
 from textnorm_lib.errors import ConfigError
+from textnorm_lib.metrics import prompt_metrics
 from textnorm_lib.rewards.scoring import REWARDS, own_scores, score_rewards
 from textnorm_lib.score_table import ensemble, score_table, units
 from textnorm_lib.store import Artifact, step
 from textnorm_lib.textnorm import textnorm
-from textnorm_lib.tia2.build import build_tia2
-from textnorm_lib.tia2.split import DEVELOPMENT, images_of_side
+from textnorm_lib.tia2.build import Built, build_tia2
+from textnorm_lib.tia2.split import DEVELOPMENT, SEALED, images_of_side
 from textnorm_lib.tuning import Setting, best_settings, grid_metrics
 
 PAPERS_ENSEMBLE = ("imagereward", "pickscore")
@@ -37,8 +38,12 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """The column that it makes: "textnorm:imagereward+pickscore" and the like."""
-        return f"textnorm:{'+'.join(self.rewards)}"
+        """The column of its values: "textnorm:imagereward+pickscore" and the like."""
+        return self.column("textnorm")
+
+    def column(self, prefix: str) -> str:
+        """Its name with another prefix than "textnorm", where several are in one frame."""
+        return f"{prefix}:{'+'.join(self.rewards)}"
 
     def config(self) -> dict[str, Any]:
         """For ``apply_recipes``."""
@@ -65,8 +70,12 @@ def apply_recipes(
     *scored: Path,
     names: Sequence[str],
     recipes: Sequence[Mapping[str, Any]],
+    prefix: str = "textnorm",
 ) -> pd.DataFrame:
-    """``images`` with a column for each recipe, by its name. Raises ``ConfigError`` for a reward without scores."""
+    """``images`` with a column for each recipe, named by ``prefix`` and its rewards.
+
+    Raises ``ConfigError`` for a reward without scores.
+    """
     table = score_table(images, contrastive, names, scored)
     columns = {}
     for given in recipes:
@@ -75,24 +84,73 @@ def apply_recipes(
             raise ConfigError(f"{recipe.name}: there are no scores of {min(lacking)}; name it and give its folder")
         pairs = zip(recipe.rewards, recipe.temperatures, strict=True)
         values = [textnorm(np.nan_to_num(table.scores[name]), t, mask=table.mask) for name, t in pairs]
-        columns[recipe.name] = ensemble(np.stack(values), recipe.penalty)
+        columns[recipe.column(prefix)] = ensemble(np.stack(values), recipe.penalty)
     return table.images.assign(**columns)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What notebooks share of the benchmark: labels, scores with contrasts by rule, development and sealed rows."""
+
+    built: Built
+    rules: Artifact
+    scored: dict[str, Artifact]
+    development: Artifact
+    sealed: Artifact
+
+
+def scored_benchmark(compute: Callable[..., Artifact], profile: Profile) -> Benchmark:
+    """The benchmark, scored; ``compute`` is a ``Run``'s ``step``. What notebooks 01 and 02b have made is read back."""
+    built = build_tia2(compute, profile)
+    rules = compute(rule_sets, built.prompts, most=profile.contrastive_prompts)
+    scored = score_rewards(compute, profile, built.images, rules)
+    labelled = compute(own_scores, built.labels, *scored.values(), names=list(REWARDS))
+    sides = [compute(images_of_side, labelled, side=side) for side in (DEVELOPMENT, SEALED)]
+    return Benchmark(built, rules, scored, *sides)
+
+
+def tune(
+    compute: Callable[..., Artifact],
+    benchmark: Benchmark,
+    ensembles: Sequence[Sequence[str]],
+    *,
+    contrastive: Artifact | None = None,
+    scored: Mapping[str, Artifact] | None = None,
+) -> list[Recipe]:
+    """Each ensemble's best setting on the development prompts, with contrasts by rule or as given with their scores."""
+    contrastive, scored = contrastive or benchmark.rules, scored or benchmark.scored
+    images, names, folders = benchmark.development, list(REWARDS), scored.values()
+    settings = [list(rewards) for rewards in ensembles]
+    grid = compute(grid_metrics, images, contrastive, *folders, names=names, ensembles=settings)
+    unit = compute(reward_units, images, *benchmark.scored.values(), names=names).value
+    unit = dict(zip(unit["reward"], unit["unit"], strict=True))
+    return [recipe_of(setting, unit) for setting in best_settings(grid.value)]
 
 
 def tuned_textnorm(
     compute: Callable[..., Artifact], profile: Profile, rewards: Sequence[str] = PAPERS_ENSEMBLE
 ) -> Recipe:
-    """The ensemble's best setting on the benchmark's development prompts; ``compute`` is a ``Run``'s ``step``.
+    """TextNorm as notebooks 04 to 07 use it: an ensemble's best setting on the benchmark's development prompts."""
+    return tune(compute, scored_benchmark(compute, profile), [rewards])[0]
 
-    Whatever of it notebooks 01 to 03 have made is read back.
+
+def evaluate_sealed(
+    compute: Callable[..., Artifact], benchmark: Benchmark, controls: Artifact, scored_controls: Mapping[str, Artifact]
+) -> tuple[Artifact, Artifact]:
+    """The sealed images with what the rewards and TextNorm, as tuned on development prompts, say; and the metrics.
+
+    Under TextNorm are each reward alone, the paper's ensemble and all four, with contrasts by rule ("textnorm:...")
+    and, tuned as well, with the ``controls``' random ones ("random:...").
     """
-    built = build_tia2(compute, profile)
-    contrastive = compute(rule_sets, built.prompts, most=profile.contrastive_prompts)
-    scored = score_rewards(compute, profile, built.images, contrastive)
-    folders, names = scored.values(), list(REWARDS)
-    labelled = compute(own_scores, built.labels, *folders, names=names)
-    development = compute(images_of_side, labelled, side=DEVELOPMENT)
-    grid = compute(grid_metrics, development, contrastive, *folders, names=names, ensembles=[list(rewards)])
-    unit = compute(reward_units, development, *folders, names=names).value
-    (setting,) = best_settings(grid.value)
-    return recipe_of(setting, dict(zip(unit["reward"], unit["unit"], strict=True)))
+    ensembles = [*((name,) for name in REWARDS), PAPERS_ENSEMBLE, REWARDS]
+    judged, columns = benchmark.sealed, list(REWARDS)
+    for prefix, texts, scored in (
+        ("textnorm", benchmark.rules, benchmark.scored),
+        ("random", controls, scored_controls),
+    ):
+        recipes = tune(compute, benchmark, ensembles, contrastive=texts, scored=scored)
+        configs = [recipe.config() for recipe in recipes]
+        folders = scored.values()
+        judged = compute(apply_recipes, judged, texts, *folders, names=list(REWARDS), recipes=configs, prefix=prefix)
+        columns += [recipe.column(prefix) for recipe in recipes]
+    return judged, compute(prompt_metrics, judged, rewards=columns)

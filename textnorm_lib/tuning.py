@@ -55,7 +55,7 @@ def every_ensemble(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [subset for size in range(1, len(names) + 1) for subset in combinations(names, size)]
 
 
-@step(1)
+@step(2)
 def grid_metrics(
     images: pd.DataFrame,
     contrastive: pd.DataFrame,
@@ -76,30 +76,21 @@ def grid_metrics(
         contrastive = contrastive[contrastive["kind"].isin(kinds)]
     if most is not None:
         contrastive = contrastive.groupby("prompt", sort=False).head(most)
-    labelled = both_labels(images[images["prompt"].isin(contrastive["prompt"])])
-    table = score_table(labelled, contrastive, names, scored)
+    table = score_table(images[images["prompt"].isin(contrastive["prompt"])], contrastive, names, scored)
     settings = [Setting(tuple(some), *pair) for some in ensembles for pair in _grid(len(some))]
     return judge_values(table, settings, _values(table, settings))
 
 
-@step(1)
+@step(2)
 def raw_metrics(
     images: pd.DataFrame, *scored: Path, names: Sequence[str], ensembles: Sequence[Sequence[str]]
 ) -> pd.DataFrame:
     """The rewards themselves, without TextNorm, as ``grid_metrics`` gives them; temperature and penalty are nan."""
     nothing = pd.DataFrame({"prompt": [], "text": []}, dtype=object)
-    table = score_table(both_labels(images), nothing, names, scored)
+    table = score_table(images, nothing, names, scored)
     settings = [Setting(tuple(some), np.nan, np.nan) for some in ensembles]
     unit = units(table)
     return judge_values(table, settings, np.stack([raw(table, setting.rewards, unit) for setting in settings]))
-
-
-def both_labels(images: pd.DataFrame) -> pd.DataFrame:
-    """The images of prompts that have good and bad ones; without such a prompt ``DataError``."""
-    chosen = images[images.groupby("prompt")["label"].transform("nunique") == 2]
-    if chosen.empty:
-        raise DataError("no prompt has good and bad images; take more images a prompt")
-    return chosen.reset_index(drop=True)
 
 
 def _grid(rewards: int) -> list[tuple[float, float]]:
@@ -122,7 +113,10 @@ def _values(table: ScoreTable, settings: Sequence[Setting]) -> np.ndarray:
 
 
 def judge_values(table: ScoreTable, settings: Sequence[Setting], values: np.ndarray) -> pd.DataFrame:
-    """``values`` (settings, n) prompt by prompt: rewards, temperature, penalty, set, prompt, ap, auroc."""
+    """``values`` (settings, n) prompt by prompt: rewards, temperature, penalty, set, prompt, ap, auroc.
+
+    A prompt with one label only is left out; if no other is there, ``DataError``.
+    """
     frames = []
     labels = table.images["label"].to_numpy()
     names = ["+".join(setting.rewards) for setting in settings]
@@ -133,9 +127,13 @@ def judge_values(table: ScoreTable, settings: Sequence[Setting], values: np.ndar
     }
     groups = table.images.groupby(["set", "prompt"], sort=False).indices.items()
     for (name, prompt), rows in progress(groups, "settings: prompts", unit="prompts"):
+        if np.ptp(labels[rows]) == 0:
+            continue
         found = ranking_metrics(values[:, rows], labels[rows])
         ap = (found["ap5"] + found["ap10"] + found["ap25"]) / 3
         frames.append(pd.DataFrame(columns | {"set": name, "prompt": prompt, "ap": ap, "auroc": found["auroc"]}))
+    if not frames:
+        raise DataError("no prompt has good and bad images; take more images a prompt")
     return pd.concat(frames, ignore_index=True)
 
 
