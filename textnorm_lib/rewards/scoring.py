@@ -28,7 +28,7 @@ INDEX = "index.parquet"
 REWARDS = ("clip", "blip2", "imagereward", "pickscore")
 
 
-@step(1, unkeyed=("device", "workers"))
+@step(2, unkeyed=("device", "workers"))
 def score_images(
     made: Path,
     contrastive: pd.DataFrame,
