@@ -312,6 +312,12 @@ def test_risk_falls_with_coverage_for_a_perfect_reward_and_not_for_a_constant_on
     assert (found["low"] <= found["risk"] + 1e-9).all() and (found["risk"] <= found["high"] + 1e-9).all()
 
 
+def test_a_risk_is_a_share_even_where_one_image_is_drawn_often():
+    images = pd.DataFrame({"prompt": list("abcd"), "label": [0, 1, 0, 1], "reward": [4.0, 3.0, 2.0, 1.0]})
+    found = risk_coverage(images, rewards=["reward"], coverages=[0.05, 0.5, 1.0], **BOOTSTRAP)
+    assert (found[["risk", "low", "high"]].to_numpy() <= 1).all() and found["high"].max() == 1
+
+
 def test_gains_are_paired_and_averaged_over_prompts():
     columns = ["rewards", "set", "prompt", "ap", "auroc"]
     before = pd.DataFrame([("clip", "s", p, 0.5, 0.5) for p in "abc"], columns=columns)

@@ -4,8 +4,9 @@ Every function is a step. ``images``: set, prompt, image, label (and more), a ro
 text, kind; ``scored``: ``score_images``' folders, in the order of ``names``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from textnorm_lib.metrics import compare, holm
 from textnorm_lib.score_table import OWN, ScoreTable, score_table, units
 from textnorm_lib.store import step
 from textnorm_lib.tia2.split import classes_of
-from textnorm_lib.tuning import Setting, judge_values
+from textnorm_lib.tuning import HELD_OUT, Setting, at_settings, best_settings, judge_values
 
 VALUES = ("ap", "auroc")
 
@@ -28,6 +29,44 @@ ALTERNATIVES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
         -(others > own[:, None]).sum(axis=1) - (others == own[:, None]).sum(1) / 2
     ),
 }
+
+
+@step(1)
+def stack(*frames: pd.DataFrame, labels: Sequence[Any], column: str) -> pd.DataFrame:
+    """Frames under one another, each with its label in ``column``; of chosen settings those that were held out."""
+    kept = [
+        frame[frame["choice"] == HELD_OUT].drop(columns="choice") if "choice" in frame else frame for frame in frames
+    ]
+    pairs = zip(kept, labels, strict=True)
+    return pd.concat([frame.assign(**{column: label}) for frame, label in pairs], ignore_index=True)
+
+
+@step(1)
+def with_prompts_of(frame: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``frame`` whose prompts are among those of ``other``."""
+    return frame[frame["prompt"].isin(other["prompt"])].reset_index(drop=True)
+
+
+@step(1)
+def at_best_settings(frame: pd.DataFrame, grid: pd.DataFrame, contrastive: pd.DataFrame, *, kind: str) -> pd.DataFrame:
+    """``frame``, another grid, under the best settings of ``grid``, on the prompts with contrasts of a ``kind``."""
+    having = contrastive.loc[contrastive["kind"] == kind, "prompt"]
+    found = at_settings(frame, best_settings(grid))
+    return found[found["prompt"].isin(having)].reset_index(drop=True)
+
+
+@step(1)
+def at_best_temperatures(grid: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``grid`` with each ensemble's best temperature, all penalties."""
+    best = {"+".join(setting.rewards): setting.temperature for setting in best_settings(grid)}
+    return grid[grid["temperature"] == grid["rewards"].map(best)].reset_index(drop=True)
+
+
+@step(1)
+def leak_gains(chosen: pd.DataFrame) -> pd.DataFrame:
+    """What the other choices in ``chosen`` (``choose_settings``) gain over that held out, prompt by prompt."""
+    held_out = chosen["choice"] == HELD_OUT
+    return paired_gains(chosen[~held_out], chosen[held_out])
 
 
 @step(1)
@@ -48,14 +87,18 @@ def mean_values(
     *,
     by: Sequence[str],
     values: Sequence[str] = VALUES,
+    where: Mapping[str, Sequence[Any]] | None = None,
     resamples: int,
     confidence: float,
     seed: int,
 ) -> pd.DataFrame:
     """The mean over prompts of some columns in each group: by..., metric, mean, low, high, n_prompts.
 
-    Intervals draw whole prompts again; groups with the same prompts share the draws.
+    Only rows whose columns have one of the values that ``where`` lists for them. Intervals draw whole prompts again;
+    groups with the same prompts share the draws.
     """
+    for column, wanted in (where or {}).items():
+        frame = frame[frame[column].isin(list(wanted))]
     rows = []
     for key, group in frame.groupby(list(by), sort=False, dropna=False):
         table = group[list(values)].to_numpy()
@@ -166,7 +209,7 @@ def risk_coverage(
 
         def risks(counts: np.ndarray, ranked: np.ndarray = ranked, of: np.ndarray = codes[order]) -> np.ndarray:
             drawn = counts[:, of]  # how often each image, best first
-            kept, lost = drawn.cumsum(axis=1), (drawn * ranked).cumsum(axis=1)
+            kept, lost = (np.c_[np.zeros(len(drawn)), part.cumsum(axis=1)] for part in (drawn, drawn * ranked))
             wanted = np.outer(kept[:, -1], coverages)
             return np.array([np.interp(w, k, b) for w, k, b in zip(wanted, kept, lost, strict=True)]).T / wanted.T
 
@@ -187,8 +230,7 @@ def gains_by_group(metrics: pd.DataFrame, *, pairs: Sequence[Sequence[str]], met
     """What TextNorm changes, prompt by prompt, beside what the prompt names.
 
     ``metrics``: as ``prompt_metrics`` gives it; ``pairs``: (a reward, the same under TextNorm). Returns reward, set,
-    prompt, before, after, gain, class (a row for each class that the prompt names) and count (of all objects; nan where
-    the grammar cannot read the prompt).
+    prompt, before, after, gain and class: a row for each class that the prompt names.
     """
     wide = metrics[metrics["metric"] == metric].pivot(index=["set", "prompt"], columns="reward", values="value")
     frames = []

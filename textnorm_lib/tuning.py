@@ -138,13 +138,18 @@ def judge_values(table: ScoreTable, settings: Sequence[Setting], values: np.ndar
 
 
 @step(1)
-def choose_settings(grid: pd.DataFrame, *, seed: int, folds: int = FOLDS) -> pd.DataFrame:
+def choose_settings(
+    grid: pd.DataFrame, *, seed: int, folds: int = FOLDS, penalties: Sequence[float] | None = None
+) -> pd.DataFrame:
     """Each prompt under the setting that each of ``CHOICES`` gives it: rewards, choice, set, prompt, ap, auroc.
 
-    ``grid`` as ``grid_metrics`` gives it; of fewer prompts than ``folds`` each is a fold. Also temperature and penalty,
-    nan where a prompt's best are several (their metrics are averaged). Raises ``ConfigError`` for a single prompt, and
-    where no prompt is left that shares no class with another.
+    ``grid`` as ``grid_metrics`` gives it, of which only some ``penalties`` may be allowed; of fewer prompts than
+    ``folds`` each is a fold. Also temperature and penalty, nan where a prompt's best are several (their metrics are
+    averaged). Raises ``ConfigError`` for a single prompt, and where no prompt is left that shares no class with
+    another.
     """
+    if penalties is not None:
+        grid = grid[grid["penalty"].isin(penalties)]
     frames = []
     for rewards, of_ensemble in grid.groupby("rewards", sort=False):
         ap, auroc = (of_ensemble.pivot(index=["set", "prompt"], columns=_SETTING, values=of) for of in ("ap", "auroc"))

@@ -1,6 +1,28 @@
 """The study's figures: one registry, one module a subject."""
 
-from textnorm_lib.figures import gallery, heatmaps, mini, release, rewards
+from textnorm_lib.figures import (
+    ablations,
+    gains,
+    gallery,
+    heatmaps,
+    mechanism,
+    mini,
+    mini_heatmaps,
+    release,
+    rewards,
+    settings,
+)
 from textnorm_lib.items import register
 
-FIGURES = register(*heatmaps.ITEMS, *release.ITEMS, *mini.ITEMS, *gallery.ITEMS, *rewards.ITEMS)
+FIGURES = register(
+    *heatmaps.ITEMS,
+    *release.ITEMS,
+    *mini.ITEMS,
+    *gallery.ITEMS,
+    *rewards.ITEMS,
+    *settings.ITEMS,
+    *ablations.ITEMS,
+    *mechanism.ITEMS,
+    *gains.ITEMS,
+    *mini_heatmaps.ITEMS,
+)

@@ -1,0 +1,188 @@
+"""What the paper claims, in numbers: the paper's, the release's, ours, and a verdict by rule.
+
+A claim here is that a difference is above zero (or a share below a bound). It *holds* where the whole interval is on
+the claimed side, it *does not hold* where all of it is on the other, and else it *cannot be told at this scale*.
+A claim about several differences holds if all do, and does not if one does not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from textnorm_lib.ablations import compare_pairs
+from textnorm_lib.metrics import ALL_SETS, METRICS
+from textnorm_lib.recipes import PAPERS_ENSEMBLE
+from textnorm_lib.rewards.scoring import REWARDS
+from textnorm_lib.store import step
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told at this scale"
+NEGLIGIBLE = 0.05  # the paper says "negligible" without a number
+_PAIR = "+".join(PAPERS_ENSEMBLE)
+_BASELINES = tuple(REWARDS)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Pairs of (a reward, the one that is claimed to be better) by AUROC over all sets, in the release and in ours.
+
+    No pairs: the release, or ours, says nothing of it.
+    """
+
+    text: str
+    where: str
+    paper: str
+    released: tuple[tuple[str, str], ...] = ()
+    ours: tuple[tuple[str, str], ...] = ()
+
+
+CLAIMS = (
+    Claim(
+        "PickScore agrees with people better than the other three rewards.",
+        "4.2",
+        "no number",
+        tuple((name, "pickscore") for name in _BASELINES if name != "pickscore"),
+        tuple((name, "pickscore") for name in _BASELINES if name != "pickscore"),
+    ),
+    Claim(
+        "TextNorm with suitable prompts improves a reward (PickScore).",
+        "table 1",
+        ".764 to .780",
+        (),
+        (("pickscore", "textnorm:pickscore"),),
+    ),
+    Claim(
+        "Suitable prompts are better than random ones (PickScore).",
+        "table 1",
+        ".641 to .780",
+        (),
+        (("random:pickscore", "textnorm:pickscore"),),
+    ),
+    Claim(
+        "Random prompts make a reward worse (PickScore).",
+        "table 1",
+        ".764 to .641",
+        (),
+        (("random:pickscore", "pickscore"),),
+    ),
+    Claim(
+        "An ensemble under TextNorm is better than PickScore under TextNorm.",
+        "table 1",
+        ".780 to .822",
+        (),
+        (("textnorm:pickscore", f"textnorm:{_PAIR}"),),
+    ),
+    Claim(
+        "TextNorm's ensemble is better than PickScore.",
+        "table 1",
+        ".764 to .822",
+        (("pickscore", "textnorm"),),
+        (("pickscore", f"textnorm:{_PAIR}"),),
+    ),
+)
+
+
+def verdict(low: Sequence[float], high: Sequence[float]) -> str:
+    """Of claims that differences are above zero, by their intervals; nothing to judge by is ``OPEN``."""
+    low, high = np.asarray(low, float), np.asarray(high, float)
+    if (high < 0).any():
+        return FAILS
+    return HOLDS if low.size and (low > 0).all() else OPEN
+
+
+@step(1)
+def judge_claims(
+    released: pd.DataFrame, ours: pd.DataFrame, shares: pd.DataFrame, *, resamples: int, confidence: float, seed: int
+) -> pd.DataFrame:
+    """A row a claim: claim, where, paper, source ("released" or "ours"), difference, low, high, n_prompts, verdict.
+
+    ``released`` and ``ours``: metrics of prompts, tidy; ours with the columns of ``evaluate_sealed``. ``shares``: as
+    ``ablations.softmax_shares`` gives them, with random prompts among the contrasts. Of a claim about several pairs the
+    one with the smallest difference is given.
+    """
+    options = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    rows = []
+    for source, metrics in (("released", released), ("ours", ours)):
+        rows += [_judge_pairs(claim, source, metrics, options) for claim in CLAIMS]
+        rows.append(_judge_everywhere(source, metrics, options))
+        rows.append(_judge_counting(source, metrics, options))
+    rows += [_judge_share(reward, shares, options) for reward in PAPERS_ENSEMBLE]
+    columns = ["claim", "where", "paper", "source", "difference", "low", "high", "n_prompts", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _judge_pairs(claim: Claim, source: str, metrics: pd.DataFrame, options: dict) -> tuple:
+    pairs = claim.released if source == "released" else claim.ours
+    if not pairs:
+        return (claim.text, claim.where, claim.paper, source, np.nan, np.nan, np.nan, 0, "not in the release")
+    auroc = metrics[metrics["metric"] == "auroc"]
+    together = auroc.assign(prompt=auroc["set"] + ": " + auroc["prompt"], set="together")
+    found = compare_pairs(together, pairs=pairs, metrics=["auroc"], **options)
+    found = found[found["set"] == ALL_SETS]
+    least = found.loc[found["difference"].idxmin()]
+    prompts = int(least[["wins", "ties", "losses"]].sum())
+    said = verdict(found["low"], found["high"])
+    return (
+        claim.text,
+        claim.where,
+        claim.paper,
+        source,
+        least["difference"],
+        least["low"],
+        least["high"],
+        prompts,
+        said,
+    )
+
+
+def _judge_everywhere(source: str, metrics: pd.DataFrame, options: dict) -> tuple:
+    """TextNorm against each reward on each set by each metric: 84 differences."""
+    best = "textnorm" if source == "released" else f"textnorm:{_PAIR}"
+    found = compare_pairs(metrics, pairs=[(name, best) for name in _BASELINES], metrics=list(METRICS), **options)
+    found = found[found["set"] != ALL_SETS]
+    least = found.loc[found["difference"].idxmin()]
+    text = "TextNorm improves all measured metrics on all three sets (the smallest of 84 differences)."
+    prompts = int(least[["wins", "ties", "losses"]].sum())
+    said = verdict(found["low"], found["high"])
+    return (text, "4.3", "in bold throughout", source, least["difference"], least["low"], least["high"], prompts, said)
+
+
+def _judge_counting(source: str, metrics: pd.DataFrame, options: dict) -> tuple:
+    """PickScore's AUROC on the composition set minus that on the counting set: other prompts, so drawn apart."""
+    of = metrics[(metrics["reward"] == "pickscore") & (metrics["metric"] == "auroc")].dropna(subset="value")
+    samples = [of.loc[of["set"] == name, "value"].to_numpy() for name in ("composition", "counting")]
+
+    def difference(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
+        return one.mean(axis=axis) - other.mean(axis=axis)
+
+    drawn = stats.bootstrap(
+        samples,
+        difference,
+        n_resamples=options["resamples"],
+        confidence_level=options["confidence"],
+        method="percentile",
+        rng=np.random.default_rng(options["seed"]),
+    ).confidence_interval
+    text = "Rewards are weaker at counting than at composition (PickScore)."
+    value, n = difference(*samples, axis=0), sum(map(len, samples))
+    said = verdict([drawn.low], [drawn.high])
+    return (text, "4.3", "no number", source, value, drawn.low, drawn.high, n, said)
+
+
+def _judge_share(reward: str, shares: pd.DataFrame, options: dict) -> tuple:
+    """Half of the contrasts are random prompts; the difference is what is left of the bound."""
+    own = shares[(shares["reward"] == reward) & (shares["kind"] == "random")]["share"].to_numpy()
+    left = NEGLIGIBLE - own
+    drawn = stats.bootstrap(
+        (left,),
+        np.mean,
+        n_resamples=options["resamples"],
+        confidence_level=options["confidence"],
+        method="percentile",
+        rng=np.random.default_rng(options["seed"]),
+    ).confidence_interval
+    text = f"Prompts unlike in syntax and meaning add next to nothing to the softmax ({reward}: .05 minus their share)."
+    said = verdict([drawn.low], [drawn.high])
+    return (text, "4.1", "confirmed, no number", "ours", left.mean(), drawn.low, drawn.high, own.size, said)
