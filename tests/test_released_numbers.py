@@ -62,4 +62,4 @@ def test_committed_figures_rest_on_the_pinned_release_and_hold_the_papers_number
     table = pd.read_csv(FIGURES / "tab04_metric_comparison.csv").set_index(["set", "reward", "metric"])["mean"]
     for reward, expected in PAPER.items():
         assert tuple(round(table["all", reward, metric], 3) for metric in METRICS[:2]) == expected
-    assert len(list(FIGURES.glob("*heatmap*.pdf"))) == len(list(FIGURES.glob("*heatmap*.png"))) == 10
+    assert len(list(FIGURES.glob("*_heatmap_*.pdf"))) == len(list(FIGURES.glob("*_heatmap_*.png"))) == 10
