@@ -268,12 +268,12 @@ def test_the_fit_is_scipys_and_its_interval_tells_how_prompts_differ(form):
     [
         ("best_of_n", 0.5, -0.1, np.inf),
         ("best_of_n", -0.5, 0.1, 0),
-        ("best_of_n", -0.5, -0.1, 0),
+        ("best_of_n", -0.5, -0.1, np.inf),
         ("rl", 0.5, -0.1, np.inf),
-        ("rl", -0.5, -0.1, 0),
+        ("rl", -0.5, -0.1, np.inf),
     ],
 )
-def test_gold_that_never_turns_or_only_falls_has_no_peak_inside(form, a, b, peak):
+def test_gold_that_rises_in_the_end_or_only_falls_has_no_peak_inside(form, a, b, peak):
     distances, curve, _ = FORMS[form]
     table = fit_gold(curves_from(lambda d, p: curve(d, a, b), distances), form=form, **BOOTSTRAP)
     assert table[table["term"] == "peak"][["value", "low", "high"]].to_numpy().tolist() == [[peak] * 3] * 2

@@ -143,9 +143,9 @@ def fit_gold(
     """The a and b of R(d), and the d at which gold peaks: a / (2 b) for best-of-n, exp(a / b - 1) for RL.
 
     ``curves``: set, prompt, reward, gold, and n (form "best_of_n") or kl in nats (form "rl"). R is gold minus the
-    prompt's own at n = 1 (kl = 0); the fit is least squares over all prompts and distances. Where nothing turns gold
-    down (b <= 0 < a) the peak is infinite, where it only falls (a <= 0, for RL also b <= 0) it is 0; beyond the largest
-    d of the curves it is extrapolated. Returns set (each and ``"all"``), reward, term ("a", "b", "peak"), value, low,
+    prompt's own at n = 1 (kl = 0); the fit is least squares over all prompts and distances. Where R rises in the end
+    (b < 0, or b = 0 < a) the peak is infinite, where it only falls it is 0; beyond the largest d of the curves it is
+    extrapolated. Returns set (each and ``"all"``), reward, term ("a", "b", "peak"), value, low,
     high (bootstrap over prompts), n_prompts. Raises ``DataError`` for an unknown form, curves that are not of that form
     and a prompt without a base or with fewer than two distances beside it.
     """
@@ -190,7 +190,7 @@ def _products(group: pd.DataFrame, form: str) -> np.ndarray:
 def _peak(a: np.ndarray, b: np.ndarray, form: str) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         turning = np.maximum(a, 0) / (2 * b) if form == "best_of_n" else np.exp(a / b - 1)
-    return np.where(b > 0, turning, np.where(a > 0, np.inf, 0.0))
+    return np.where(b > 0, turning, np.where((b < 0) | (a > 0), np.inf, 0.0))
 
 
 def _groups(curves: pd.DataFrame, distance: str, values: list[str]) -> list[tuple[str, str, pd.DataFrame]]:
