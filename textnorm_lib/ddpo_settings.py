@@ -1,0 +1,64 @@
+"""How a DDPO run is done: every setting with its reason; the defaults are the paper's."""
+
+import math
+from dataclasses import dataclass
+
+from textnorm_lib.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is done. The defaults are the paper's (appendix 7.2), or where it is silent trl's, which it used."""
+
+    epochs: int = 500  # "up to"; which checkpoint is taken is another question
+    images_per_epoch: int = 256  # samples per iteration; a multiple of batch_size, best of the prompts' number as well
+    updates_per_epoch: int = 1  # the paper's; more learn faster on little data, and only then the clip matters
+    batch_size: int = 64  # rows of one pass, sampling and training alike: equal shapes round alike; less memory, less
+    denoising_steps: int = 50  # T
+    untrained_steps: int = 0  # last ones left out: there sigma is small, and their gradients can drown all others
+    guidance_scale: float = 5.0  # w; 1 is no guidance
+    frozen_empty: bool = (
+        False  # the empty prompt's branch from the base: a third less training, a slightly other policy
+    )
+    dtype: str = "float16"  # of autocast; log-densities, adapter and optimiser are in single precision in any case
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-4
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    max_gradient_norm: float = 1.0
+    clip_range: float = 1e-4  # eps, trl's: ratios of averaged log-densities stay that close to 1
+    max_advantage: float = 5.0  # trl's: one lucky image must not be the whole update
+    buffer_size: int = 16  # trl's: a prompt's last rewards, from which mean and deviation are taken
+    min_count: int = 16  # trl's: with fewer of them, the epoch's mean and deviation over all prompts
+    kl_coefficient: float = 0.0  # beta; trl has none, and the paper gives no value
+    kl_every: int = 10  # epochs between looks at the divergence where beta is 0: they cost as much as half the sampling
+    save_every: int = 10  # epochs between checkpoints, among which one is chosen later
+    seed: int = 0  # another one than the evaluation's, or its images start from the same noise
+
+    def __post_init__(self) -> None:
+        """Raises ``ConfigError``, naming the setting."""
+        trained = self.denoising_steps - self.untrained_steps
+        whole = ("epochs", "images_per_epoch", "updates_per_epoch", "batch_size", "denoising_steps")
+        for name in (*whole, "buffer_size", "min_count", "kl_every", "save_every"):
+            _require(getattr(self, name) >= 1, name, self, "1 or more is needed")
+        for name in ("learning_rate", "epsilon", "max_gradient_norm", "clip_range", "max_advantage"):
+            _require(0 < getattr(self, name) < math.inf, name, self, "a finite number above 0 is needed")
+        for name in ("weight_decay", "kl_coefficient"):
+            _require(0 <= getattr(self, name) < math.inf, name, self, "a finite number of 0 or more is needed")
+        _require(1 <= self.guidance_scale < math.inf, "guidance_scale", self, "1 (no guidance) or more is needed")
+        _require(self.dtype in ("float32", "bfloat16", "float16"), "dtype", self, "known: float32, bfloat16, float16")
+        _require(self.untrained_steps >= 0 and trained > 0, "untrained_steps", self, "some step has to be trained")
+        _require(self.min_count <= self.buffer_size, "min_count", self, "the buffer never holds so many")
+        _require(self.images_per_epoch % self.batch_size == 0, "images_per_epoch", self, "not a multiple of batch_size")
+        _require(
+            self.updates_per_epoch <= self.batch_size * trained, "updates_per_epoch", self, "more than transitions"
+        )
+
+
+def _require(holds: bool, name: str, settings: Settings, needed: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {getattr(settings, name)!r}: {needed}")
+
+
+PAPER = Settings()

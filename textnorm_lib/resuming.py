@@ -1,0 +1,129 @@
+"""What lets a tuning run go on exactly where it was: checkpoints of safetensors and JSON, and a curve of JSON lines.
+
+    folder/curve.jsonl                                  a line an epoch, written out at once
+    folder/epoch_00010/pytorch_lora_weights.safetensors  for ``pipeline.load_lora_weights``, after 10 epochs
+                       optimiser.safetensors  state.json  digests.json
+
+A checkpoint is written to a temporary folder and renamed: it is there whole or not at all, and none replaces another.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+
+from textnorm_lib.errors import DataError, StoreError
+from textnorm_lib.lora import FILE, load_lora, save_lora
+from textnorm_lib.store import write_atomically
+
+CURVE = "curve.jsonl"
+_OPTIMISER, _STATE, _DIGESTS = "optimiser.safetensors", "state.json", "digests.json"
+_REMEDY = "delete the checkpoint's folder to go on from the one before, or restore it"
+
+
+def save_checkpoint(
+    folder: Path, epoch: int, pipeline, optimiser: torch.optim.Optimizer, state: dict[str, Any]
+) -> Path:
+    """Write the adapter, the optimiser's moments and ``state`` (JSON) after ``epoch`` epochs; the checkpoint's folder.
+
+    Raises ``StoreError`` where it cannot be written; then the one before it is still the latest.
+    """
+    final = folder / f"epoch_{epoch:05}"
+    partial = folder / f".{final.name}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_lora(pipeline, partial)
+        save_file(_moments(optimiser), partial / _OPTIMISER)
+        (partial / _STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
+        digests = {name: _digest((partial / name).read_bytes()) for name in (FILE, _OPTIMISER, _STATE)}
+        (partial / _DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
+        partial.replace(final)
+    except (OSError, SafetensorError, StoreError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise StoreError(f"{final}: {reason}; {kept(folder)}: make room or make it writable, then run again") from error
+    return final
+
+
+def load_checkpoint(
+    folder: Path, pipeline, optimiser: torch.optim.Optimizer, *, check: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """Set adapter and optimiser to what ``save_checkpoint`` wrote, once ``check`` has seen its state; that state.
+
+    Raises ``DataError`` for files that are missing or changed, and what ``check`` raises, before anything is set.
+    """
+    try:
+        digests = json.loads((folder / _DIGESTS).read_bytes())
+        contents = {name: (folder / name).read_bytes() for name in (FILE, _OPTIMISER, _STATE)}
+        changed = [name for name, content in contents.items() if _digest(content) != digests[name]]
+        state = None if changed else json.loads(contents[_STATE])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: cannot be read ({' '.join(str(error).split())}); {_REMEDY}") from error
+    if changed:
+        raise DataError(f"{folder / changed[0]} is not what was written; {_REMEDY}")
+    if check:
+        check(state)
+    load_lora(pipeline, folder)
+    _set_moments(optimiser, load(contents[_OPTIMISER]))
+    return state
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint after the most epochs."""
+    return max((path for path in folder.glob("epoch_*") if re.fullmatch(r"epoch_\d{5,}", path.name)), default=None)
+
+
+def kept(folder: Path) -> str:
+    """What an error says of the state that is left."""
+    latest = latest_checkpoint(folder)
+    return f"{latest} keeps the last good state" if latest else "there is no checkpoint yet"
+
+
+def append_row(folder: Path, row: dict[str, Any]) -> None:
+    """Add an epoch to the curve. Raises ``StoreError`` where it cannot be written."""
+    path = folder / CURVE
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}; {kept(folder)}: make room, then run again") from error
+
+
+def cut_curve(folder: Path, epochs: int) -> list[dict[str, Any]]:
+    """The curve's first ``epochs`` rows; what was written after the checkpoint, perhaps half a line, is cut off."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / CURVE
+    lines = path.read_bytes().splitlines(keepends=True)[:epochs] if path.exists() else []
+    try:
+        rows = [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); restore it, or start in another folder") from error
+    if len(rows) < epochs:
+        raise DataError(f"{path} has {len(rows)} rows for {epochs} epochs; restore it, or start in another folder")
+    write_atomically(path, b"".join(lines))
+    return rows
+
+
+def _moments(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state = optimiser.state_dict()["state"]
+    return {f"{index}.{name}": value.cpu() for index, entry in state.items() for name, value in entry.items()}
+
+
+def _set_moments(optimiser: torch.optim.Optimizer, moments: dict[str, torch.Tensor]) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in moments.items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
