@@ -29,7 +29,7 @@ from textnorm_lib.policy_gradient import Learner, RunningStatistics
 from textnorm_lib.processes import Processes
 from textnorm_lib.progress import progress
 from textnorm_lib.resuming import append_row, cut_curve, kept, latest_checkpoint, load_checkpoint, save_checkpoint
-from textnorm_lib.sampling import _autocast, image_seed
+from textnorm_lib.sampling import autocast, image_seed
 
 __all__ = ["PAPER", "RewardFunction", "Settings", "train"]
 
@@ -167,7 +167,7 @@ class _Run:
         for start in range(0, len(seeds), size):
             here = slice(start, start + size)
             noise = draw_noise(seeds[here], len(self.steps), (self.unet.config.in_channels, side, side)).to(device)
-            with _autocast(device.type, settings.dtype):
+            with autocast(device.type, settings.dtype):
                 part = sample(
                     self.unet,
                     self.steps,

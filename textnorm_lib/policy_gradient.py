@@ -21,7 +21,7 @@ from textnorm_lib.ddpo_settings import Settings
 from textnorm_lib.denoising import Steps, Trajectories, guided
 from textnorm_lib.errors import ConfigError, StudyError
 from textnorm_lib.processes import Processes
-from textnorm_lib.sampling import _autocast
+from textnorm_lib.sampling import autocast
 
 
 class RunningStatistics:
@@ -132,7 +132,7 @@ class Learner:
         """r and the loss of each transition, (m,)."""
         settings, latents = self.settings, trajectories.latents[image, step]
         empty = None if trajectories.empty is None else trajectories.empty[image, step]
-        with _autocast(self.processes.device.type, settings.dtype):
+        with autocast(self.processes.device.type, settings.dtype):
             times = self.steps.timesteps[step]
             output = guided(self.unet, latents, times, texts, empty_text, scale=settings.guidance_scale, empty=empty)
         mean = self.steps.mean(step, latents, output)

@@ -104,7 +104,7 @@ def _make(pipeline, batch: pd.DataFrame, *, folder: Path, steps: int, guidance_s
         pipeline = _loaded(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     try:
-        with _autocast(pipeline.device.type, dtype):
+        with autocast(pipeline.device.type, dtype):
             made = pipeline(
                 batch["prompt"].tolist(),
                 num_inference_steps=steps,
@@ -124,7 +124,8 @@ def _make(pipeline, batch: pd.DataFrame, *, folder: Path, steps: int, guidance_s
     return paths
 
 
-def _autocast(device: str, dtype: str) -> AbstractContextManager:
+def autocast(device: str, dtype: str) -> AbstractContextManager:
+    """Arithmetic in ``dtype`` within it; single precision on a CPU that would only emulate bfloat16."""
     emulated = device == "cpu" and dtype == "bfloat16" and not _has_bfloat16()
     return nullcontext() if dtype == "float32" or emulated else torch.autocast(device, getattr(torch, dtype))
 
