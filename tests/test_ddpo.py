@@ -50,6 +50,15 @@ def toy_pipeline():
     return model.build_pipeline(*parts, model.build_unet(channels=(32, 32)))
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As each of several processes has it: more threads sum in another order, and are slow beside other tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def base():
     return toy_pipeline()

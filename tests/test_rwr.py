@@ -1,0 +1,396 @@
+"""RWR: the weights are what the documentation says, training is resumed exactly, and a known optimum is found."""
+
+import copy
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from textnorm_lib import resuming, rwr
+from textnorm_lib.errors import ConfigError, DataError, StoreError, StudyError
+from textnorm_lib.lora import ATTENTION, FEED_FORWARD, add_lora, load_lora
+from textnorm_lib.mini import generator as model
+from textnorm_lib.rwr import train
+from textnorm_lib.rwr_examples import Examples, choose_examples, encode_examples, weights_of
+from textnorm_lib.rwr_settings import PAPER, WEIGHTINGS, Settings
+
+TOY = Settings(
+    images_per_prompt=4, best=2, steps=7, batch_size=4, learning_rate=1e-2, dtype="float32", save_every=3, seed=1
+)
+
+
+def _toy(channels: tuple[int, int] = (16, 16)):
+    """A small pipeline with random weights."""
+    torch.manual_seed(0)
+    tokenizer = model.build_tokenizer(["a deer", "two frogs"])
+    parts = (model.build_autoencoder((8, 8, 8)), model.build_text_encoder(len(tokenizer)), tokenizer)
+    return model.build_pipeline(*parts, model.build_unet(channels))
+
+
+def _adapted():
+    """A small pipeline with an adapter."""
+    pipeline = _toy()
+    add_lora(pipeline, rank=2, targets=ATTENTION, generator=torch.Generator().manual_seed(0))
+    return pipeline
+
+
+def _examples(seed: int = 0) -> Examples:
+    generator = torch.Generator().manual_seed(seed)
+    latents, texts = (torch.randn(shape, generator=generator) for shape in ((5, *model.LATENT_SHAPE), (3, 24, 128)))
+    weights, prompt = torch.tensor([1.5, 0.5, 1.0, 2.0, 0.0]), torch.tensor([0, 0, 0, 1, 1])
+    return Examples(latents, weights, prompt, texts[:2], texts[2:])
+
+
+def _adapter(pipeline) -> torch.Tensor:
+    return torch.cat([value.detach().flatten() for value in pipeline.unet.parameters() if value.requires_grad])
+
+
+def _trained(folder: Path, settings: Settings = TOY, examples: Examples | None = None, pipeline=None):
+    pipeline = pipeline or _adapted()
+    curve = train(pipeline, examples or _examples(), settings, folder=folder)
+    return _adapter(pipeline), curve.drop(columns="steps_per_s")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As each of several processes has it: more threads sum in another order, and are slow beside other tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Adapter and curve of a run that was never stopped."""
+    return _trained(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize(("origin", "unit"), [(0.0, 1.0), (-50.0, 3.0), (20.0, 1e-3)])
+def test_a_prompts_weights_sum_to_their_number_whatever_the_rewards_origin_and_unit(weighting, origin, unit):
+    rewards = np.random.default_rng(0).normal(size=30)
+    best = np.argsort(-rewards)[:10]
+    weights = weights_of(rewards, best, weighting)
+    assert weights.sum() == pytest.approx(10) and (weights > 0).all() and (np.diff(weights) <= 0).all()
+    np.testing.assert_allclose(weights_of(origin + unit * rewards, best, weighting), weights, rtol=1e-6)
+    assert (weights[0] > weights[-1]) == (weighting != "equal")
+
+
+def test_rewards_and_ranks_weigh_in_proportion():
+    rewards = np.array([2.0, 5.0, 3.0, 1.0])
+    np.testing.assert_allclose(weights_of(rewards, np.array([1, 2]), "reward"), [4 / 3, 2 / 3])
+    np.testing.assert_allclose(weights_of(rewards, np.array([1, 2, 0]), "rank"), [1.5, 1.0, 0.5])
+    np.testing.assert_array_equal(weights_of(np.zeros(4), np.array([0, 1]), "reward"), [1.0, 1.0])
+
+
+def _scored(rewards=(1.0, 4.0, 2.0, 3.0, 40.0, 10.0, 20.0, 30.0)) -> pd.DataFrame:
+    names = [f"{number}.png" for number in range(8)]
+    return pd.DataFrame({"prompt": ["a deer"] * 4 + ["two frogs"] * 4, "image": names, "clip": rewards})
+
+
+def test_each_prompts_best_images_are_kept_best_first():
+    chosen = choose_examples(_scored(), reward="clip", settings=TOY)
+    assert chosen["image"].tolist() == ["1.png", "3.png", "4.png", "7.png"]
+    assert chosen["reward"].tolist() == [4.0, 3.0, 40.0, 30.0]
+    np.testing.assert_allclose(chosen["weight"], [1.2, 0.8, 1.2, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (_scored().drop(columns="clip"), "column 'clip' is missing"),
+        (_scored()[:0], "no rows"),
+        (_scored()[:7], "prompt 'two frogs' has 3 images, not 4"),
+        (_scored((1, 2, 3, np.nan, 1, 2, 3, 4)), r"clip is nan for 3.png \(a deer\)"),
+        (_scored((1, 2, 3, 4, 1, 2, np.inf, 4)), r"clip is inf for 6.png \(two frogs\)"),
+    ],
+)
+def test_images_that_cannot_be_chosen_from_are_refused(images, said):
+    with pytest.raises(DataError, match=said) as caught:
+        choose_examples(images, reward="clip", settings=TOY)
+    assert "\n" not in str(caught.value)
+
+
+def test_examples_are_the_autoencoders_latents_and_the_prompts_texts(tmp_path):
+    pipeline = _toy()
+    for number in range(4):
+        Image.new("RGB", (64, 64), (60 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    rows = {"prompt": ["a deer", "two frogs", "a deer", "a deer"], "weight": [1.0, 1.0, 1.5, 0.5]}
+    chosen = pd.DataFrame({**rows, "image": [f"{number}.png" for number in range(4)]})
+    examples = encode_examples(pipeline, chosen, folder=tmp_path)
+    pixels = torch.full((1, 3, 64, 64), -1.0)
+    pixels[:, 0] = 180 / 127.5 - 1
+    with torch.no_grad():
+        latent = pipeline.vae.encode(pixels).latent_dist.mean[0] * pipeline.vae.config.scaling_factor
+        text, empty = pipeline.encode_prompt("a deer", "cpu", 1, True)
+    torch.testing.assert_close(examples.latents[3], latent, rtol=0, atol=1e-3)
+    torch.testing.assert_close(examples.texts[examples.prompt], examples.texts[[0, 1, 0, 0]])
+    torch.testing.assert_close(examples.texts[:1], text)
+    torch.testing.assert_close(examples.empty_text, empty)
+    assert examples.weights.tolist() == rows["weight"]
+    (tmp_path / "2.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"2.png\) cannot be read"):
+        encode_examples(pipeline, chosen, folder=tmp_path)
+
+
+def test_the_papers_settings_are_appendix_7_2s():
+    papers = (PAPER.images_per_prompt, PAPER.best, PAPER.steps, PAPER.batch_size, PAPER.learning_rate, PAPER.dtype)
+    assert papers == (100, 10, 1000, 32, 1e-5, "float16")
+    optimiser = (PAPER.weight_decay, PAPER.beta_1, PAPER.beta_2, PAPER.epsilon, PAPER.max_gradient_norm)
+    assert optimiser == (1e-2, 0.9, 0.999, 1e-8, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("best", 0), ("best", 101), ("steps", 0), ("batch_size", 0), ("save_every", 0), ("images_per_prompt", 0)),
+        *(("learning_rate", 0.0), ("learning_rate", float("nan")), ("kl_coefficient", -0.25), ("weight_decay", -1.0)),
+        *(("caption_dropout", 1.0), ("caption_dropout", -0.1), ("weighting", "softmax"), ("dtype", "float8")),
+        *(("epsilon", 0.0), ("max_gradient_norm", float("inf"))),
+    ],
+)
+def test_a_setting_out_of_range_is_named(name, value):
+    with pytest.raises(ConfigError, match=f"^{name} is ") as caught:
+        replace(PAPER, **{name: value})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("killed_after", "same_process"), [(1, True), (1, False), (3, False), (5, True)])
+def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(whole, tmp_path, monkeypatch, killed_after, same_process):
+    pipeline = _adapted()
+
+    def append_row(folder, row):
+        resuming.append_row(folder, row)
+        if row["step"] == killed_after:
+            with (folder / resuming.CURVE).open("a") as file:
+                file.write('{"step": ')  # half a line
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rwr, "append_row", append_row)
+    with pytest.raises(KeyboardInterrupt):
+        _trained(tmp_path, pipeline=pipeline)
+    monkeypatch.undo()
+    torch.rand(3)  # the global generator is not part of it
+    adapter, curve = _trained(tmp_path, pipeline=pipeline if same_process else None)
+    assert torch.equal(adapter, whole[0])
+    pd.testing.assert_frame_equal(curve, whole[1], check_exact=True)
+
+
+def test_more_steps_may_be_asked_for_later(whole, tmp_path):
+    _trained(tmp_path, replace(TOY, steps=4, save_every=2))
+    assert torch.equal(_trained(tmp_path)[0], whole[0])
+
+
+def test_a_checkpoint_is_the_adapter_after_its_steps(whole, tmp_path):
+    adapter, curve = _trained(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("epoch_*")) == [f"epoch_{step:05}" for step in (0, 3, 6, 7)]
+    assert curve["step"].tolist() == list(range(1, 8)) and curve["kl"].notna().tolist() == [0, 0, 1, 0, 0, 1, 1]
+    again = _adapted()
+    load_lora(again, tmp_path / "epoch_00007")
+    assert torch.equal(_adapter(again), adapter)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"settings": replace(TOY, learning_rate=1e-3)}, "another learning_rate, 0.01; take another folder"),
+        ({"settings": replace(TOY, seed=2)}, "another seed, 1"),
+        ({"examples": _examples(seed=1)}, "another set of examples"),
+    ],
+)
+def test_another_run_in_the_same_folder_is_refused(tmp_path, changed, said):
+    _trained(tmp_path, replace(TOY, steps=1))
+    with pytest.raises(ConfigError, match=said):
+        _trained(tmp_path, **changed)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(whole, tmp_path):
+    _trained(tmp_path)
+    for checkpoint in ("epoch_00007", "epoch_00006"):
+        path = tmp_path / checkpoint / "optimiser.safetensors"
+        path.write_bytes(path.read_bytes()[:-4] + b"\0\0\1\0")
+        with pytest.raises(DataError, match=rf"{checkpoint}.*(not what was written|cannot be read)") as caught:
+            _trained(tmp_path)
+        assert "\n" not in str(caught.value)
+        for file in path.parent.iterdir():
+            file.unlink()
+        path.parent.rmdir()
+    assert torch.equal(_trained(tmp_path)[0], whole[0])
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(whole, tmp_path, monkeypatch):
+    def full(pipeline, folder):
+        if "00006" in folder.name:
+            raise OSError(28, os.strerror(28))
+        written(pipeline, folder)
+
+    written = resuming.save_lora
+    monkeypatch.setattr(resuming, "save_lora", full)
+    with pytest.raises(StoreError, match=r"No space left.*epoch_00003 keeps the last good state") as caught:
+        _trained(tmp_path)
+    assert "\n" not in str(caught.value) and len(list(tmp_path.glob("*epoch_*"))) == 2
+    monkeypatch.undo()
+    assert torch.equal(_trained(tmp_path)[0], whole[0])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_with_the_step_and_keeps_the_last_checkpoint(whole, tmp_path, bad):
+    pipeline, passes = _adapted(), []
+
+    def spoil(unet, given, output):
+        passes.append(0)
+        output.sample = output.sample * (bad if len(passes) == 6 else 1.0)  # step 3 takes two passes, for its kl
+
+    pipeline.unet.register_forward_hook(spoil)
+    said = r"step 5: the loss is (nan|inf); .*epoch_00003 keeps the last good state"
+    with pytest.raises(StudyError, match=said) as caught:
+        _trained(tmp_path, pipeline=pipeline)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(_trained(tmp_path)[0], whole[0])
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_weights_change(tmp_path):
+    pipeline = _adapted()
+    next(value for value in pipeline.unet.parameters() if value.requires_grad).register_hook(
+        lambda grad: grad * torch.nan
+    )
+    before = _adapter(pipeline)
+    with pytest.raises(
+        StudyError, match=r"step 1: the norm of the gradient is nan; .*epoch_00000 keeps the last good state"
+    ):
+        _trained(tmp_path, pipeline=pipeline)
+    assert torch.equal(_adapter(pipeline), before)
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path):
+    bare, strange = _toy(), _adapted()
+    strange.scheduler.register_to_config(prediction_type="sample")
+    for pipeline, said in ((bare, "needs an adapter, and nothing else"), (strange, "prediction_type is 'sample'")):
+        with pytest.raises(ConfigError, match=said):
+            _trained(tmp_path, pipeline=pipeline)
+
+
+def test_an_example_of_weight_zero_teaches_nothing(whole, tmp_path):
+    examples = _examples()
+    latents = examples.latents.clone()
+    latents[4] = 7.0
+    assert torch.equal(_trained(tmp_path / "a", examples=examples._replace(latents=latents))[0], whole[0])
+    latents[3] = 7.0
+    assert not torch.equal(_trained(tmp_path / "b", examples=examples._replace(latents=latents))[0], whole[0])
+
+
+def test_emptied_captions_train_the_unconditional_branch_alone(whole, tmp_path):
+    settings, examples = replace(TOY, caption_dropout=1 - 1e-12), _examples()
+    one = _trained(tmp_path / "one", settings)[0]
+    other = _trained(tmp_path / "other", settings, examples._replace(texts=-examples.texts))[0]
+    assert torch.equal(one, other) and not torch.equal(one, whole[0])
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_loss_of_the_first_step_is_the_denoising_loss_of_the_base(tmp_path, kind):
+    pipeline, examples = _adapted(), _examples()
+    pipeline.scheduler.register_to_config(prediction_type=kind)
+    generator = torch.Generator().manual_seed(TOY.seed * 1_000_003)
+    chosen = torch.randint(5, (4,), generator=generator)
+    times = torch.randint(1000, (4,), generator=generator)
+    noise = torch.randn((4, *model.LATENT_SHAPE), generator=generator)
+    signal = pipeline.scheduler.alphas_cumprod[times].sqrt()[:, None, None, None]
+    clean, spread = examples.latents[chosen], (1 - signal**2).sqrt()
+    target = noise if kind == "epsilon" else signal * noise - spread * clean
+    with torch.no_grad():
+        found = pipeline.unet(signal * clean + spread * noise, times, examples.texts[examples.prompt[chosen]]).sample
+    expected = (examples.weights[chosen] * (found - target).square().mean(dim=(1, 2, 3))).mean()
+    curve = train(pipeline, examples, replace(TOY, steps=1, kl_coefficient=1.0), folder=tmp_path)
+    assert curve["loss"][0] == pytest.approx(expected.item(), rel=1e-5) and curve["kl"][0] == 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_trains_to_nearly_the_same_weights(whole, tmp_path, dtype):
+    adapter, curve = _trained(tmp_path, replace(TOY, dtype=dtype))
+    np.testing.assert_allclose(curve["loss"], whole[1]["loss"], rtol=0.03)
+    assert adapter.dtype == torch.float32 and torch.cosine_similarity(adapter, whole[0], dim=0) > 0.95
+    _trained(tmp_path / "halves", replace(TOY, dtype=dtype, steps=4))
+    assert torch.equal(_trained(tmp_path / "halves", replace(TOY, dtype=dtype))[0], adapter)
+
+
+def test_two_processes_train_as_one(tmp_path):
+    settings = "replace(TOY, steps=3, kl_coefficient=0.5)"
+    script = f"from test_rwr import *; from test_rwr import _trained; _trained(Path({str(tmp_path)!r}), {settings})"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])  # one that is free
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=Path(__file__).parent,
+            env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"},
+        )
+        for rank in "01"
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    together = _adapted()
+    load_lora(together, tmp_path / "epoch_00003")
+    alone, curve = _trained(tmp_path / "alone", replace(TOY, steps=3, kl_coefficient=0.5))
+    torch.testing.assert_close(_adapter(together), alone, rtol=1e-4, atol=1e-5)
+    of_two = pd.read_json(tmp_path / "curve.jsonl", lines=True)
+    np.testing.assert_allclose(of_two[curve.columns], curve, rtol=1e-4, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def lamps():
+    """A pipeline that has learnt latents of one level each, levels being standard normal: what shines or does not."""
+    pipeline = _toy(channels=(32, 32))
+    pipeline.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        text, empty = pipeline.encode_prompt("a deer", "cpu", 1, True)
+    optimiser = torch.optim.AdamW(pipeline.unet.parameters(), 2e-3)
+    for step in range(250):
+        generator = torch.Generator().manual_seed(step)
+        clean = torch.randn((16, 1, 1, 1), generator=generator).expand(16, 4, 8, 8)
+        noise = torch.randn(clean.shape, generator=generator)
+        times = torch.randint(1000, (16,), generator=generator)
+        found = pipeline.unet(pipeline.scheduler.add_noise(clean, noise, times), times, text.expand(16, -1, -1)).sample
+        loss = (found - pipeline.scheduler.get_velocity(clean, noise, times)).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return pipeline, text, empty
+
+
+def _lit(pipeline) -> torch.Tensor:
+    """64 latents from 64 seeds."""
+    seeds = [torch.Generator().manual_seed(seed) for seed in range(64)]
+    options = {"height": 32, "width": 32, "num_inference_steps": 8, "guidance_scale": 1.0, "output_type": "latent"}
+    return pipeline(["a deer"] * 64, generator=seeds, **options).images
+
+
+def test_brightness_is_learnt_and_a_large_beta_holds_the_base(lamps, tmp_path):
+    base, text, empty = lamps
+    settings = replace(TOY, images_per_prompt=64, best=8, batch_size=16, steps=60, save_every=60)
+    before = _lit(base)
+    level = before.mean(dim=(1, 2, 3)).numpy()
+    images = pd.DataFrame({"prompt": "a deer", "image": range(64), "level": level})
+    chosen = choose_examples(images, reward="level", settings=settings)
+    weights = torch.from_numpy(chosen["weight"].to_numpy(np.float32, copy=True))
+    examples = Examples(before[chosen["image"].to_list()], weights, torch.zeros(8, dtype=torch.long), text, empty)
+    gains, divergences = [], []
+    for kl_coefficient in (0.0, 100.0):
+        pipeline = copy.deepcopy(base)
+        generator = torch.Generator().manual_seed(0)
+        add_lora(pipeline, rank=8, targets=[*ATTENTION, *FEED_FORWARD], generator=generator)
+        with_kl = replace(settings, kl_coefficient=kl_coefficient)
+        curve = train(pipeline, examples, with_kl, folder=tmp_path / str(kl_coefficient))
+        gains.append(_lit(pipeline).mean(dim=(1, 2, 3)).numpy() - level)
+        divergences.append(curve["kl"].iloc[-1])
+    error = gains[0].std(ddof=1) / np.sqrt(64)
+    assert gains[0].mean() > 5 * error and gains[0].mean() > 0.1
+    assert abs(gains[1].mean()) < 0.25 * gains[0].mean() and divergences[1] < 0.1 * divergences[0]

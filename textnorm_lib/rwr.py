@@ -1,0 +1,210 @@
+"""Reward-weighted regression (RWR): LoRA is trained on the base's own best images (section 5.3 and appendix 7.2).
+
+Of each prompt's images from the base the best k by the reward are kept. With their weights w, a noise level t, the
+noisy latent y_t, the network's target v (the noise or the velocity), the tuned network v_theta and, adapter off, the
+base's v_0:
+
+    loss = mean of  w |v_theta(y_t, t, x) - v|^2  +  beta |v_theta(y_t, t, x) - v_0(y_t, t, x)|^2
+
+over images, noise levels and the elements of a latent. The first term stands for -w log p_theta(y | x): a bound of it,
+up to the weights of the noise levels. The objective as printed leaves open
+
+- how a reward becomes a weight. Origin and unit differ from model to model: PickScore's are all near 20, ImageReward's
+  may be negative, which would push the model away from an image without bound. Here a prompt's weights are divided by
+  their mean (``weights_of``): they sum to k, prompts count alike, and beta means the same for every reward.
+- what the regulariser is. + beta log(p_theta / p_theta0), maximised over the kept images as it is printed, is beta more
+  on every weight but for a constant: it holds nothing near the base. Here it is the divergence of the tuned Gaussian
+  denoising steps from the base's: the squared difference above, up to a factor of the noise level.
+- what is done about classifier-free guidance. The images were sampled with it; fitting the conditional branch to them,
+  which is then guided again, is a drift of its own: on the mini world it lowers a reward by about 0.2 standard
+  deviations in 200 steps if *all* images are kept. The choice has to gain more than that: keep few of many images, and
+  look at a run with all of them beside it. ``caption_dropout`` fits the unconditional branch, too.
+
+    chosen = choose_examples(scored, reward="clip", settings=settings)
+    examples = encode_examples(pipeline, chosen, folder=images)      # once: the loop reads no image and no text
+    add_lora(pipeline, rank=4, targets=ATTENTION, generator=generator)
+    curve = train(pipeline, examples, settings, folder=folder)
+"""
+
+import dataclasses
+import hashlib
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from textnorm_lib.errors import ConfigError, StudyError
+from textnorm_lib.lora import base_only
+from textnorm_lib.processes import Processes
+from textnorm_lib.progress import progress
+from textnorm_lib.resuming import append_row, cut_curve, kept, latest_checkpoint, load_checkpoint, save_checkpoint
+from textnorm_lib.rwr_examples import Examples
+from textnorm_lib.rwr_settings import PAPER, Settings
+from textnorm_lib.sampling import autocast
+
+__all__ = ["PAPER", "Examples", "Settings", "train"]
+_MAY_CHANGE = ("steps", "save_every")  # of a run that goes on: they do not touch its weights
+
+
+def train(
+    pipeline, examples: Examples, settings: Settings = PAPER, *, folder: Path, description: str = "RWR"
+) -> pd.DataFrame:
+    """Tune the adapter that ``add_lora`` put on ``pipeline``, in place, on ``examples``.
+
+    Goes on from the latest checkpoint in ``folder`` (``epoch_00050`` is the one after 50 steps), to the same weights as
+    a run that was never stopped (bit for bit on a CPU with the same number of threads and processes).
+
+    Returns the curve: a row a step with step, loss (the weighted first term), kl (the squared difference; where beta is
+    0 it is measured at the steps that end in a checkpoint, else nan), gradient_norm (before clipping), steps_per_s.
+    Under ``accelerate launch`` each process takes its share of a batch, gradients are averaged, the first one writes.
+
+    Raises ``ConfigError`` where anything but an adapter would be trained, for a network that predicts neither noise nor
+    velocity, for a batch that the processes cannot share, and for settings or examples other than those of the run in
+    ``folder``; ``StudyError``, with the step, for a loss or a gradient that is no number; ``StoreError`` and
+    ``DataError`` for files. The last good checkpoint stays.
+    """
+    run = _Run(pipeline, examples, settings, folder)
+    done = run.resume()
+    steps = range(done, settings.steps)
+    if run.processes.first:
+        steps = progress(steps, description, total=settings.steps, initial=done, unit="step")
+    for step in steps:
+        saved = (step + 1) % settings.save_every == 0 or step + 1 == settings.steps
+        row = run.step(step, measure_kl=saved or settings.kl_coefficient > 0)
+        run.rows.append(row)
+        if run.processes.first:
+            append_row(folder, row)
+            if saved:
+                run.save(step + 1)
+    columns = ["step", "loss", "kl", "gradient_norm", "steps_per_s"]
+    return pd.DataFrame(run.rows, columns=columns).astype({"kl": float, "gradient_norm": float})
+
+
+class _Run:
+    """What a run holds from step to step, and one step of it."""
+
+    def __init__(self, pipeline, examples: Examples, settings: Settings, folder: Path) -> None:
+        self.examples, self.settings, self.folder = examples, settings, folder
+        self.processes = Processes(pipeline.device)
+        self.device = self.processes.device
+        self.pipeline, self.unet = pipeline.to(self.device), pipeline.unet.eval()
+        trained = {name: value for name, value in sorted(self.unet.named_parameters()) if value.requires_grad}
+        self._check(list(trained))
+        self.parameters = list(trained.values())
+        self.optimiser = torch.optim.AdamW(
+            self.parameters,
+            settings.learning_rate,
+            betas=(settings.beta_1, settings.beta_2),
+            eps=settings.epsilon,
+            weight_decay=settings.weight_decay,
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.dtype == "float16")
+        content = b"".join(part.numpy().tobytes() for part in examples)
+        self.told = {**dataclasses.asdict(settings), "set of examples": hashlib.sha256(content).hexdigest()}
+        self.rows: list[dict[str, Any]] = []
+
+    def _check(self, trained: list[str]) -> None:
+        kind, count = self.pipeline.scheduler.config.prediction_type, self.processes.count
+        if not trained or any("lora_" not in name for name in trained):
+            raise ConfigError("the U-Net needs an adapter, and nothing else that is trained: call add_lora on it first")
+        if self.settings.batch_size % count:
+            raise ConfigError(f"batch_size is {self.settings.batch_size}: {count} processes cannot share it equally")
+        if kind not in ("epsilon", "v_prediction"):
+            raise ConfigError(f"the scheduler's prediction_type is {kind!r}; known: epsilon, v_prediction")
+
+    def resume(self) -> int:
+        """Go on from the latest checkpoint, if there is one; the number of steps that are done."""
+        checkpoint, done = latest_checkpoint(self.folder), 0
+        if checkpoint:
+            state = load_checkpoint(checkpoint, self.pipeline, self.optimiser, check=self._check_same)
+            self.scaler.load_state_dict(state["scaler"])
+            done = state["step"]
+        elif self.processes.first:  # so that an interrupted run starts anew from the same adapter in this process, too
+            self.save(0)
+        self.rows = cut_curve(self.folder, done) if self.processes.first else []
+        return done
+
+    def _check_same(self, state: dict[str, Any]) -> None:
+        for name, value in self.told.items():
+            if name not in _MAY_CHANGE and value != (before := state["told"].get(name)):
+                raise ConfigError(f"{self.folder} holds a run with another {name}, {before!r:.80}; take another folder")
+
+    def save(self, step: int) -> None:
+        """The checkpoint after ``step`` steps."""
+        state = {"step": step, "told": self.told, "scaler": self.scaler.state_dict()}
+        save_checkpoint(self.folder, step, self.pipeline, self.optimiser, state)
+
+    def step(self, step: int, *, measure_kl: bool) -> dict[str, Any]:
+        """One step of the optimiser; the row of the curve."""
+        started = time.monotonic()
+        fit, kl = self._losses(step, measure_kl=measure_kl)
+        loss = fit + self.settings.kl_coefficient * kl
+        means = torch.stack([loss, fit, kl]).detach()
+        self.processes.add_up([means])
+        whole_loss, whole_fit, whole_kl = means.tolist()
+        if not math.isfinite(whole_loss):
+            raise self._spoilt("loss", whole_loss, step)
+        norm = self._update(loss, step)
+        return {
+            "step": step + 1,
+            "loss": whole_fit,
+            "kl": whole_kl if measure_kl else None,
+            "gradient_norm": norm if math.isfinite(norm) else None,
+            "steps_per_s": round(1 / (time.monotonic() - started), 3),
+        }
+
+    def _update(self, loss: torch.Tensor, step: int) -> float:
+        """Go down the gradient of ``loss``, summed over the processes; its norm before clipping."""
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.processes.add_up([parameter.grad for parameter in self.parameters])
+        self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient_norm).item()
+        # In half precision an overflow is usual at first: the scaler passes such a step over and halves its scale.
+        if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
+            raise self._spoilt("norm of the gradient", norm, step)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return norm
+
+    def _losses(self, step: int, *, measure_kl: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """The module's two terms, the second without beta: this process's share of the batch's means."""
+        weights, noisy, times, target, texts = self._batch(step)
+        predicted = self._predict(noisy, times, texts)
+        size = self.settings.batch_size
+        fit = (weights * (predicted - target).square().mean(dim=(1, 2, 3))).sum() / size
+        if not measure_kl:
+            return fit, torch.zeros_like(fit)
+        with torch.no_grad(), base_only(self.unet):
+            base = self._predict(noisy, times, texts)
+        return fit, (predicted - base).square().mean(dim=(1, 2, 3)).sum() / size
+
+    def _predict(self, noisy: torch.Tensor, times: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        with autocast(self.device.type, self.settings.dtype):
+            return self.unet(noisy, times, texts).sample.float()
+
+    def _batch(self, step: int) -> tuple[torch.Tensor, ...]:
+        """This process's share of what step ``step`` draws: weights, noisy latents, times, targets, texts."""
+        examples, scheduler, size = self.examples, self.pipeline.scheduler, self.settings.batch_size
+        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
+        chosen = torch.randint(len(examples.latents), (size,), generator=generator)
+        times = torch.randint(scheduler.config.num_train_timesteps, (size,), generator=generator)
+        noise = torch.randn((size, *examples.latents.shape[1:]), generator=generator)
+        emptied = torch.rand((size, 1, 1), generator=generator) < self.settings.caption_dropout
+        clean = examples.latents[chosen]
+        velocity = scheduler.config.prediction_type == "v_prediction"
+        drawn = (
+            examples.weights[chosen],
+            scheduler.add_noise(clean, noise, times),
+            times,
+            scheduler.get_velocity(clean, noise, times) if velocity else noise,
+            torch.where(emptied, examples.empty_text, examples.texts[examples.prompt[chosen]]),
+        )
+        return tuple(self.processes.own(part).to(self.device) for part in drawn)
+
+    def _spoilt(self, what: str, value: float, step: int) -> StudyError:
+        remedy = "take a smaller learning_rate"
+        return StudyError(f"RWR, step {step + 1}: the {what} is {value}; {kept(self.folder)}: {remedy}")
