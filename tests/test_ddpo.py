@@ -50,7 +50,7 @@ def toy_pipeline():
     return model.build_pipeline(*parts, model.build_unet(channels=(32, 32)))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread():
     """As each of several processes has it: more threads sum in another order, and are slow beside other tests."""
     before = torch.get_num_threads()

@@ -59,7 +59,7 @@ def _trained(folder: Path, settings: Settings = TOY, examples: Examples | None =
     return _adapter(pipeline), curve.drop(columns="steps_per_s")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread():
     """As each of several processes has it: more threads sum in another order, and are slow beside other tests."""
     before = torch.get_num_threads()
