@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from textnorm_lib.mini import plan, prompts, train, train_annotators, train_rewards
+from textnorm_lib.mini import plan, prompts, train, train_annotators, train_quality, train_rewards
 
 DOCS = Path(__file__).parents[1] / "docs"
 PLAN = plan.BUNDLED
@@ -17,6 +17,7 @@ FITS = {  # the row's name -> its recipe and the function whose default is the b
     "generator": (PLAN.generator, train.train_generator),
     "annotators": (PLAN.detector, train_annotators.train_detector),
     "annotators, half-finished and broken scenes too": (PLAN.detector_tuning, train_annotators.train_detector),
+    "quality judges": (PLAN.quality, train_quality.train_quality),
     "CLIP": (PLAN.clip, train_rewards.train_clip),
     "BLIP-2": (PLAN.blip2, train_rewards.train_blip2),
     "PickScore": (PLAN.pickscore, train_rewards.train_pickscore),
@@ -50,9 +51,11 @@ def test_the_data_card_gives_the_numbers_of_scenes():
     found = {
         name: (int(seed), int(number.replace(",", ""))) for name, seed, number, _ in rows("data_card.md", "scenes")
     }
+    seeds = {**plan.SCENE_SEEDS, **plan.QUALITY_JUDGES}
     counts = {"scenes": PLAN.scenes, "judges": PLAN.annotator_scenes, "preferences": PLAN.annotator_scenes}
+    counts |= dict.fromkeys(plan.QUALITY_JUDGES, PLAN.quality_scenes)
     held_out = found.pop("held out")
-    assert found == {f"`{name}`": (seed, counts[name]) for name, seed in plan.SCENE_SEEDS.items()}
+    assert found == {f"`{name}`": (seed, counts[name]) for name, seed in seeds.items()}
     assert held_out == (999, 1000)  # mini/measure.py
 
 

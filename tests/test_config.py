@@ -21,6 +21,7 @@ generator:
   batch_size: 32
   dtype: float32
 annotators: [a, b, c]
+quality_judges: [d, e, f]
 rewards:
   dtype: float32
   clip: {weights: "bundled:rewards/clip", revision: null}
@@ -35,6 +36,11 @@ tia2:
     comprehensive: 6
     counting: 6
     composition: 4
+best_of_n:
+  prompts_per_set: {comprehensive: 2, counting: 2, composition: 2}
+  images_per_prompt: 16
+  sizes: [1, 2, 4, 8]
+  judged: [4, 8]
 """
 
 
@@ -139,6 +145,16 @@ DEFECTS = {
     "misspelt set": (
         VALID.replace("counting", "couting"),
         "tia2.prompts_per_set.couting = 6: unknown key; did you mean 'counting'?",
+    ),
+    "sizes of n that do not grow": (VALID.replace("[1, 2, 4, 8]", "[1, 4, 2]"), "best_of_n.sizes = [1, 4, 2] (list)"),
+    "no n of one": (
+        VALID.replace("[1, 2, 4, 8]", "[2, 4, 8]"),
+        "best_of_n: value error, sizes = [2, 4, 8]: begin with",
+    ),
+    "n that is judged but not followed": (VALID.replace("[4, 8]", "[5]"), "judged = [5]: choose among sizes, 4 or"),
+    "too small a pool for two batches": (
+        VALID.replace("images_per_prompt: 16", "images_per_prompt: 15"),
+        "images_per_prompt = 15: two disjoint best of 8 are judged, which needs 16",
     ),
     "confidence that is no number": (VALID.replace("0.95", ".nan"), "bootstrap.confidence = nan"),
     "number for a section": ("seed: 0\nbootstrap: 3\n", "bootstrap = 3 (int)"),

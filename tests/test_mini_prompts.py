@@ -207,7 +207,20 @@ def test_fewer_chosen_prompts_are_among_more_in_the_sets_order(set_name):
     assert prompts.choose_prompts(set_name, len(every)) == every
 
 
+@pytest.mark.parametrize("set_name", prompts.SETS)
+def test_prompts_of_one_side_are_chosen_as_evenly(set_name):
+    chosen = prompts.choose_prompts(set_name, 30, only="sealed")
+    assert {prompts.split(prompt) for prompt in chosen} == {"sealed"}
+    assert set(prompts.choose_prompts(set_name, 8, only="sealed")) < set(chosen)
+    by_category = Counter(map(prompts.category, chosen))
+    assert max(by_category.values()) - min(by_category.values()) <= 1
+    if set_name == "counting":
+        assert set(Counter(asked.count for asked in _asked(chosen)).values()) == {5}
+
+
 def test_more_prompts_than_a_set_has_are_refused():
+    with pytest.raises(DataError, match="37 prompts of the comprehensive set; take 1 to 36 of sealed classes"):
+        prompts.choose_prompts("comprehensive", 37, only="sealed")
     with pytest.raises(DataError, match="133 prompts of the composition set; take at most 132, or all 300"):
         prompts.choose_prompts("composition", 133)
     with pytest.raises(DataError, match="0 prompts of the counting set"):

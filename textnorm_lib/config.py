@@ -86,6 +86,39 @@ class Tia2:
     prompts_per_set: PromptsPerSet
 
 
+def _growing(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if list(sizes) != sorted(set(sizes)) or min(sizes) < 1:
+        raise ValueError("give different numbers of 1 or more, the smallest first")
+    return sizes
+
+
+_Sizes = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_growing)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class BestOfN:
+    """The pool that rewards choose from: sealed prompts, images of each, and n where it is followed and where judged.
+
+    Judged are two sets of the best four of n, from two halves of the pool.
+    """
+
+    prompts_per_set: PromptsPerSet
+    images_per_prompt: Annotated[int, Field(ge=8, le=10_000)]
+    sizes: _Sizes
+    judged: _Sizes
+
+    def __post_init__(self) -> None:
+        if self.sizes[0] != 1 or len(self.sizes) < 3:
+            raise ValueError(f"sizes = {list(self.sizes)}: begin with 1 and give two more, to fit a curve to")
+        if not set(self.judged) <= set(self.sizes) or self.judged[0] < 4:
+            raise ValueError(f"judged = {list(self.judged)}: choose among sizes, 4 or more, as sets of four are judged")
+        if 2 * self.sizes[-1] > self.images_per_prompt:
+            raise ValueError(
+                f"images_per_prompt = {self.images_per_prompt}: two disjoint best of {self.sizes[-1]} are judged, "
+                f"which needs {2 * self.sizes[-1]}; raise it, or lower sizes"
+            )
+
+
 @dataclass(frozen=True, config=_STRICT)
 class Profile:
     """One scale of the study; ``name`` is the file's name."""
@@ -96,10 +129,12 @@ class Profile:
     workers: Annotated[int, Field(ge=1, le=64)]
     generator: Generator
     annotators: Annotated[tuple[str, ...], AfterValidator(_three_or_none)]
+    quality_judges: Annotated[tuple[str, ...], AfterValidator(_three_or_none)]
     rewards: Rewards
     contrastive_prompts: Annotated[int, Field(ge=1, le=32)]
     training: Literal["toy", "bundled"]
     tia2: Tia2
+    best_of_n: BestOfN
 
 
 def profile_names() -> tuple[str, ...]:
@@ -183,7 +218,11 @@ def _first_defect(error: ValidationError) -> str:
         return f"{key} = {defect['input']!r}: unknown key; {_closest(path[-1], _keys(path[:-1]))}"
     if defect["type"] == "missing":
         return f"{key} is missing; add it (every profile spells out every key)"
-    return f"{key} = {defect['input']!r} ({type(defect['input']).__name__}): {_lower(defect['msg'])}"
+    value = defect["input"]
+    given = (
+        "" if isinstance(value, dict) and defect["type"] == "value_error" else f" = {value!r} ({type(value).__name__})"
+    )
+    return f"{key}{given}: {_lower(defect['msg'])}"
 
 
 def _keys(sections: list[str]) -> tuple[str, ...]:

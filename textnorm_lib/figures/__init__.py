@@ -2,6 +2,8 @@
 
 from textnorm_lib.figures import (
     ablations,
+    best_images,
+    best_of_n,
     gains,
     gallery,
     heatmaps,
@@ -25,4 +27,6 @@ FIGURES = register(
     *mechanism.ITEMS,
     *gains.ITEMS,
     *mini_heatmaps.ITEMS,
+    *best_of_n.ITEMS,
+    *best_images.ITEMS,
 )

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from textnorm_lib.mini import train, train_annotators, train_rewards
+from textnorm_lib.mini import train, train_annotators, train_quality, train_rewards
 from textnorm_lib.mini.fit import Recipe
 
 JUDGES = ("judge_1", "judge_2", "judge_3")  # the benchmark's votes and all later judging
 PREFERENCE_ANNOTATORS = ("preference_1", "preference_2")  # what reward models learn from
 SCENE_SEEDS = {"scenes": 0, "judges": 1, "preferences": 2}  # three sets of scenes that share none
+QUALITY_JUDGES = {"quality_1": 4, "quality_2": 5, "quality_3": 6}  # what votes on quality, and its scenes' seed
 PREFERENCE_SEED = 3  # of the prompts and images that preferences are about
 DEVELOPMENT_SEED = 77  # of the images on which recipes are chosen; the benchmark's is the profile's
 CALIBRATION_SEED = 998  # of the scenes on which the annotators' scores are calibrated
@@ -22,6 +23,9 @@ class Plan:
     annotator_scenes: int = 40_000  # for each group of annotators
     restored: int = 20_000  # of them also through the autoencoder
     half_finished: int = 10_000  # of them also half-finished by the generator, and as many broken
+    quality_scenes: int = 3_000  # for each quality judge, spoilt in several ways
+    quality_generated: int = 1_500  # of their captions also generated in several numbers of steps
+    quality_images: int = 5  # a development prompt, on which the order of qualities is measured
     preference_prompts: int = 1_500
     preference_images: int = 4  # a prompt
     held_out: int = 1_000  # scenes on which the annotators are calibrated, and as many on which they are measured
@@ -36,6 +40,7 @@ class Plan:
     generator_tuning: Recipe = train.GENERATOR_TUNING
     detector: Recipe = train_annotators.DETECTOR
     detector_tuning: Recipe = train_annotators.TUNING
+    quality: Recipe = train_quality.QUALITY
     clip: Recipe = train_rewards.CLIP
     blip2: Recipe = train_rewards.BLIP2
     pickscore: Recipe = train_rewards.PICKSCORE
@@ -49,6 +54,9 @@ TOY = Plan(  # every stage in seconds, to see it work; nothing good comes out
     annotator_scenes=24,
     restored=8,
     half_finished=8,
+    quality_scenes=8,
+    quality_generated=4,
+    quality_images=2,
     preference_prompts=12,
     preference_images=3,
     held_out=16,
@@ -61,6 +69,7 @@ TOY = Plan(  # every stage in seconds, to see it work; nothing good comes out
     generator_tuning=_FEW,
     detector=_FEW,
     detector_tuning=_FEW,
+    quality=_FEW,
     clip=_FEW,
     blip2=_FEW,
     pickscore=_FEW,

@@ -99,20 +99,23 @@ def mini_prompts(set_name: str) -> tuple[str, ...]:
     return makers[set_name]()
 
 
-def choose_prompts(set_name: str, number: int) -> tuple[str, ...]:
+def choose_prompts(set_name: str, number: int, *, only: str | None = None) -> tuple[str, ...]:
     """``number`` prompts of a set, in the set's order; the same every time, fewer are always among more.
 
     All of the set, or: in turn one of development and one of sealed classes, none mixed, and each time the first whose
     category was taken least often, then the first whose classes and counts were. So categories, classes and counts come
-    up as evenly as they can. Raises ``DataError`` if the set has not so many.
+    up as evenly as they can. ``only`` one side ("development" or "sealed") is chosen from in the same way. Raises
+    ``DataError`` if the set has not so many.
     """
     prompts = mini_prompts(set_name)
-    if number == len(prompts):
+    if number == len(prompts) and only is None:
         return prompts
-    sides = {side: [prompt for prompt in prompts if split(prompt) == side] for side in ("development", "sealed")}
-    most = 2 * min(map(len, sides.values()))
+    chosen_from = ("development", "sealed") if only is None else (only,)
+    sides = {side: [prompt for prompt in prompts if split(prompt) == side] for side in chosen_from}
+    most = len(sides) * min(map(len, sides.values()))
     if not 1 <= number <= most:
-        raise DataError(f"{number} prompts of the {set_name} set; take at most {most}, or all {len(prompts)}")
+        limit = f"at most {most}, or all {len(prompts)}" if only is None else f"1 to {most} of {only} classes"
+        raise DataError(f"{number} prompts of the {set_name} set; take {limit}")
     chosen, used = set(), Counter()
     for side in itertools.islice(itertools.cycle(sides), number):
         asked = {prompt: _asks_for(prompt) for prompt in sides[side] if prompt not in chosen}

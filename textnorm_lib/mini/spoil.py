@@ -35,7 +35,7 @@ def restored(scenes: Scenes, autoencoder, path: Path, *, count: int, seed: int, 
         disturbance = strength * torch.randn(latents.shape, generator=generator)
         return autoencoder.decode(latents + disturbance.to(latents.device)).sample
 
-    return _versions(
+    return written_once(
         scenes.images[:count], restore, path, device=autoencoder.device.type, seed=seed, batch_size=batch_size
     )
 
@@ -57,25 +57,33 @@ def half_finished(
 
     def finish(batch: np.ndarray, start: int, generator: torch.Generator) -> torch.Tensor:
         latents = autoencoder.encode(as_tensor(batch).to(autoencoder.device)).latent_dist.mean * scale
-        captions = scenes.captions[start : start + len(batch)]
-        tokens = pipeline.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        text = pipeline.text_encoder(tokens.to(latents.device)).last_hidden_state
         steps = int(torch.randint(1, 4, (), generator=generator))
         latest = torch.randint(latest_time // 4, latest_time, (), generator=generator).item()
         times = torch.linspace(latest, 0, steps + 1).long()
         noise = torch.randn(latents.shape, generator=generator).to(latents.device)
         noisy = scheduler.add_noise(latents, noise, times[:1].expand(len(batch)))
-        for now, later in itertools.pairwise(times):
-            velocity = pipeline.unet(noisy, now, text).sample
-            before, after = scheduler.alphas_cumprod[now], scheduler.alphas_cumprod[later]
-            clean = before.sqrt() * noisy - (1 - before).sqrt() * velocity
-            noise = before.sqrt() * velocity + (1 - before).sqrt() * noisy
-            noisy = after.sqrt() * clean + (1 - after).sqrt() * noise
+        clean = denoised(pipeline, noisy, times, scenes.captions[start : start + len(batch)])
         return autoencoder.decode(clean / scale).sample
 
-    return _versions(
+    return written_once(
         scenes.images[:count], finish, path, device=autoencoder.device.type, seed=seed, batch_size=batch_size
     )
+
+
+def denoised(pipeline, noisy: torch.Tensor, times: torch.Tensor, captions: list[str]) -> torch.Tensor:
+    """Latents ``noisy`` (n, 4, h, w) after the generator's steps from each of ``times`` to the next, without guidance.
+
+    ``times`` (steps + 1,), or (steps + 1, n, 1, 1, 1) where every image has its own.
+    """
+    tokens = pipeline.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    text = pipeline.text_encoder(tokens.to(noisy.device)).last_hidden_state
+    for now, later in itertools.pairwise(times):
+        velocity = pipeline.unet(noisy, now.flatten().to(noisy.device), text).sample
+        before, after = (pipeline.scheduler.alphas_cumprod[time].to(noisy.device) for time in (now, later))
+        clean = before.sqrt() * noisy - (1 - before).sqrt() * velocity
+        noise = before.sqrt() * velocity + (1 - before).sqrt() * noisy
+        noisy = after.sqrt() * clean + (1 - after).sqrt() * noise
+    return clean
 
 
 @torch.no_grad()
@@ -96,7 +104,7 @@ def broken(
         return autoencoder.decode(latents).sample
 
     device = autoencoder.device.type
-    images = _versions(scenes.images[:count], shuffle, path, device=device, seed=seed, batch_size=batch_size)
+    images = written_once(scenes.images[:count], shuffle, path, device=device, seed=seed, batch_size=batch_size)
     return images, np.where(cut[..., None], np.float32(-1), objects)
 
 
@@ -124,7 +132,7 @@ def _shuffle_pieces(latent: torch.Tensor, box: np.ndarray, generator: torch.Gene
         latent[:, y : y + side, x : x + side] = pieces[piece].flip(-1)
 
 
-def _versions(images: np.ndarray, change, path: Path, *, device: str, seed: int, batch_size: int) -> np.ndarray:
+def written_once(images: np.ndarray, change, path: Path, *, device: str, seed: int, batch_size: int) -> np.ndarray:
     """``change`` (batch, start, generator) applied to all images, written once and memory-mapped."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +165,7 @@ def stretch(images: torch.Tensor, objects: np.ndarray, generator: torch.Generato
     shift = (moved - middles)[:, :, 0].numpy() * (IMAGE / 2)
     objects = objects.copy()
     objects[..., 1:5] += np.tile(shift, 2)
-    return _warped(images, offsets.to(images.device)), objects
+    return warped(images, offsets.to(images.device)), objects
 
 
 def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -171,7 +179,7 @@ def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return (torch.rand(shape, generator=generator) * (high - low) + low).to(images.device)
 
     kept = draw(n, 1, 1, 1) < 0.25
-    faulty = _warped(images, draw(n, 2, 5, 5, low=-1, high=1) * draw(n, 1, 1, 1) * 0.06)
+    faulty = warped(images, draw(n, 2, 5, 5, low=-1, high=1) * draw(n, 1, 1, 1) * 0.06)
     blurred = F.avg_pool2d(F.pad(faulty, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     faulty = _pick(torch.lerp(faulty, blurred, draw(n, 1, 1, 1)), faulty, draw(n, 1, 1, 1))
     grey = faulty.mean(dim=1, keepdim=True)
@@ -188,7 +196,7 @@ def _pick(changed: torch.Tensor, unchanged: torch.Tensor, chance: torch.Tensor) 
     return torch.where(chance < 0.5, changed, unchanged)
 
 
-def _warped(images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def warped(images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     """Move pixels by a smooth field, ``offsets`` (n, 2, k, k) in units of half the image."""
     field = F.interpolate(offsets, size=images.shape[-2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     identity = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)

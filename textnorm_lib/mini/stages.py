@@ -24,12 +24,21 @@ from safetensors.torch import save_file
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.errors import DataError
 from textnorm_lib.mini import generator as model
-from textnorm_lib.mini import reward_models, spoil, train, train_annotators, train_rewards
+from textnorm_lib.mini import reward_models, spoil, train, train_annotators, train_quality, train_rewards
 from textnorm_lib.mini.annotators import load_annotator
 from textnorm_lib.mini.bundle import WEIGHTS, write_digests
 from textnorm_lib.mini.grammar import Asked, Spec, parse, write
 from textnorm_lib.mini.measure import measure_annotators, measure_development
-from textnorm_lib.mini.plan import CALIBRATION_SEED, JUDGES, PREFERENCE_ANNOTATORS, PREFERENCE_SEED, SCENE_SEEDS, Plan
+from textnorm_lib.mini.measure_quality import measure_quality
+from textnorm_lib.mini.plan import (
+    CALIBRATION_SEED,
+    JUDGES,
+    PREFERENCE_ANNOTATORS,
+    PREFERENCE_SEED,
+    QUALITY_JUDGES,
+    SCENE_SEEDS,
+    Plan,
+)
 from textnorm_lib.mini.preferences import Preferences, collect_preferences
 from textnorm_lib.mini.prompts import sample_spec
 from textnorm_lib.mini.train_annotators import Version
@@ -110,9 +119,25 @@ def _make_annotator(
     )
     unseen = train.training_scenes(folder / "calibration", count=plan.held_out, seed=CALIBRATION_SEED)
     train_annotators.calibrate(detector.cpu(), unseen)
-    path = weights / "annotators" / f"{name}.safetensors"
+    _save(detector, weights / "annotators" / f"{name}.safetensors")
+
+
+def _save(judge: torch.nn.Module, path: Path) -> None:
+    """Weights in half precision."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.half() for key, value in detector.state_dict().items()}, path)
+    save_file({key: value.half() for key, value in judge.state_dict().items()}, path)
+
+
+def make_quality_judges(plan: Plan, folder: Path, weights: Path) -> None:
+    """Three networks that say how good an image looks, each from scenes of its own."""
+    pipeline = load_pipeline(str(weights / "generator"), device=plan.device)
+    for name, seed in QUALITY_JUDGES.items():
+        own = folder / "quality" / name
+        scenes = train.training_scenes(own, count=plan.quality_scenes, seed=seed, workers=plan.workers)
+        versions = train_quality.make_versions(scenes, pipeline, own, generated=plan.quality_generated, seed=seed)
+        recipe = replace(plan.quality, seed=seed)
+        judge = train_quality.train_quality(versions, recipe, folder=folder / name, device=plan.device)
+        _save(judge.cpu(), weights / "annotators" / f"{name}.safetensors")
 
 
 def make_clip(plan: Plan, folder: Path, weights: Path) -> None:
@@ -154,6 +179,8 @@ def make_record(plan: Plan, folder: Path, weights: Path) -> None:
     success, rewards = measure_development(plan, folder, weights)
     success.to_csv(record / "success.csv", index=False)
     rewards.to_csv(record / "rewards.csv", index=False)
+    for name, table in measure_quality(plan, folder, weights).items():
+        table.to_csv(record / f"{name}.csv", index=False)
 
 
 def make_digests(plan: Plan, folder: Path, weights: Path) -> None:
@@ -173,6 +200,7 @@ STAGES: tuple[Stage, ...] = (
     make_autoencoder,
     make_generator,
     make_annotators,
+    make_quality_judges,
     make_clip,
     make_blip2,
     make_preference_models,

@@ -1,0 +1,208 @@
+"""Quality judges: versions of a scene in a known order, a training that goes on where it stopped, judges in order."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from textnorm_lib.comparisons import ask, gold_judge, make_comparisons
+from textnorm_lib.errors import DataError
+from textnorm_lib.mini import severity, train, train_quality
+from textnorm_lib.mini.bundle import bundled
+from textnorm_lib.mini.fit import Recipe
+from textnorm_lib.mini.plan import HELD_OUT_SEED, QUALITY_JUDGES
+from textnorm_lib.mini.quality import load_quality_judge
+from textnorm_lib.sampling import load_pipeline
+
+COUNT = 32
+KINDS = (*severity.LATENT_KINDS, *severity.PIXEL_KINDS)
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return load_pipeline("bundled:generator")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> train.Scenes:
+    """The first of those that the judges are measured on."""
+    return train.training_scenes(tmp_path_factory.mktemp("scenes"), count=COUNT, seed=HELD_OUT_SEED, workers=1)
+
+
+@pytest.fixture(scope="module")
+def spoilt(scenes, pipeline, tmp_path_factory):
+    """(kind, severity) -> uint8 (n, 64, 64, 3)."""
+    folder, made = tmp_path_factory.mktemp("spoilt"), {}
+
+    def versions(kind: str, value: float) -> np.ndarray:
+        if (kind, value) not in made:
+            severities = np.full(COUNT, value)
+            if kind in severity.LATENT_KINDS:
+                path = folder / f"{kind}_{value}.npy"
+                made[kind, value] = severity.spoilt(kind, scenes, severities, pipeline, path, seed=0)
+            else:
+                clean = train.as_tensor(versions("noise", 0.0))
+                images = severity.spoil_pixels(kind, clean, torch.from_numpy(severities).float(), seed=0)
+                made[kind, value] = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        return made[kind, value]
+
+    return versions
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_severer_version_is_further_from_the_clean_scene(kind, spoilt):
+    clean = spoilt("noise", 0.0).astype(float)
+    changed = [np.abs(spoilt(kind, value) - clean).mean(axis=(1, 2, 3)) for value in (0.4, 1.0)]
+    assert (changed[0] > 0).all() and (changed[1] > changed[0]).mean() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["noise", *severity.PIXEL_KINDS])
+def test_severity_zero_of_what_the_generator_does_not_mend_is_the_clean_scene(kind, spoilt):
+    assert np.abs(spoilt(kind, 0.0).astype(float) - spoilt("noise", 0.0)).max() <= 1  # the last bits of a batch
+
+
+def test_severities_lie_apart_and_reach_from_mild_to_severe():
+    mild, severe = train_quality.draw_severities(10_000, np.random.default_rng(0))
+    assert mild.min() >= train_quality.LEAST_SEVERITY and severe.max() <= 1
+    assert (severe - mild).min() >= train_quality.LEAST_GAP - 1e-12
+    assert mild.min() < 0.06 and severe.max() > 0.99
+
+
+@pytest.fixture(scope="module")
+def versions(pipeline, tmp_path_factory) -> train_quality.Versions:
+    folder = tmp_path_factory.mktemp("versions")
+    scenes = train.training_scenes(folder, count=6, seed=1, workers=1)
+    return train_quality.make_versions(scenes, pipeline, folder, generated=3, seed=1)
+
+
+def test_versions_are_made_once_and_fit_together(versions, pipeline, tmp_path):
+    assert set(versions.spoilt) == set(severity.LATENT_KINDS) and len(versions.generated) == len(severity.STEPS)
+    assert all(len(one) == 6 for pair in versions.spoilt.values() for one in (versions.clean, *pair))
+    assert [len(one) for one in versions.generated] == [3] * len(severity.STEPS)
+    scenes = train.training_scenes(tmp_path, count=6, seed=1, workers=1)
+    again = train_quality.make_versions(scenes, pipeline, tmp_path, generated=3, seed=1)
+    assert np.array_equal(again.clean, versions.clean)
+    assert all(np.array_equal(*pair) for pair in zip(again.generated, versions.generated, strict=True))
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(versions, tmp_path, monkeypatch):
+    recipe = Recipe(steps=6, learning_rate=1e-3, warmup=1, save_every_s=0.0)
+    whole = train_quality.train_quality(versions, recipe, folder=tmp_path / "whole", batch_size=12)
+    loss, calls = train_quality.quality_loss, []
+
+    def interrupted(*given):
+        calls.append(given)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(*given)
+
+    monkeypatch.setattr(train_quality, "quality_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_quality.train_quality(versions, recipe, folder=tmp_path / "halves", batch_size=12)
+    monkeypatch.undo()
+    assert len(json.loads((tmp_path / "halves" / "curve.json").read_text())) == 3
+    again = train_quality.train_quality(versions, recipe, folder=tmp_path / "halves", batch_size=12)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+    other = train_quality.train_quality(versions, replace(recipe, seed=2), folder=tmp_path / "other", batch_size=12)
+    assert not all(torch.equal(a, b) for a, b in zip(whole.parameters(), other.parameters(), strict=True))
+
+
+def test_the_loss_by_hand():
+    logits, nan = torch.tensor([[2.0, 1.0, -1.0], [0.0, 0.0, 3.0]]), torch.nan
+    qualities = torch.tensor([[1.0, 0.5, 0.0], [1.0, nan, nan]])
+    p = torch.sigmoid(torch.tensor([2.0, 1.0, -1.0, 0.0]))
+    target = torch.tensor([1.0, 0.5, 0.0, 1.0])
+    known = -(target * p.log() + (1 - target) * (1 - p).log()).mean()
+    pairs = -torch.sigmoid(torch.tensor([1.0, 2.0, 3.0, 0.0, -3.0, -3.0])).log().mean()
+    assert train_quality.quality_loss(logits, qualities).item() == pytest.approx((known + pairs).item(), rel=1e-5)
+
+
+@pytest.fixture(scope="module", params=QUALITY_JUDGES)
+def judge(request):
+    return load_quality_judge(bundled(f"annotators/{request.param}.safetensors"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bundled_judges_put_spoilt_scenes_in_order(judge, kind, spoilt):
+    mean = [judge.quality(spoilt(kind, value)).mean() for value in (0.0, 0.3, 0.6, 1.0)]
+    assert (np.diff(mean) < -0.02).all(), mean
+    assert (judge.quality(spoilt(kind, 0.3)) > judge.quality(spoilt(kind, 1.0))).mean() >= 0.9
+
+
+def test_the_bundled_judges_differ_and_do_not_mind_colours(judge, spoilt):
+    clean = spoilt("noise", 0.0)
+    tinted = (clean * np.array([0.9, 1.0, 0.85])).astype(np.uint8)
+    assert np.abs(judge.quality(tinted) - judge.quality(clean)).mean() < 0.05
+    files = {bundled(f"annotators/{name}.safetensors").read_bytes() for name in QUALITY_JUDGES}
+    assert len(files) == len(QUALITY_JUDGES)
+
+
+def test_arrays_pictures_and_paths_get_the_same_quality(judge, spoilt, tmp_path):
+    images = spoilt("noise", 0.0)[:3]
+    pictures = [Image.fromarray(image) for image in images]
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{number}.png")
+    qualities = judge.quality(images)
+    assert qualities.shape == (3,) and qualities.dtype == np.float32 and ((qualities >= 0) & (qualities <= 1)).all()
+    assert np.array_equal(judge.quality(pictures), qualities)
+    assert np.array_equal(judge.quality([tmp_path / f"{number}.png" for number in range(3)]), qualities)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "the list of images is empty"),
+        (np.zeros((2, 64, 64, 3)), "images are float64"),
+        (Image.new("RGB", (64, 64)), "a single Image"),
+        (["missing.png"], r"image 0 \(missing.png\) cannot be read"),
+    ],
+)
+def test_what_is_no_list_of_images_is_refused(judge, images, message):
+    with pytest.raises(DataError, match=message):
+        judge.quality(images)
+
+
+def _not_finite(weights):
+    weights["quality.weight"][0, 0] = torch.nan
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_not_finite, "the weight quality.weight is not finite"),
+        (lambda weights: load_file(bundled("annotators/judge_1.safetensors")), "not the weights of a quality judge"),
+        (lambda weights: {}, "not the weights of a quality judge"),
+        (None, "cannot be read"),
+    ],
+)
+def test_weights_that_are_no_judges_are_refused_in_one_line(change, message, tmp_path):
+    path = tmp_path / "quality_9.safetensors"
+    if change is None:
+        path.write_bytes(b"no weights")
+    else:
+        save_file(change(load_file(bundled("annotators/quality_1.safetensors"))), path)
+    with pytest.raises(DataError, match=message) as caught:
+        load_quality_judge(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+    with pytest.raises(DataError, match="cannot be read"):
+        load_quality_judge(tmp_path / "missing.safetensors")
+
+
+def test_qualities_are_what_a_judge_of_comparisons_sees(judge, spoilt):
+    """A model whose images are clean wins all comparisons with one whose images are spoilt."""
+    sides = {}
+    for model, value in (("clean", 0.0), ("spoilt", 0.7)):
+        names = [f"{model}_{number}" for number in range(8)]
+        sides[model] = pd.DataFrame({"model": model, "set": "counting", "prompt": "two deer", "image": names})
+        sides[model]["quality"] = judge.quality(spoilt("unfinished", value)[:8])
+    compared = make_comparisons(sides["clean"], sides["spoilt"], seed=0)
+    see = dict(pd.concat(sides.values())[["image", "quality"]].itertuples(index=False))
+    votes = ask(gold_judge(tie_within=0.02), compared, name=judge.name, question="quality", see=see)
+    wanted = np.where(votes["left_model"] == "clean", "left", "right")
+    assert (votes["answer"] == wanted).all()

@@ -1,0 +1,103 @@
+"""The pool that rewards choose from: sealed prompts, a seed of its own, judges, and rewards that cannot choose."""
+
+import sys
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from textnorm_lib import pool
+from textnorm_lib.config import load_profile
+from textnorm_lib.errors import DataError
+from textnorm_lib.recipes import Recipe
+from textnorm_lib.tia2.split import SEALED, side_of
+from textnorm_lib.weights import Weights
+
+
+@pytest.fixture
+def images():
+    """Two prompts, four images each, with the scores of all who choose."""
+    keys = [("counting", prompt, f"{prompt}_{index}.png") for prompt in ("a dog", "a cat") for index in range(4)]
+    scores = {name: np.arange(8.0) for name in (*pool.REWARDS, "textnorm:pair")}
+    return pd.DataFrame(keys, columns=["set", "prompt", "image"]).assign(**scores)
+
+
+@pytest.fixture
+def quality(images):
+    return images[["image"]][::-1].assign(**{name: np.linspace(0, 1, 8) for name in pool.QUALITY})
+
+
+def test_prompts_are_sealed_and_few_are_among_more():
+    few = pool.choose_sealed_prompts(comprehensive=2, counting=2, composition=2)
+    more = pool.choose_sealed_prompts(comprehensive=30, counting=30, composition=30)
+    assert few.groupby("set", sort=False).size().to_dict() == {"comprehensive": 2, "counting": 2, "composition": 2}
+    assert {side_of(prompt) for prompt in more["prompt"]} == {SEALED}
+    assert set(few["prompt"]) < set(more["prompt"])
+
+
+def test_the_pool_has_its_profiles_numbers_and_another_seed_than_the_benchmark(monkeypatch):
+    calls = {}
+
+    def compute(function, *inputs, **config):
+        calls[function.__name__] = inputs, config
+        return function.__name__
+
+    monkeypatch.setattr(pool, "tuned_textnorm", lambda compute, profile: Recipe(("clip",), (1.0,)))
+    built = pool.build_pool(compute, load_profile("mini"))
+    assert (built.prompts, built.images, built.judged) == ("choose_sealed_prompts", "make_images", "add_quality")
+    inputs, config = calls["make_images"]
+    assert inputs == ("choose_sealed_prompts", Weights("bundled:generator"))
+    assert config["images_per_prompt"] == 128 and config["seed"] != load_profile("mini").seed
+    names = [f"bundled:annotators/quality_{n}.safetensors" for n in (1, 2, 3)]
+    assert [one.name for one in calls["rate_quality"][0][1:]] == names
+    assert calls["name_textnorm"] == (("apply_recipes",), {"recipe": "textnorm:clip"})
+    assert built.rated == "name_textnorm" and calls["add_quality"] == (("name_textnorm", "rate_quality"), {})
+
+
+def test_the_judges_numbers_and_textnorm_stand_in_the_row_of_their_image(images, quality):
+    judged = pool.add_quality(pool.name_textnorm(images, recipe="textnorm:pair"), quality)
+    assert judged["image"].tolist() == images["image"].tolist()
+    assert judged["textnorm"].tolist() == images["textnorm:pair"].tolist()
+    np.testing.assert_allclose(judged["quality_2"], np.linspace(1, 0, 8))
+    with pytest.raises(DataError, match=r"a cat_1\.png has no quality; let the judges see every image"):
+        pool.add_quality(judged[images.columns.drop("textnorm:pair")], quality.drop(index=quality.index[2]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "value", "said"),
+    [
+        ([4, 5, 6, 7], 3.5, "blip2 gives all 4 images of 'a cat' 3.5: it cannot choose"),
+        ([5], np.nan, "blip2 of 'a cat_1.png' is nan: score every image with a finite number"),
+        ([5], np.inf, "blip2 of 'a cat_1.png' is inf"),
+    ],
+)
+def test_a_reward_that_cannot_choose_is_refused_in_one_line(images, rows, value, said):
+    images.loc[rows, "blip2"] = value
+    with pytest.raises(DataError) as caught:
+        pool.name_textnorm(images, recipe="textnorm:pair")
+    assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
+
+
+def test_every_image_is_rated_by_three_judges_in_its_own_row(tmp_path, monkeypatch):
+    names = [f"{index}.png" for index in range(5)]
+    pd.DataFrame({"image": names}).to_parquet(tmp_path / pool.INDEX)
+    for number in (1, 2, 3):
+        (tmp_path / f"quality_{number}.safetensors").touch()
+
+    class Judge:
+        def __init__(self, file):
+            self.number = int(file.stem[-1])
+
+        def quality(self, paths):
+            return np.array([int(path.stem) + self.number / 10 for path in paths], np.float32)
+
+    monkeypatch.setattr(pool, "_SEEN_AT_ONCE", 2)
+    stand_in = types.SimpleNamespace(load_quality_judge=Judge)
+    monkeypatch.setitem(sys.modules, "textnorm_lib.mini.quality", stand_in)
+    judges = [Weights(str(tmp_path / f"quality_{number}.safetensors")) for number in (1, 2, 3)]
+    rated = pool.rate_quality(tmp_path, *judges, workers=1)
+    assert rated["image"].tolist() == names
+    np.testing.assert_allclose(rated[list(pool.QUALITY)], np.add.outer(np.arange(5), [0.1, 0.2, 0.3]), rtol=1e-6)
+    with pytest.raises(DataError, match="2 quality judges; give three"):
+        pool.rate_quality(tmp_path, *judges[:2], workers=1)

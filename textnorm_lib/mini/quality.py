@@ -1,0 +1,93 @@
+"""The mini world's quality judges: how good an image looks, whatever it shows.
+
+    judge = load_quality_judge(bundled("annotators/quality_1.safetensors"))
+    judge.quality(paths)                    # (n,) float32 in [0, 1]: 1 cleanly drawn, 0 hard to make out
+
+A judge does not know what was asked for. It has learnt to put versions of one scene in order (``severity.py``,
+``train_quality.py``).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from textnorm_lib.errors import DataError
+from textnorm_lib.mini.annotators import Block
+from textnorm_lib.mini.generator import IMAGE_SIZE
+from textnorm_lib.mini.train import as_tensor
+from textnorm_lib.progress import progress
+from textnorm_lib.rewards.pixels import Images, check, square
+
+BATCH_SIZE = 64  # fixed: the last bits may depend on it
+
+
+class QualityNet(nn.Module):
+    """Image (n, 3, 64, 64) in [-1, 1] -> logit of its quality (n,)."""
+
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 64)) -> None:
+        super().__init__()
+        fine, middle, coarse = widths
+        self.features = nn.Sequential(
+            nn.Conv2d(3, fine, 4, stride=2, padding=1),
+            Block(fine),
+            nn.Conv2d(fine, middle, 4, stride=2, padding=1),
+            Block(middle),
+            nn.Conv2d(middle, coarse, 4, stride=2, padding=1),
+            Block(coarse),
+            Block(coarse),
+            nn.GroupNorm(8, coarse),
+            nn.SiLU(),
+        )
+        self.quality = nn.Linear(2 * coarse, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.features(images)  # (n, coarse, 8, 8)
+        whole_and_worst = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
+        return self.quality(whole_and_worst)[:, 0]
+
+
+@dataclass(frozen=True)
+class QualityJudge:
+    """``name`` says in messages who judges; ``load_quality_judge`` is the way to make one."""
+
+    name: str
+    net: QualityNet
+
+    @torch.no_grad()
+    def quality(self, images: Images) -> np.ndarray:
+        """How good each image looks: (n,) float32 in [0, 1].
+
+        ``images`` as rewards take them: uint8 (n, h, w, 3), or a list of PIL images or paths; each is scaled to 64
+        pixels. Raises ``DataError`` for anything else, an empty list and a file that is no image.
+        """
+        check(images, ["whatever it shows"], self.name)
+        logits = []
+        for start in progress(range(0, len(images), BATCH_SIZE), f"{self.name}: images", unit="batch"):
+            numbers = range(start, min(start + BATCH_SIZE, len(images)))
+            pixels = [square(images[number], IMAGE_SIZE, f"{self.name}: image {number}") for number in numbers]
+            logits.append(self.net(as_tensor(np.stack(pixels))))
+        return torch.cat(logits).sigmoid().numpy()
+
+
+def load_quality_judge(path: Path | str) -> QualityJudge:
+    """The judge whose weights are the safetensors file ``path``, in single precision, named as the file.
+
+    Raises ``DataError`` for a file that is missing, not a quality judge's, or has weights that are not finite.
+    """
+    path, net = Path(path), QualityNet()
+    remedy = "give the weights of a quality judge, such as the bundled annotators/quality_1.safetensors"
+    try:
+        net.load_state_dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}); {remedy}") from None
+    except RuntimeError:  # other names or shapes, a line each
+        raise DataError(f"{path}: these are not the weights of a quality judge; {remedy}") from None
+    for name, value in net.state_dict().items():
+        if not value.isfinite().all():
+            raise DataError(f"{path}: the weight {name} is not finite; {remedy}")
+    return QualityJudge(path.stem, net.eval())
