@@ -228,7 +228,8 @@ def test_loss_and_first_update_are_those_of_trls_trainer(base, tmp_path, monkeyp
     updated, expected = _adapter(ours), _adapter(theirs)
     torch.testing.assert_close(updated, expected, rtol=1e-5, atol=1e-5)
     assert max((updated[name] - first[name]).abs().max() for name in first) > 2e-4  # as Adam's first step should
-    moments, state = load_file(tmp_path / "ours" / "epoch_00001" / "optimiser.safetensors"), trainer.optimizer.state
+    moments = load_file(tmp_path / "ours" / "checkpoint_00001" / "optimiser.safetensors")
+    state = trainer.optimizer.state
     gradients = torch.cat([moments[f"{index}.exp_avg"].flatten() for index in range(len(first))])
     named = sorted((name, value) for name, value in theirs.unet.named_parameters() if value.requires_grad)
     difference = gradients - torch.cat([state[value]["exp_avg"].flatten() for _, value in named])
@@ -259,12 +260,12 @@ def test_a_run_stopped_again_and_again_gives_the_weights_and_the_curve_of_one_th
     for calls in (1, 3, 1):  # before the first checkpoint, between two, right after one
         with pytest.raises(_Stop):
             train(with_lora(base), PROMPTS, _stopping(calls), TOY, folder=tmp_path / "cut")
-    (tmp_path / "cut" / ".epoch_00004.partial").mkdir()  # as a kill leaves it
+    (tmp_path / "cut" / ".checkpoint_00004.partial").mkdir()  # as a kill leaves it
     resumed = with_lora(base)
     again = train(resumed, PROMPTS, redness, TOY, folder=tmp_path / "cut")
     assert _equal(_adapter(whole), _adapter(resumed))
     assert curve.drop(columns="images_per_s").equals(again.drop(columns="images_per_s"))
-    files = [tmp_path / name / "epoch_00004" for name in ("whole", "cut")]
+    files = [tmp_path / name / "checkpoint_00004" for name in ("whole", "cut")]
     for name in (FILE, "optimiser.safetensors", "state.json"):
         assert (files[0] / name).read_bytes() == (files[1] / name).read_bytes()
     rows = [json.loads(line) for line in (tmp_path / "cut" / "curve.jsonl").read_text().splitlines()]
@@ -327,7 +328,7 @@ def test_two_processes_give_what_one_gives(base, tmp_path):
         for name in ("reward", "reward_std", "kl", "ratio", "loss", "gradient_norm"):
             assert row[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-6), name
     assert two[0]["reward"] == one["reward"][0]  # sampled before any sum over processes: the same images
-    weights = [load_file(tmp_path / name / "epoch_00002" / FILE) for name in ("one", "two")]
+    weights = [load_file(tmp_path / name / "checkpoint_00002" / FILE) for name in ("one", "two")]
     torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
 
 
@@ -386,7 +387,8 @@ def _too_few(images, prompts, metadata):
 )
 def test_a_reward_that_fails_is_one_line_with_the_epoch_and_the_run_can_go_on(base, tmp_path, reward, said):
     train(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)
-    with pytest.raises(StudyError, match=f"DDPO: epoch 2: {said}; .*epoch_00002 keeps the last good state") as caught:
+    said = f"DDPO: epoch 2: {said}; .*checkpoint_00002 keeps the last good state"
+    with pytest.raises(StudyError, match=said) as caught:
         train(with_lora(base), PROMPTS, reward, TOY, folder=tmp_path)
     assert "\n" not in str(caught.value)
     assert len(train(with_lora(base), PROMPTS, redness, TOY, folder=tmp_path)) == 4
@@ -401,7 +403,7 @@ def test_a_gradient_that_is_no_number_stops_with_epoch_and_update_before_it_touc
             poison.data.fill_(float("nan"))
         return redness(images, prompts, metadata)
 
-    with pytest.raises(StudyError, match=r"epoch 2: update 0: .* is nan; .*epoch_00002 keeps the last good state"):
+    with pytest.raises(StudyError, match=r"epoch 2: update 0: .* is nan; .*checkpoint_00002 keeps the last good state"):
         train(pipeline, PROMPTS, reward, TOY, folder=tmp_path)
     good = [value for name, value in _adapter(pipeline).items() if value.isfinite().all()]
     assert len(good) == len(_adapter(pipeline)) - 1
@@ -411,11 +413,11 @@ def test_a_gradient_that_is_no_number_stops_with_epoch_and_update_before_it_touc
 @pytest.mark.parametrize("name", [FILE, "optimiser.safetensors", "state.json", "digests.json"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_can_be_gone_on_with(base, pipeline, tmp_path, name):
     train(pipeline, PROMPTS, redness, replace(TOY, epochs=1), folder=tmp_path)
-    path = tmp_path / "epoch_00001" / name
+    path = tmp_path / "checkpoint_00001" / name
     content = bytearray(path.read_bytes())
     content[-5] ^= 1  # one bit
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"epoch_00001.*delete the checkpoint's folder") as caught:
+    with pytest.raises(DataError, match=r"checkpoint_00001.*delete the checkpoint's folder") as caught:
         train(with_lora(base), PROMPTS, redness, TOY, folder=tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -426,10 +428,10 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(base, pipeline,
     def full(*_, **__):
         raise OSError(28, os.strerror(28))
 
-    with monkeypatch.context() as patched, pytest.raises(StoreError, match=r"No space left .*epoch_00001 keeps"):
+    with monkeypatch.context() as patched, pytest.raises(StoreError, match=r"No space left .*checkpoint_00001 keeps"):
         patched.setattr("textnorm_lib.resuming.save_file", full)
         train(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.jsonl", "epoch_00000", "epoch_00001"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_00000", "checkpoint_00001", "curve.jsonl"]
     assert len(train(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)) == 2
 
 

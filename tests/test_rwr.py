@@ -19,8 +19,8 @@ from textnorm_lib.errors import ConfigError, DataError, StoreError, StudyError
 from textnorm_lib.lora import ATTENTION, FEED_FORWARD, add_lora, load_lora
 from textnorm_lib.mini import generator as model
 from textnorm_lib.rwr import train
-from textnorm_lib.rwr_examples import Examples, choose_examples, encode_examples, weights_of
-from textnorm_lib.rwr_settings import PAPER, WEIGHTINGS, Settings
+from textnorm_lib.rwr_examples import MOST_CENTRED, Examples, choose_examples, encode_examples, weights_of
+from textnorm_lib.rwr_settings import PAPER, Settings
 
 TOY = Settings(
     images_per_prompt=4, best=2, steps=7, batch_size=4, learning_rate=1e-2, dtype="float32", save_every=3, seed=1
@@ -74,7 +74,7 @@ def whole(tmp_path_factory):
     return _trained(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("weighting", ["reward", "rank", "equal"])
 @pytest.mark.parametrize(("origin", "unit"), [(0.0, 1.0), (-50.0, 3.0), (20.0, 1e-3)])
 def test_a_prompts_weights_sum_to_their_number_whatever_the_rewards_origin_and_unit(weighting, origin, unit):
     rewards = np.random.default_rng(0).normal(size=30)
@@ -92,6 +92,31 @@ def test_rewards_and_ranks_weigh_in_proportion():
     np.testing.assert_array_equal(weights_of(np.zeros(4), np.array([0, 1]), "reward"), [1.0, 1.0])
 
 
+@pytest.mark.parametrize(("origin", "unit"), [(0.0, 1.0), (-50.0, 3.0), (20.0, 1e-3)])
+def test_centred_weights_are_deviations_from_the_prompts_mean_whatever_the_rewards_origin_and_unit(origin, unit):
+    rewards = np.random.default_rng(0).uniform(size=30)
+    best = np.argsort(-rewards)
+    weights = weights_of(rewards, best, "centred")
+    assert weights.mean() == pytest.approx(0, abs=1e-12) and weights.std() == pytest.approx(1)
+    np.testing.assert_allclose(weights, (rewards[best] - rewards.mean()) / rewards.std())
+    np.testing.assert_allclose(weights_of(origin + unit * rewards, best, "centred"), weights, rtol=1e-6)
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_one_odd_image_weighs_no_more_than_the_limit(side):
+    rewards = np.array([side * 1000.0, *np.random.default_rng(0).uniform(size=29)])
+    weights = weights_of(rewards, np.arange(30), "centred")
+    assert weights[0] == side * MOST_CENTRED and (abs(weights[1:]) < MOST_CENTRED).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.3, 1 / 3])
+@pytest.mark.parametrize("number", [1, 3, 7, 64])
+def test_images_that_are_all_alike_teach_nothing_if_centred_and_weigh_the_same_else(value, number):
+    rewards, best = np.full(number, value), np.arange(number)  # a mean of equal numbers may be another number
+    assert (weights_of(rewards, best, "centred") == 0).all()
+    assert (weights_of(rewards, best, "reward") == 1).all()
+
+
 def _scored(rewards=(1.0, 4.0, 2.0, 3.0, 40.0, 10.0, 20.0, 30.0)) -> pd.DataFrame:
     names = [f"{number}.png" for number in range(8)]
     return pd.DataFrame({"prompt": ["a deer"] * 4 + ["two frogs"] * 4, "image": names, "clip": rewards})
@@ -102,6 +127,12 @@ def test_each_prompts_best_images_are_kept_best_first():
     assert chosen["image"].tolist() == ["1.png", "3.png", "4.png", "7.png"]
     assert chosen["reward"].tolist() == [4.0, 3.0, 40.0, 30.0]
     np.testing.assert_allclose(chosen["weight"], [1.2, 0.8, 1.2, 0.8])
+
+
+def test_centred_weights_keep_all_images_of_each_prompt():
+    chosen = choose_examples(_scored(), reward="clip", settings=replace(TOY, best=4, weighting="centred"))
+    assert chosen["image"].tolist() == [f"{number}.png" for number in (1, 3, 2, 0, 4, 7, 6, 5)]
+    np.testing.assert_allclose(chosen["weight"], np.tile([1.5, 0.5, -0.5, -1.5], 2) / np.sqrt(1.25))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +195,12 @@ def test_a_setting_out_of_range_is_named(name, value):
     assert "\n" not in str(caught.value)
 
 
+def test_centred_weights_of_the_best_alone_are_refused():
+    assert replace(PAPER, weighting="centred", best=100).best == 100
+    with pytest.raises(ConfigError, match=r"^best is 10: centred weights need all 100 images"):
+        replace(PAPER, weighting="centred")
+
+
 @pytest.mark.parametrize(("killed_after", "same_process"), [(1, True), (1, False), (3, False), (5, True)])
 def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(whole, tmp_path, monkeypatch, killed_after, same_process):
     pipeline = _adapted()
@@ -192,10 +229,11 @@ def test_more_steps_may_be_asked_for_later(whole, tmp_path):
 
 def test_a_checkpoint_is_the_adapter_after_its_steps(whole, tmp_path):
     adapter, curve = _trained(tmp_path)
-    assert sorted(path.name for path in tmp_path.glob("epoch_*")) == [f"epoch_{step:05}" for step in (0, 3, 6, 7)]
+    names = sorted(path.name for path in tmp_path.glob("checkpoint_*"))
+    assert names == [f"checkpoint_{step:05}" for step in (0, 3, 6, 7)]
     assert curve["step"].tolist() == list(range(1, 8)) and curve["kl"].notna().tolist() == [0, 0, 1, 0, 0, 1, 1]
     again = _adapted()
-    load_lora(again, tmp_path / "epoch_00007")
+    load_lora(again, tmp_path / "checkpoint_00007")
     assert torch.equal(_adapter(again), adapter)
 
 
@@ -215,7 +253,7 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path, changed, said):
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(whole, tmp_path):
     _trained(tmp_path)
-    for checkpoint in ("epoch_00007", "epoch_00006"):
+    for checkpoint in ("checkpoint_00007", "checkpoint_00006"):
         path = tmp_path / checkpoint / "optimiser.safetensors"
         path.write_bytes(path.read_bytes()[:-4] + b"\0\0\1\0")
         with pytest.raises(DataError, match=rf"{checkpoint}.*(not what was written|cannot be read)") as caught:
@@ -235,9 +273,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(whole, tmp_path, monkeypatch):
 
     written = resuming.save_lora
     monkeypatch.setattr(resuming, "save_lora", full)
-    with pytest.raises(StoreError, match=r"No space left.*epoch_00003 keeps the last good state") as caught:
+    with pytest.raises(StoreError, match=r"No space left.*checkpoint_00003 keeps the last good state") as caught:
         _trained(tmp_path)
-    assert "\n" not in str(caught.value) and len(list(tmp_path.glob("*epoch_*"))) == 2
+    assert "\n" not in str(caught.value) and len(list(tmp_path.glob("*checkpoint_*"))) == 2
     monkeypatch.undo()
     assert torch.equal(_trained(tmp_path)[0], whole[0])
 
@@ -251,7 +289,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_keeps_the_last_checkpo
         output.sample = output.sample * (bad if len(passes) == 6 else 1.0)  # step 3 takes two passes, for its kl
 
     pipeline.unet.register_forward_hook(spoil)
-    said = r"step 5: the loss is (nan|inf); .*epoch_00003 keeps the last good state"
+    said = r"step 5: the loss is (nan|inf); .*checkpoint_00003 keeps the last good state"
     with pytest.raises(StudyError, match=said) as caught:
         _trained(tmp_path, pipeline=pipeline)
     assert "\n" not in str(caught.value)
@@ -265,7 +303,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_change(tmp_path):
     )
     before = _adapter(pipeline)
     with pytest.raises(
-        StudyError, match=r"step 1: the norm of the gradient is nan; .*epoch_00000 keeps the last good state"
+        StudyError, match=r"step 1: the norm of the gradient is nan; .*checkpoint_00000 keeps the last good state"
     ):
         _trained(tmp_path, pipeline=pipeline)
     assert torch.equal(_adapter(pipeline), before)
@@ -286,6 +324,17 @@ def test_an_example_of_weight_zero_teaches_nothing(whole, tmp_path):
     assert torch.equal(_trained(tmp_path / "a", examples=examples._replace(latents=latents))[0], whole[0])
     latents[3] = 7.0
     assert not torch.equal(_trained(tmp_path / "b", examples=examples._replace(latents=latents))[0], whole[0])
+
+
+def test_a_negative_weight_pushes_the_other_way(tmp_path):
+    settings, examples, steps = replace(TOY, steps=1), _examples(), []
+    for sign in (1, -1):
+        pipeline, folder = _adapted(), tmp_path / str(sign)
+        _, curve = _trained(folder, settings, examples._replace(weights=sign * examples.weights), pipeline)
+        named = sorted(pipeline.unet.named_parameters())
+        steps.append(torch.cat([value.detach().flatten() for name, value in named if "lora_B" in name]))
+        assert np.sign(curve["loss"][0]) == sign
+    assert torch.equal(steps[0], -steps[1]) and steps[0].any()  # B is zero at first
 
 
 def test_emptied_captions_train_the_unconditional_branch_alone(whole, tmp_path):
@@ -338,7 +387,7 @@ def test_two_processes_train_as_one(tmp_path):
     ]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     together = _adapted()
-    load_lora(together, tmp_path / "epoch_00003")
+    load_lora(together, tmp_path / "checkpoint_00003")
     alone, curve = _trained(tmp_path / "alone", replace(TOY, steps=3, kl_coefficient=0.5))
     torch.testing.assert_close(_adapter(together), alone, rtol=1e-4, atol=1e-5)
     of_two = pd.read_json(tmp_path / "curve.jsonl", lines=True)

@@ -57,8 +57,8 @@ def train(
 
     Returns the curve (in the first process), also in ``folder``/curve.jsonl, a row an epoch: reward, reward_std, gold,
     kl, kl_all, loss, ratio, first_ratio_error (largest |r - 1| in the first update), clip_share, gradient_norm (before
-    clipping), images_per_s. Row e is measured on images of the model after e epochs (checkpoint ``epoch_e``). kl is in
-    nats an image over the trained steps, kl_all over all; None where it was not looked at.
+    clipping), images_per_s. Row e is measured on images of the model after e epochs (``checkpoint_e``). kl is in nats
+    an image over the trained steps, kl_all over all; None where it was not looked at.
 
     Raises ``ConfigError`` for a pipeline without a trainable adapter and for other settings than those of the run in
     ``folder``; ``StudyError`` for a reward that fails or is no finite number, with the epoch, and for a gradient that

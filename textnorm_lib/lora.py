@@ -91,7 +91,7 @@ def load_lora(pipeline, folder: Path) -> None:
         raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore or delete it") from error
     if not _has_adapter(pipeline.unet):
         prepare_torchvision()
-        pipeline.load_lora_weights(folder, weight_name=FILE, adapter_name=_NAME)
+        pipeline.unet.load_lora_adapter(loaded, prefix="unet", adapter_name=_NAME)
         return
     state = _state(pipeline.unet)
     shapes = [{name: tuple(value.shape) for name, value in values.items()} for values in (state, loaded)]

@@ -1,7 +1,7 @@
 """What lets a tuning run go on exactly where it was: checkpoints of safetensors and JSON, and a curve of JSON lines.
 
     folder/curve.jsonl                                  a line an epoch, written out at once
-    folder/epoch_00010/pytorch_lora_weights.safetensors  for ``pipeline.load_lora_weights``, after 10 epochs
+    folder/checkpoint_00010/pytorch_lora_weights.safetensors  for ``pipeline.load_lora_weights``, after 10 epochs
                        optimiser.safetensors  state.json  digests.json
 
 A checkpoint is written to a temporary folder and renamed: it is there whole or not at all, and none replaces another.
@@ -35,7 +35,7 @@ def save_checkpoint(
 
     Raises ``StoreError`` where it cannot be written; then the one before it is still the latest.
     """
-    final = folder / f"epoch_{epoch:05}"
+    final = folder / f"checkpoint_{epoch:05}"
     partial = folder / f".{final.name}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -78,7 +78,9 @@ def load_checkpoint(
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint after the most epochs."""
-    return max((path for path in folder.glob("epoch_*") if re.fullmatch(r"epoch_\d{5,}", path.name)), default=None)
+    return max(
+        (path for path in folder.glob("checkpoint_*") if re.fullmatch(r"checkpoint_\d{5,}", path.name)), default=None
+    )
 
 
 def kept(folder: Path) -> str:

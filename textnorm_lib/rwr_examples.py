@@ -13,6 +13,7 @@ from textnorm_lib.progress import progress
 from textnorm_lib.rewards.pixels import square
 from textnorm_lib.rwr_settings import Settings
 
+MOST_CENTRED = 3.0  # one odd image must not be the whole update
 _ENCODED_AT_ONCE = 8  # images of 768 pixels take a gigabyte
 
 
@@ -20,7 +21,7 @@ class Examples(NamedTuple):
     """What is trained on: n latents (n, c, h, w), scaled as the U-Net reads them, each with a weight and a prompt."""
 
     latents: torch.Tensor
-    weights: torch.Tensor  # (n,), 1 on average over each prompt's
+    weights: torch.Tensor  # (n,), 1 on average over each prompt's, or 0 if they are centred
     prompt: torch.Tensor  # (n,), the row of ``texts``
     texts: torch.Tensor  # (prompts, tokens, width)
     empty_text: torch.Tensor  # (1, tokens, width)
@@ -31,11 +32,17 @@ def weights_of(rewards: np.ndarray, best: np.ndarray, weighting: str) -> np.ndar
 
     "reward": in proportion to how far the reward lies above the lowest of the n, whatever its origin and unit;
     "rank": in proportion to k, k - 1, ..., 1 from the best down; "equal": 1, only the choice counts.
+    And "centred", which sum to 0 but for the clipping: by how many standard deviations a reward lies above the prompt's
+    mean, at most ``MOST_CENTRED`` either way.
     """
+    alike = np.ptp(rewards) == 0  # whatever rounding makes of their mean and deviation
+    if weighting == "centred":
+        weights = np.zeros(len(best)) if alike else (rewards[best] - rewards.mean()) / rewards.std()
+        return weights.clip(-MOST_CENTRED, MOST_CENTRED)
     weights = np.ones(len(best))
     if weighting == "rank":
         weights = np.arange(len(best), 0, -1.0)
-    elif weighting == "reward" and np.ptp(rewards) > 0:  # else they are all alike
+    elif weighting == "reward" and not alike:
         weights = rewards[best] - rewards.min()
     return weights / weights.mean()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from textnorm_lib.errors import ConfigError
 
-WEIGHTINGS = ("reward", "rank", "equal")
+WEIGHTINGS = ("reward", "rank", "equal", "centred")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Settings:
             _require(0 <= getattr(self, name) < math.inf, name, self, "a finite number of 0 or more is needed")
         _require(self.best <= self.images_per_prompt, "best", self, f"of {self.images_per_prompt} images a prompt")
         _require(self.weighting in WEIGHTINGS, "weighting", self, f"known: {', '.join(WEIGHTINGS)}")
+        whole = self.weighting != "centred" or self.best == self.images_per_prompt
+        _require(whole, "best", self, f"centred weights need all {self.images_per_prompt} images, or they are not")
         _require(0 <= self.caption_dropout < 1, "caption_dropout", self, "a share of 0 or more, below 1, is needed")
         _require(self.dtype in ("float32", "bfloat16", "float16"), "dtype", self, "known: float32, bfloat16, float16")
 
