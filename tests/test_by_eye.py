@@ -17,7 +17,8 @@ from textnorm_lib.pool import CHOOSERS
 from textnorm_lib.tia2.split import SEALED, side_of
 
 DOCS = Path(__file__).parents[1] / "docs"
-COMMITTED = DOCS / "by_eye" / "best_of_n"
+CHOSEN_BY = {"best_of_n": set(CHOOSERS), "rwr": {"textnorm", "imagereward"}, "ddpo": {"textnorm", "clip"}}
+TUNED = ("rwr", "ddpo")
 REWARDS = ["clip", "textnorm"]
 
 
@@ -90,20 +91,22 @@ def test_a_filled_ballot_stands_beside_the_judges_votes(picked, tmp_path):
 
 @pytest.fixture(scope="module")
 def committed():
-    return by_eye.counted(COMMITTED)
+    return {name: by_eye.counted(DOCS / "by_eye" / name) for name in CHOSEN_BY}
 
 
-def test_the_committed_sheet_ballot_and_votes_belong_together(committed):
-    ballot, votes = (pd.read_csv(COMMITTED / name) for name in (by_eye.BALLOT, by_eye.VOTES))
-    assert ballot["number"].tolist() == votes["number"].tolist() == list(range(1, len(committed) + 1))
-    rows = -(-len(committed) // by_eye.ABREAST)
+@pytest.mark.parametrize("name", CHOSEN_BY)
+def test_the_committed_sheets_ballots_and_votes_belong_together(committed, name):
+    images, folder = committed[name], DOCS / "by_eye" / name
+    ballot, votes = (pd.read_csv(folder / file) for file in (by_eye.BALLOT, by_eye.VOTES))
+    assert ballot["number"].tolist() == votes["number"].tolist() == list(range(1, len(images) + 1))
+    rows = -(-len(images) // by_eye.ABREAST)
     width, height = by_eye.ABREAST * by_eye.SIDE, rows * by_eye.PITCH * by_eye.SIDE
-    with Image.open(COMMITTED / by_eye.SHEET) as sheet:
+    with Image.open(folder / by_eye.SHEET) as sheet:
         assert sheet.size == (round(width * by_eye.DPI), round(height * by_eye.DPI))
-    assert all(one.prompt in mini_prompts(one.set) and side_of(one.prompt) == SEALED for one in committed.itertuples())
-    assert set("+".join(committed["chosen_by"]).split("+")) == set(CHOOSERS)
-    majority = (committed[["vote_1", "vote_2", "vote_3"]] == 1).sum(axis=1) >= 2
-    assert (committed["label"] == majority).all()
+    assert all(one.prompt in mini_prompts(one.set) and side_of(one.prompt) == SEALED for one in images.itertuples())
+    assert set("+".join(images["chosen_by"]).split("+")) == CHOSEN_BY[name]
+    majority = (images[["vote_1", "vote_2", "vote_3"]] == 1).sum(axis=1) >= 2
+    assert (images["label"] == majority).all()
 
 
 def _agreement(images: pd.DataFrame) -> tuple[int, int, str]:
@@ -115,21 +118,35 @@ def _agreement(images: pd.DataFrame) -> tuple[int, int, str]:
     return len(told), agree, f"{agree}: {share} [{low}, {high}]"
 
 
-def test_the_judges_hold_where_rewards_choose(committed):
-    told, agree, _ = _agreement(committed)
-    assert told >= 60 and agree / told >= 0.85
-    assert (committed["by_eye"].clip(lower=0) == committed["label"]).mean() >= 0.85  # doubt counted as bad
+@pytest.mark.parametrize(("names", "most_doubted"), [(("best_of_n",), 12), (TUNED, 20)])
+def test_the_judges_hold_where_rewards_choose_and_where_models_are_tuned_on_them(committed, names, most_doubted):
+    images = pd.concat([committed[name] for name in names])
+    told, agree, _ = _agreement(images)
+    assert told >= len(images) - most_doubted and agree / told >= 0.85
+    assert (images["by_eye"].clip(lower=0) == images["label"]).mean() >= 0.85  # doubt counted as bad
 
 
 def test_the_documents_give_the_agreement_of_every_sample(committed):
     text = (DOCS / "by_eye" / "README.md").read_text(encoding="utf-8")
+    card = (DOCS / "model_card.md").read_text(encoding="utf-8")
     samples = {name: pd.read_csv(DOCS / "by_eye" / f"{name}.csv") for name in ("generated", "distorted")}
-    for name, images in {**samples, "best_of_n": committed}.items():
+    for name, images in {**samples, **committed}.items():
         told, _, agree = _agreement(images)
         strict = f"{(images['by_eye'].clip(lower=0) == images['label']).sum()} of {len(images)}"
         assert f"| `{name}` | {len(images)} | {told} | {agree} | {strict} |" in text.splitlines()
-    card = (DOCS / "model_card.md").read_text(encoding="utf-8")
-    assert f"the other {told} the label agrees on {agree};" in card and f"as bad: {strict};" in card
+        if name == "best_of_n":
+            assert f"the other {told} the label agrees on {agree}" in card and f"as bad: {strict}" in card
     for answer, words in zip(by_eye.ANSWERS, ("good", "bad", "cannot be told"), strict=True):
-        labels = committed.loc[committed["by_eye"] == answer, "label"]
+        labels = committed["best_of_n"].groupby("by_eye")["label"].get_group(answer)
         assert f"| {words} | {(labels == 1).sum()} | {(labels == 0).sum()} |" in text.splitlines()
+
+
+def test_the_documents_give_the_agreement_on_tuned_models_images(committed):
+    images = pd.concat([committed[name] for name in TUNED])
+    told, agree, _ = _agreement(images)
+    bad = images[images["by_eye"] == 0]
+    card, text = ((DOCS / name).read_text(encoding="utf-8") for name in ("model_card.md", "by_eye/README.md"))
+    assert len(images) >= 120 and bad["label"].sum() == 0
+    doubt = f"On {len(images)} images of models tuned on rewards: {len(images) - told} could not be told"
+    assert f"{doubt}, on the other {told} the label agrees on {agree}; of the {len(bad)} that are bad" in card
+    assert f"Together {agree} of the {told} that could be told agree" in text and f"(0 of {len(bad)})" in text

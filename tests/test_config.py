@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from textnorm_lib import config
+from textnorm_lib import config, rwr_settings
 from textnorm_lib.config import as_dict, load_profile, profile_names
 from textnorm_lib.errors import ConfigError
 
@@ -41,6 +41,28 @@ best_of_n:
   images_per_prompt: 16
   sizes: [1, 2, 4, 8]
   judged: [4, 8]
+rwr:
+  prompts_per_set: {comprehensive: 1, counting: 1, composition: 1}
+  rewards: [clip, textnorm]
+  numbers: 2
+  beta: 0.3
+  other_betas: {textnorm: [0.7]}
+  lora_rank: 4
+  lora_targets: attention
+  recipe: {images_per_prompt: 12, best: 6, weighting: centred, steps: 7, learning_rate: 2.0e-4, save_every: 2}
+  checkpoints: [2, 7]
+  images_per_prompt: 9
+ddpo:
+  prompts_per_set: {comprehensive: 1, counting: 1, composition: 1}
+  rewards: [clip, blip2]
+  numbers: 1
+  beta: 0
+  other_betas: {}
+  lora_rank: 4
+  lora_targets: attention and feed-forward
+  recipe: {epochs: 5, images_per_epoch: 24, batch_size: 12, guidance_scale: 2, save_every: 2}
+  checkpoints: [4, 5]
+  images_per_prompt: 10
 """
 
 
@@ -81,6 +103,16 @@ def test_every_key_of_a_profile_says_why(name):
     lines = (config.PROFILES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     bare = [line for line in lines if line.strip() and not line.endswith(":") and "#" not in line]
     assert bare == []
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_what_is_tuned_on_is_in_the_profiles_pool(name):
+    profile = load_profile(name)
+    images = rwr_settings.Settings(**profile.rwr.recipe).images_per_prompt
+    assert images <= profile.best_of_n.images_per_prompt
+    for method in (profile.rwr, profile.ddpo):
+        asked, there = (dataclasses.asdict(one.prompts_per_set) for one in (method, profile.best_of_n))
+        assert all(asked[kind] <= there[kind] for kind in asked)
 
 
 def test_a_profile_is_frozen():
@@ -149,13 +181,75 @@ DEFECTS = {
     "sizes of n that do not grow": (VALID.replace("[1, 2, 4, 8]", "[1, 4, 2]"), "best_of_n.sizes = [1, 4, 2] (list)"),
     "no n of one": (
         VALID.replace("[1, 2, 4, 8]", "[2, 4, 8]"),
-        "best_of_n: value error, sizes = [2, 4, 8]: begin with",
+        "best_of_n: sizes = [2, 4, 8]: begin with",
     ),
     "n that is judged but not followed": (VALID.replace("[4, 8]", "[5]"), "judged = [5]: choose among sizes, 4 or"),
     "too small a pool for two batches": (
         VALID.replace("images_per_prompt: 16", "images_per_prompt: 15"),
         "images_per_prompt = 15: two disjoint best of 8 are judged, which needs 16",
     ),
+    "setting that there is not": (
+        VALID.replace("weighting", "weigthing"),
+        "rwr: recipe: 'weigthing' is no setting; did you mean 'weighting'?",
+    ),
+    "setting of the other method": (
+        VALID.replace("epochs: 5", "caption_dropout: 0.1"),
+        "ddpo: recipe: 'caption_dropout' is no setting; known are epochs, images_per_epoch",
+    ),
+    "seed among the settings": (VALID.replace("epochs: 5", "seed: 5"), "ddpo: recipe: 'seed' is no setting"),
+    "beta among the settings": (
+        VALID.replace("weighting: centred", "kl_coefficient: 1.0"),
+        "rwr: recipe: 'kl_coefficient' is no setting",
+    ),
+    "3e-4, which YAML 1.1 reads as text": (
+        VALID.replace("2.0e-4", "3e-4"),
+        "rwr: recipe: learning_rate is '3e-4', float is needed; write 1.0e-4, YAML reads 1e-4 as text",
+    ),
+    "word for a setting": (VALID.replace("steps: 7", "steps: many"), "recipe: steps is 'many', int is needed"),
+    "fraction for a whole setting": (VALID.replace("steps: 7", "steps: 7.5"), "rwr: recipe: steps is 7.5, int is"),
+    "truth for a whole setting": (VALID.replace("epochs: 5", "epochs: yes"), "ddpo: recipe: epochs is True, int is"),
+    "number for a setting's word": (VALID.replace("centred", "1"), "rwr: recipe: weighting is 1, str is needed"),
+    "nothing for a setting": (VALID.replace("2.0e-4", ""), "rwr: recipe: learning_rate is None, float is needed"),
+    "setting out of range": (
+        VALID.replace("2.0e-4", "-2.0e-4"),
+        "rwr: recipe: learning_rate is -0.0002: a finite number above 0 is needed",
+    ),
+    "setting that is no number": (VALID.replace("2.0e-4", ".nan"), "rwr: recipe: learning_rate is nan: a finite"),
+    "settings that do not go together": (
+        VALID.replace("best: 6", "best: 7"),
+        "rwr: recipe: best is 7: of 12, centred has as many worst: 6",
+    ),
+    "batches that do not make an epoch": (
+        VALID.replace("batch_size: 12", "batch_size: 10"),
+        "ddpo: recipe: images_per_epoch is 24: not a multiple of batch_size",
+    ),
+    "no settings": (VALID.replace("{epochs: 5, images", "[epochs]\n# {"), "ddpo.recipe = ['epochs'] (list)"),
+    "checkpoint that is not saved": (
+        VALID.replace("[2, 7]", "[2, 5]"),
+        "rwr: checkpoints: 5 is not saved; one is every 2 to 7 (steps)",
+    ),
+    "checkpoint after the last": (
+        VALID.replace("[4, 5]", "[4, 6]"),
+        "ddpo: checkpoints: 6 is not saved; one is every 2 to 5 (epochs)",
+    ),
+    "checkpoint before training": (VALID.replace("[4, 5]", "[0, 4]"), "ddpo.checkpoints = [0, 4] (list): give diff"),
+    "unknown reward": (VALID.replace("[clip, textnorm]", "[clip, texnorm]"), "rwr.rewards.1 = 'texnorm' (str): input"),
+    "no reward": (VALID.replace("[clip, blip2]", "[]"), "ddpo.rewards = [] (list)"),
+    "a reward twice": (
+        VALID.replace("[clip, blip2]", "[clip, blip2, clip]"),
+        "ddpo.rewards = ['clip', 'blip2', 'clip'] (list): name each reward once",
+    ),
+    "beta for an unknown reward": (VALID.replace("{textnorm", "{texnorm"), "rwr.other_betas.texnorm"),
+    "negative beta": (VALID.replace("0.3", "-0.3"), "rwr.beta = -0.3 (float): input should be greater"),
+    "beta without end": (VALID.replace("0.7", ".inf"), "rwr.other_betas.textnorm.0 = inf (float): input should be a f"),
+    "no runs": (VALID.replace("numbers: 2", "numbers: 0"), "rwr.numbers = 0 (int): input should be greater"),
+    "too few images for two sets": (VALID.replace("prompt: 9", "prompt: 7"), "rwr.images_per_prompt = 7 (int): input"),
+    "layers that there are not": (VALID.replace("attention\n", "all\n", 1), "rwr.lora_targets = 'all' (str): input"),
+    "misspelt key of a method": (
+        VALID.replace("numbers: 2", "number: 2"),
+        "rwr.number = 2: unknown key; did you mean 'numbers'?",
+    ),
+    "missing method": (VALID[: VALID.index("ddpo:")], "ddpo is missing; add it"),
     "confidence that is no number": (VALID.replace("0.95", ".nan"), "bootstrap.confidence = nan"),
     "number for a section": ("seed: 0\nbootstrap: 3\n", "bootstrap = 3 (int)"),
     "nothing for a section": ("seed: 0\nbootstrap:\n", "bootstrap = None"),
@@ -166,6 +260,12 @@ DEFECTS = {
     "list for the whole": ("- seed\n", "holds no keys"),
     "other encoding": (VALID.encode() + b"# caf\xe9\n", "UTF-8"),
 }
+
+
+def test_the_profile_that_defects_are_put_into_has_none(write_profile):
+    profile = load_profile("mini")
+    assert profile.rwr.recipe["learning_rate"] == 2e-4 and profile.rwr.other_betas == {"textnorm": (0.7,)}
+    assert profile.ddpo.checkpoints == (4, 5) and profile.ddpo.beta == 0.0
 
 
 @pytest.mark.parametrize(("content", "said"), DEFECTS.values(), ids=DEFECTS)

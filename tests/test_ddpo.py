@@ -19,7 +19,7 @@ from textnorm_lib.denoising import ddim_steps, draw_noise, guided, sample
 from textnorm_lib.errors import ConfigError, DataError, StoreError, StudyError
 from textnorm_lib.lora import ATTENTION, FEED_FORWARD, FILE, add_lora, base_only
 from textnorm_lib.mini import generator as model
-from textnorm_lib.policy_gradient import RunningStatistics
+from textnorm_lib.policy_gradient import RunningStatistics, step_weights
 from textnorm_lib.sampling import load_pipeline
 
 PROMPTS = ["a realistic photo of a deer", "a realistic photo of two frogs"]
@@ -94,20 +94,21 @@ def _equal(one: dict, other: dict) -> bool:
 # The decision process
 
 
+@pytest.mark.parametrize("without_noise", [0, 4])
 @pytest.mark.parametrize("prediction", ["v_prediction", "epsilon", "sample"])
-def test_a_step_is_diffusers_ddim_step_with_eta_1(prediction):
+def test_a_step_is_diffusers_ddim_step_with_eta_1_and_the_last_may_have_none(prediction, without_noise):
     scheduler = model.build_scheduler()
     scheduler.register_to_config(prediction_type=prediction)
-    steps = ddim_steps(scheduler, 10)
+    steps, eta = ddim_steps(scheduler, 10, without_noise=without_noise), [1.0] * (10 - without_noise) + [0.0] * 4
     scheduler.set_timesteps(10)
     x, output, noise = torch.randn(3, 10, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     ours = steps.mean(torch.arange(10), x, output) + steps.sigma[:, None, None, None] * noise
     theirs = [
-        scheduler.step(output[i], int(t), x[i], eta=1.0, variance_noise=noise[i]).prev_sample
+        scheduler.step(output[i], int(t), x[i], eta=eta[i], variance_noise=noise[i]).prev_sample
         for i, t in enumerate(scheduler.timesteps)
     ]
     torch.testing.assert_close(ours, torch.stack(theirs), rtol=1e-5, atol=1e-5)
-    assert torch.equal(steps.timesteps, scheduler.timesteps) and (steps.sigma > 0).all()
+    assert torch.equal(steps.timesteps, scheduler.timesteps) and steps.decisions == 10 - without_noise
 
 
 def test_densities_and_divergences_are_those_of_torchs_normal_distribution():
@@ -154,6 +155,15 @@ def test_the_frozen_branch_is_the_bases_and_the_divergence_is_zero_at_the_base_a
     torch.testing.assert_close(frozen.base[:, 1], whole)
 
 
+def test_steps_without_noise_are_no_decisions_and_end_where_the_noise_before_led(pipeline):
+    texts, empty = pipeline.encode_prompt(PROMPTS, "cpu", 1, True)
+    steps, noise = ddim_steps(pipeline.scheduler, 3, without_noise=2), draw_noise([3, 4], 3, (4, 16, 16))
+    other = torch.cat([noise[:, :2], noise[:, 2:] + 1], dim=1)
+    one, same = (sample(pipeline.unet, steps, texts, empty[:1], n, scale=2.0, with_base=True) for n in (noise, other))
+    assert torch.equal(one.latents, same.latents) and one.latents.shape[1] == 4
+    assert one.log_probs.shape == one.kl.shape == (2, 1) and one.base.shape[1] == 1
+
+
 @pytest.mark.parametrize("frozen_empty", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_first_updates_ratio_is_one(base, tmp_path, dtype, frozen_empty):
@@ -163,6 +173,28 @@ def test_the_first_updates_ratio_is_one(base, tmp_path, dtype, frozen_empty):
 
 
 # trl as the reference
+
+
+def test_noise_weights_let_every_trained_step_pull_alike(base):
+    steps = ddim_steps(base.scheduler, 8, device="cpu")
+    settings = replace(TOY, denoising_steps=8, untrained_steps=4)
+    assert torch.equal(step_weights(steps, settings), torch.ones(4))
+    weights = step_weights(steps, replace(settings, step_weights="noise"))
+    pulls = weights * (steps.b.abs() / steps.sigma)[:4]  # what the gradient of a log-density grows with
+    torch.testing.assert_close(pulls, pulls.mean().expand(4))
+    assert weights.mean() == pytest.approx(1) and (weights.diff() < 0).all()
+
+
+def test_a_steps_weight_multiplies_its_transitions_losses(base, tmp_path):
+    losses = []
+    for weighting in ("equal", "noise"):
+        one_step = replace(TOY, epochs=1, updates_per_epoch=1, untrained_steps=2, step_weights=weighting)
+        both = replace(one_step, untrained_steps=1)
+        for settings in (one_step, both):
+            folder = tmp_path / f"{weighting}_{settings.untrained_steps}"
+            losses.append(train(with_lora(base), PROMPTS, redness, settings, folder=folder)["gradient_norm"][0])
+    assert losses[0] == losses[2]  # a single step weighs 1
+    assert losses[3] < losses[1]  # the later one, whose gradient is the larger, weighs less than the earlier
 
 
 def test_advantages_are_trls():

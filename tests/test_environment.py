@@ -91,7 +91,8 @@ def imports_of(path):
 def imported(folder):
     """Third-party distribution -> the files that import it."""
     found = {}
-    ours = {"textnorm_lib", "__future__", *(path.stem for path in (CHECKOUT / "benchmarks").glob("*.py"))}
+    ours = {path.stem for folder in ("benchmarks", "tests") for path in (CHECKOUT / folder).glob("*.py")}
+    ours |= {"textnorm_lib", "__future__"}
     for path in sorted((CHECKOUT / folder).rglob("*.py")):
         for name in imports_of(path):
             if name not in sys.stdlib_module_names and name not in ours:

@@ -129,10 +129,26 @@ def test_each_prompts_best_images_are_kept_best_first():
     np.testing.assert_allclose(chosen["weight"], [1.2, 0.8, 1.2, 0.8])
 
 
-def test_centred_weights_keep_all_images_of_each_prompt():
-    chosen = choose_examples(_scored(), reward="clip", settings=replace(TOY, best=4, weighting="centred"))
+def test_centred_weights_keep_the_worst_images_of_each_prompt_as_well():
+    chosen = choose_examples(_scored(), reward="clip", settings=replace(TOY, best=2, weighting="centred"))
     assert chosen["image"].tolist() == [f"{number}.png" for number in (1, 3, 2, 0, 4, 7, 6, 5)]
     np.testing.assert_allclose(chosen["weight"], np.tile([1.5, 0.5, -0.5, -1.5], 2) / np.sqrt(1.25))
+    ends = choose_examples(_scored(), reward="clip", settings=replace(TOY, best=1, weighting="centred"))
+    assert ends["image"].tolist() == ["1.png", "0.png", "4.png", "5.png"]
+
+
+def test_centred_weights_train_on_pairs_of_one_prompt_noise_and_time_whose_pulls_cancel(tmp_path):
+    latents, texts = torch.randn(8, *model.LATENT_SHAPE), torch.randn(3, 24, 128)
+    weights, prompt = torch.tensor([1.5, 0.5, -0.5, -1.5] * 2), torch.arange(8) // 4
+    settings = replace(TOY, weighting="centred", batch_size=16, steps=1)
+    run = rwr._Run(_adapted(), Examples(latents, weights, prompt, texts[:2], texts[2:]), settings, tmp_path)
+    chosen, times, noise, emptied = (part.chunk(2) for part in run._draw(torch.Generator().manual_seed(0)))
+    assert torch.equal(prompt[chosen[0]], prompt[chosen[1]]) and (chosen[0] != chosen[1]).all()
+    assert torch.equal(weights[chosen[0]], -weights[chosen[1]])
+    assert all(torch.equal(*pair) for pair in (times, noise, emptied))
+    alike = Examples(latents[:1].expand(8, -1, -1, -1).contiguous(), weights, prompt, texts[:2], texts[2:])
+    curve = train(_adapted(), alike, settings, folder=tmp_path / "alike")
+    assert abs(curve["loss"][0]) < 1e-6  # good and bad look the same: there is nothing to learn
 
 
 @pytest.mark.parametrize(
@@ -195,10 +211,12 @@ def test_a_setting_out_of_range_is_named(name, value):
     assert "\n" not in str(caught.value)
 
 
-def test_centred_weights_of_the_best_alone_are_refused():
-    assert replace(PAPER, weighting="centred", best=100).best == 100
-    with pytest.raises(ConfigError, match=r"^best is 10: centred weights need all 100 images"):
-        replace(PAPER, weighting="centred")
+def test_centred_weights_need_as_many_worst_images_and_batches_of_pairs():
+    assert replace(PAPER, weighting="centred", best=50).best == 50
+    with pytest.raises(ConfigError, match=r"^best is 51: of 100, centred has as many worst: 50"):
+        replace(PAPER, weighting="centred", best=51)
+    with pytest.raises(ConfigError, match=r"^batch_size is 5: centred trains on pairs"):
+        replace(PAPER, weighting="centred", batch_size=5)
 
 
 @pytest.mark.parametrize(("killed_after", "same_process"), [(1, True), (1, False), (3, False), (5, True)])

@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from textnorm_lib.config_finetuning import STRICT, Ddpo, PromptsPerSet, Rwr, Sizes
 from textnorm_lib.errors import ConfigError
 
 PROFILES = Path(__file__).parent / "profiles"
 DEFAULT_PROFILE = "mini"
 
-_STRICT = ConfigDict(extra="forbid", strict=True)
 
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Bootstrap:
     """How intervals are made: whole prompts are drawn again with replacement."""
 
@@ -38,7 +37,7 @@ def _three_or_none(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Generator:
     """The text-to-image model and how it is sampled; ``model`` as in ``weights.py``."""
 
@@ -50,7 +49,7 @@ class Generator:
     dtype: Literal["float32", "bfloat16", "float16"]
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class RewardWeights:
     """The weights of one reward model, as in ``weights.py``."""
 
@@ -58,7 +57,7 @@ class RewardWeights:
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Rewards:
     """The four reward models, and the precision that they compute in."""
 
@@ -69,16 +68,7 @@ class Rewards:
     pickscore: RewardWeights
 
 
-@dataclass(frozen=True, config=_STRICT)
-class PromptsPerSet:
-    """How many prompts of each set; the most are the paper's."""
-
-    comprehensive: Annotated[int, Field(ge=1, le=100)]
-    counting: Annotated[int, Field(ge=1, le=150)]
-    composition: Annotated[int, Field(ge=1, le=300)]
-
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Tia2:
     """The size of the benchmark that is built."""
 
@@ -86,16 +76,7 @@ class Tia2:
     prompts_per_set: PromptsPerSet
 
 
-def _growing(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    if list(sizes) != sorted(set(sizes)) or min(sizes) < 1:
-        raise ValueError("give different numbers of 1 or more, the smallest first")
-    return sizes
-
-
-_Sizes = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_growing)]
-
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class BestOfN:
     """The pool that rewards choose from: sealed prompts, images of each, and n where it is followed and where judged.
 
@@ -104,8 +85,8 @@ class BestOfN:
 
     prompts_per_set: PromptsPerSet
     images_per_prompt: Annotated[int, Field(ge=8, le=10_000)]
-    sizes: _Sizes
-    judged: _Sizes
+    sizes: Sizes
+    judged: Sizes
 
     def __post_init__(self) -> None:
         if self.sizes[0] != 1 or len(self.sizes) < 3:
@@ -119,7 +100,7 @@ class BestOfN:
             )
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Profile:
     """One scale of the study; ``name`` is the file's name."""
 
@@ -135,6 +116,8 @@ class Profile:
     training: Literal["toy", "bundled"]
     tia2: Tia2
     best_of_n: BestOfN
+    rwr: Rwr
+    ddpo: Ddpo
 
 
 def profile_names() -> tuple[str, ...]:
@@ -222,7 +205,8 @@ def _first_defect(error: ValidationError) -> str:
     given = (
         "" if isinstance(value, dict) and defect["type"] == "value_error" else f" = {value!r} ({type(value).__name__})"
     )
-    return f"{key}{given}: {_lower(defect['msg'])}"
+    message = _lower(defect["msg"].removeprefix("Value error, "))
+    return f"{key}{given}: {message}"
 
 
 def _keys(sections: list[str]) -> tuple[str, ...]:

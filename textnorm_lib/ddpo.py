@@ -56,9 +56,9 @@ def train(
     launch`` each process takes its share of the batches, gradients are summed, and the first one writes.
 
     Returns the curve (in the first process), also in ``folder``/curve.jsonl, a row an epoch: reward, reward_std, gold,
-    kl, kl_all, loss, ratio, first_ratio_error (largest |r - 1| in the first update), clip_share, gradient_norm (before
+    kl, loss, ratio, first_ratio_error (largest |r - 1| in the first update), clip_share, gradient_norm (before
     clipping), images_per_s. Row e is measured on images of the model after e epochs (``checkpoint_e``). kl is in nats
-    an image over the trained steps, kl_all over all; None where it was not looked at.
+    an image over the trained steps; None where it was not looked at.
 
     Raises ``ConfigError`` for a pipeline without a trainable adapter and for other settings than those of the run in
     ``folder``; ``StudyError`` for a reward that fails or is no finite number, with the epoch, and for a gradient that
@@ -90,7 +90,8 @@ class _Run:
         self.processes = Processes(pipeline.device)
         device = self.processes.device
         self.pipeline, self.unet = pipeline.to(device), pipeline.unet.eval()
-        self.steps = ddim_steps(pipeline.scheduler, settings.denoising_steps, device=device)
+        untrained = settings.untrained_steps
+        self.steps = ddim_steps(pipeline.scheduler, settings.denoising_steps, without_noise=untrained, device=device)
         self.learner = Learner(self.unet, self.steps, settings, self.processes)
         self.statistics = RunningStatistics(settings.buffer_size, settings.min_count)
         self.rows: list[dict[str, Any]] = []
@@ -198,8 +199,6 @@ class _Run:
     def _divergence(self, trajectories: Trajectories) -> dict[str, float | None]:
         """The mean KL divergence to the base in nats an image, where it was looked at."""
         if trajectories.kl is None:
-            return {"kl": None, "kl_all": None}
+            return {"kl": None}
         nats = trajectories.kl.double() * trajectories.latents[0, 0].numel()
-        steps = self.processes.gather(nats.unflatten(0, (-1, self.settings.batch_size))).mean(dim=(0, 1))
-        trained = len(steps) - self.settings.untrained_steps
-        return {"kl": steps[:trained].sum().item(), "kl_all": steps.sum().item()}
+        return {"kl": self.processes.gather(nats.unflatten(0, (-1, self.settings.batch_size))).sum(dim=2).mean().item()}

@@ -15,7 +15,8 @@ class Settings:
     updates_per_epoch: int = 1  # the paper's; more learn faster on little data, and only then the clip matters
     batch_size: int = 64  # rows of one pass, sampling and training alike: equal shapes round alike; less memory, less
     denoising_steps: int = 50  # T
-    untrained_steps: int = 0  # last ones left out: there sigma is small, and their gradients can drown all others
+    untrained_steps: int = 0  # last ones, taken without noise (eta = 0): their gradients would drown all others
+    step_weights: str = "equal"  # or "noise": each step's loss times sigma / |b|, so that all steps pull alike
     guidance_scale: float = 5.0  # w; 1 is no guidance
     frozen_empty: bool = (
         False  # the empty prompt's branch from the base: a third less training, a slightly other policy
@@ -48,6 +49,7 @@ class Settings:
             _require(0 <= getattr(self, name) < math.inf, name, self, "a finite number of 0 or more is needed")
         _require(1 <= self.guidance_scale < math.inf, "guidance_scale", self, "1 (no guidance) or more is needed")
         _require(self.dtype in ("float32", "bfloat16", "float16"), "dtype", self, "known: float32, bfloat16, float16")
+        _require(self.step_weights in ("equal", "noise"), "step_weights", self, "known: equal, noise")
         _require(self.untrained_steps >= 0 and trained > 0, "untrained_steps", self, "some step has to be trained")
         _require(self.min_count <= self.buffer_size, "min_count", self, "the buffer never holds so many")
         _require(self.images_per_epoch % self.batch_size == 0, "images_per_epoch", self, "not a multiple of batch_size")

@@ -27,7 +27,10 @@ from textnorm_lib.lora import base_only
 
 @dataclass(frozen=True)
 class Steps:
-    """The T denoising steps, first to last: U-Net timesteps (T,) int64; a, b, sigma (T,) float32."""
+    """The T denoising steps, first to last: U-Net timesteps (T,) int64; a, b, sigma (T,) float32.
+
+    The last ones may be without noise (sigma is 0): no decisions, but a part of what makes a reward of a latent.
+    """
 
     timesteps: torch.Tensor
     a: torch.Tensor
@@ -36,6 +39,11 @@ class Steps:
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+    @property
+    def decisions(self) -> int:
+        """The number of steps with noise."""
+        return int((self.sigma > 0).sum())
 
     def mean(self, index: torch.Tensor, latents: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """The mean of the next latents (n, c, h, w); ``index`` (n,) says at which step each latent is."""
@@ -55,10 +63,10 @@ class Steps:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """n images' ways from noise: latents (n, T + 1, c, h, w), averaged log-densities (n, T).
+    """n images' ways from noise: latents (n, T + 1, c, h, w), averaged log-densities of the D decisions (n, D).
 
-    Where they were asked for, the frozen base's outputs (n, T, c, h, w), for the empty prompt (``empty``) and guided
-    (``base``), and the averaged divergences to it, ``kl`` (n, T).
+    Where they were asked for, the frozen base's outputs (n, D, c, h, w), for the empty prompt (``empty``) and guided
+    (``base``), and the averaged divergences to it, ``kl`` (n, D).
     """
 
     latents: torch.Tensor
@@ -77,8 +85,10 @@ class Trajectories:
         return cls(*(None if values[0] is None else torch.cat(values) for values in fields))
 
 
-def ddim_steps(scheduler, count: int, *, device: torch.device | str = "cpu") -> Steps:
-    """What diffusers' DDIMScheduler with eta = 1 and the configuration of ``scheduler`` does in ``count`` steps.
+def ddim_steps(scheduler, count: int, *, without_noise: int = 0, device: torch.device | str = "cpu") -> Steps:
+    """What diffusers' DDIMScheduler with the configuration of ``scheduler`` does in ``count`` steps.
+
+    With eta = 1, but the last ones, ``without_noise`` of them, with eta = 0.
 
     A step is affine in the latent, the output and the noise, so that its coefficients can be read off by giving it a
     one and two zeros, for any prediction type. Raises ``ConfigError`` for a scheduler that clips its estimates, or
@@ -92,13 +102,14 @@ def ddim_steps(scheduler, count: int, *, device: torch.device | str = "cpu") -> 
         raise ConfigError(f"the scheduler has {on[0]} on: some steps have no Gaussian density; turn it off")
     ddim.set_timesteps(count)
     zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    etas = [1.0] * (count - without_noise) + [0.0] * without_noise
     ones = ((one, zero, zero), (zero, one, zero), (zero, zero, one))
     rows = [
         [
-            ddim.step(output, int(time), latent, eta=1.0, variance_noise=noise).prev_sample
+            ddim.step(output, int(time), latent, eta=eta, variance_noise=noise).prev_sample
             for latent, output, noise in ones
         ]
-        for time in ddim.timesteps
+        for time, eta in zip(ddim.timesteps, etas, strict=True)
     ]
     a, b, sigma = torch.tensor(rows, dtype=torch.float64).float().to(device).unbind(dim=1)
     return Steps(ddim.timesteps.to(device), a, b, sigma)
@@ -152,21 +163,25 @@ def sample(
     saved adapter, tuned in both branches, is a near relative of it. ``with_base`` keeps the base's guided outputs.
     """
     latents, log_probs, empties, bases, divergences = [noise[:, 0]], [], [], [], []
+    decisions = steps.decisions  # once: on a GPU each look waits for the device
     for number, time in enumerate(steps.timesteps):
         x, times, empty = latents[-1], time.expand(len(texts)), None
         index = torch.full((len(texts),), number, device=noise.device)
         if frozen_empty and scale != 1:
             with base_only(unet):
                 empty = unet(x, times, empty_text.expand_as(texts)).sample.float()
-            empties.append(empty)
         output = guided(unet, x, times, texts, empty_text, scale=scale, empty=empty)
+        mean = steps.mean(index, x, output)
+        latents.append(mean + steps.sigma[number] * noise[:, number + 1])
+        if number >= decisions:
+            continue
+        log_probs.append(steps.log_prob(index, latents[-1], mean))
+        if empty is not None:
+            empties.append(empty)
         if with_base:
             with base_only(unet):
                 bases.append(guided(unet, x, times, texts, empty_text, scale=scale, empty=empty).float())
             divergences.append(steps.kl(index, output, bases[-1]))
-        mean = steps.mean(index, x, output)
-        latents.append(mean + steps.sigma[number] * noise[:, number + 1])
-        log_probs.append(steps.log_prob(index, latents[-1], mean))
     kept = (latents, log_probs, empties, bases, divergences)
     return Trajectories(*(torch.stack(values, dim=1) if values else None for values in kept))
 

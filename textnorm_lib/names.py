@@ -1,5 +1,7 @@
 """How rewards, metrics and sets are written in print, and their order."""
 
+import pandas as pd
+
 REWARD_NAMES = {
     "clip": "CLIP",
     "blip2": "BLIP-2",
@@ -18,6 +20,8 @@ METRIC_NAMES = {
 }
 SET_ORDER = ("comprehensive", "counting", "composition", "all")
 CHOOSER_NAMES = {**REWARD_NAMES, "rating": "annotators"}  # whoever may choose among images, the ceiling last
+BASE = "base"  # the model that nothing was tuned on
+MODEL_NAMES = {**REWARD_NAMES, BASE: "base model"}  # tuned models by the reward that they were tuned on
 HINDSIGHT = {"hindsight2": "best of two in hindsight", "hindsight4": "best of four in hindsight"}
 
 FOUR = ("clip", "blip2", "imagereward", "pickscore")
@@ -36,3 +40,10 @@ def judged_name(reward: str) -> tuple[str, str]:
     """CLIP and raw for "clip", CLIP and TextNorm for "textnorm:clip"."""
     prefix, _, rewards = reward.rpartition(":")
     return ensemble_name(rewards), FORMS[prefix]
+
+
+def pairs_in_order(comparisons: pd.DataFrame) -> list[tuple[str, str]]:
+    """Model and opponent of each pair of models, the first row's model first, the others in print's order."""
+    reference, order = comparisons["model"].iloc[0], list(MODEL_NAMES)
+    pairs = comparisons[["model", "opponent"]].drop_duplicates().itertuples(index=False, name=None)
+    return sorted(pairs, key=lambda pair: (pair[0] != reference, *map(order.index, pair)))

@@ -51,6 +51,17 @@ def clipped_loss(ratio: torch.Tensor, advantages: torch.Tensor, clip_range: floa
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_range, 1 + clip_range))
 
 
+def step_weights(steps: Steps, settings: Settings) -> torch.Tensor:
+    """What each trained step's loss is multiplied by, 1 on average, (trained,).
+
+    The gradient of a log-density grows with |b| / sigma, fiftyfold from the first step to the last but one, and what an
+    update does is what the late steps want, which settle details. "noise" divides by it.
+    """
+    trained = settings.denoising_steps - settings.untrained_steps
+    weights = (steps.sigma / steps.b.abs())[:trained] if settings.step_weights == "noise" else torch.ones(trained)
+    return (weights / weights.mean()).to(steps.sigma.device)
+
+
 class Learner:
     """The trainable parameters of a U-Net, their optimiser, and an epoch's updates."""
 
@@ -68,6 +79,7 @@ class Learner:
         )
         self.optimiser.zero_grad(set_to_none=True)  # an interrupted run may have left a gradient
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=settings.dtype == "float16")
+        self.weights = step_weights(steps, settings)
 
     def learn(
         self,
@@ -141,7 +153,7 @@ class Learner:
         loss = clipped_loss(ratio, advantages, settings.clip_range)
         if settings.kl_coefficient > 0:
             loss = loss + settings.kl_coefficient * self.steps.kl(step, output, trajectories.base[image, step])
-        return ratio, loss
+        return ratio, loss * self.weights[step]
 
     def _step(self, where: str) -> float:
         """Clip the gradient, take the optimiser's step, forget the gradient; its norm before clipping."""

@@ -1,7 +1,10 @@
 """Progress bars that read well in a terminal, in a notebook and in papermill's log."""
 
+import multiprocessing
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
@@ -11,8 +14,8 @@ def progress(
 ) -> tqdm:
     """Iterate with a bar on standard error: what, how much, how fast and how long still; None: ``update`` it yourself.
 
-    Nothing is shown for work that ends within three seconds. Where standard error is not a terminal (a log), a line is
-    written at most every five seconds.
+    Nothing is shown for work that ends within three seconds, nor by worker processes: the main one shows all. Where
+    standard error is not a terminal (a log), a line is written at most every five seconds.
     """
     interval = 0.5 if sys.stderr.isatty() else 5.0
     return tqdm(
@@ -25,4 +28,25 @@ def progress(
         delay=3.0,
         mininterval=interval,
         ncols=100,
+        disable=multiprocessing.parent_process() is not None,
     )
+
+
+@contextmanager
+def watch(done: Callable[[], int], description: str, *, total: int, unit: str) -> Iterator[None]:
+    """Within it a bar shows ``done()``, looked at every second: for work that other processes do."""
+    finished = threading.Event()
+
+    def look() -> None:
+        with progress(None, description, total=total, initial=done(), unit=unit) as bar:
+            while not finished.wait(1):
+                bar.update(done() - bar.n)
+            bar.update(done() - bar.n)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()

@@ -28,12 +28,12 @@ class Examples(NamedTuple):
 
 
 def weights_of(rewards: np.ndarray, best: np.ndarray, weighting: str) -> np.ndarray:
-    """The weights (k,) of one prompt's ``best`` images, which sum to k; ``rewards`` (n,) are those of all its images.
+    """The weights of one prompt's ``best`` images, which sum to their number; ``rewards`` (n,): of all its images.
 
     "reward": in proportion to how far the reward lies above the lowest of the n, whatever its origin and unit;
     "rank": in proportion to k, k - 1, ..., 1 from the best down; "equal": 1, only the choice counts.
-    And "centred", which sum to 0 but for the clipping: by how many standard deviations a reward lies above the prompt's
-    mean, at most ``MOST_CENTRED`` either way.
+    And "centred", which sum to about 0: by how many standard deviations a reward lies above the prompt's mean, at most
+    ``MOST_CENTRED`` either way.
     """
     alike = np.ptp(rewards) == 0  # whatever rounding makes of their mean and deviation
     if weighting == "centred":
@@ -50,6 +50,8 @@ def weights_of(rewards: np.ndarray, best: np.ndarray, weighting: str) -> np.ndar
 def choose_examples(images: pd.DataFrame, *, reward: str, settings: Settings) -> pd.DataFrame:
     """Each prompt's best images by ``reward``, best first, with their weights: prompt, image, reward, weight.
 
+    With "centred" weights its worst images follow, as many.
+
     ``images``: prompt, image (its file's name) and the column ``reward``, with as many rows a prompt as ``settings``
     say. Raises ``DataError`` for a column or images that are missing, and a reward that is no finite number.
     """
@@ -65,7 +67,9 @@ def choose_examples(images: pd.DataFrame, *, reward: str, settings: Settings) ->
         if (wrong := np.flatnonzero(~np.isfinite(rewards))).size:
             image = group["image"].iloc[wrong[0]]
             raise DataError(f"{reward} is {rewards[wrong[0]]} for {image} ({prompt}); a finite number is needed")
-        best = choose_best(rewards, len(rewards), settings.best)
+        ranking = choose_best(rewards, len(rewards), len(rewards))
+        worst = ranking[len(ranking) - settings.best :] if settings.weighting == "centred" else ranking[:0]
+        best = np.concatenate([ranking[: settings.best], worst])
         weights = weights_of(rewards, best, settings.weighting)
         names = group["image"].to_numpy()[best]
         chosen.append(pd.DataFrame({"prompt": prompt, "image": names, "reward": rewards[best], "weight": weights}))

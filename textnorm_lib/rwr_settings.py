@@ -13,7 +13,7 @@ class Settings:
     """How a run is done. The defaults are the paper's (appendix 7.2), or where it is silent those of diffusers."""
 
     images_per_prompt: int = 100  # from the base, to choose from
-    best: int = 10  # so many of them are trained on
+    best: int = 10  # so many of them are trained on; with "centred" weights as many of the worst as well
     weighting: str = "reward"  # how they weigh, see ``weights_of``; the paper's form of it is not told
     steps: int = 1000  # "up to"; which checkpoint is taken is another question
     batch_size: int = 32  # images a step, over all processes together
@@ -39,8 +39,10 @@ class Settings:
             _require(0 <= getattr(self, name) < math.inf, name, self, "a finite number of 0 or more is needed")
         _require(self.best <= self.images_per_prompt, "best", self, f"of {self.images_per_prompt} images a prompt")
         _require(self.weighting in WEIGHTINGS, "weighting", self, f"known: {', '.join(WEIGHTINGS)}")
-        whole = self.weighting != "centred" or self.best == self.images_per_prompt
-        _require(whole, "best", self, f"centred weights need all {self.images_per_prompt} images, or they are not")
+        if self.weighting == "centred":
+            half = self.images_per_prompt // 2
+            _require(self.best <= half, "best", self, f"of {self.images_per_prompt}, centred has as many worst: {half}")
+            _require(self.batch_size % 2 == 0, "batch_size", self, "centred trains on pairs")
         _require(0 <= self.caption_dropout < 1, "caption_dropout", self, "a share of 0 or more, below 1, is needed")
         _require(self.dtype in ("float32", "bfloat16", "float16"), "dtype", self, "known: float32, bfloat16, float16")
 

@@ -18,6 +18,7 @@ import torch
 from textnorm_lib.errors import ConfigError, DataError
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards.base import Images, Reward
+from textnorm_lib.rewards.pixels import from_tensor
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 ENSEMBLES = ("mean", "uncertainty")
@@ -125,7 +126,7 @@ class TextNormReward:
         second value has each reward's own TextNorm values (n,) by its name (numbered where a name occurs twice) and,
         as ``spread``, their population standard deviation. Raises as ``score``, and ``DataError`` for other tensors.
         """
-        pixels = _pixels(images) if isinstance(images, torch.Tensor) else images
+        pixels = from_tensor(images) if isinstance(images, torch.Tensor) else images
         values = self._normalised(pixels, prompts)
         info = dict(zip(self.names, torch.from_numpy(values), strict=True))
         return torch.from_numpy(self._combine(values)), info | {"spread": torch.from_numpy(values.std(axis=0))}
@@ -161,17 +162,6 @@ class TextNormReward:
         if len(distinct) == 1:  # every image would get a reward of 1
             raise DataError(f"prompt {prompt!r} has no contrastive prompts; give it a set in contrastive")
         return distinct
-
-
-def _pixels(images: torch.Tensor) -> np.ndarray:
-    """(n, 3, h, w) in [0, 1] -> uint8 (n, h, w, 3), rounded as an image that is written to a file."""
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise DataError(f"images are {images.dtype} {tuple(images.shape)}; a tensor has to be floats (n, 3, h, w)")
-    images = images.detach().float().cpu()
-    for index in (~((images >= 0) & (images <= 1)).flatten(1).all(dim=1)).nonzero():
-        low, high = images[index].aminmax()
-        raise DataError(f"image {index.item()} has values from {low:g} to {high:g}; 0 to 1 are needed")
-    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 def _check_temperature(temperature: float) -> None:

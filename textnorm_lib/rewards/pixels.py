@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from textnorm_lib.errors import DataError
@@ -54,3 +55,17 @@ def check(images: Images, prompts: Sequence[str], name: str) -> None:
     for place, prompt in enumerate(prompts):
         if not prompt.strip():
             raise DataError(f"{name}: prompt {place} is {prompt!r}; give words to compare the image with")
+
+
+def from_tensor(images: torch.Tensor) -> np.ndarray:
+    """(n, 3, h, w) in [0, 1] -> uint8 (n, h, w, 3), rounded as an image that is written to a file.
+
+    Raises ``DataError`` for other tensors and other values.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise DataError(f"images are {images.dtype} {tuple(images.shape)}; a tensor has to be floats (n, 3, h, w)")
+    images = images.detach().float().cpu()
+    for index in (~((images >= 0) & (images <= 1)).flatten(1).all(dim=1)).nonzero():
+        low, high = images[index].aminmax()
+        raise DataError(f"image {index.item()} has values from {low:g} to {high:g}; 0 to 1 are needed")
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

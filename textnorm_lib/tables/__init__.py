@@ -1,6 +1,14 @@
 """The study's tables: one registry, one module a subject."""
 
 from textnorm_lib.items import register
-from textnorm_lib.tables import ablations, benchmark, best_of_n, claims, mini, rewards
+from textnorm_lib.tables import ablations, benchmark, best_of_n, claims, finetuning, mini, rewards
 
-TABLES = register(*benchmark.ITEMS, *rewards.ITEMS, *mini.ITEMS, *ablations.ITEMS, *best_of_n.ITEMS, *claims.ITEMS)
+TABLES = register(
+    *benchmark.ITEMS,
+    *rewards.ITEMS,
+    *mini.ITEMS,
+    *ablations.ITEMS,
+    *best_of_n.ITEMS,
+    *finetuning.ITEMS,
+    *claims.ITEMS,
+)

@@ -1,0 +1,79 @@
+"""The figure of tuned models in images: the same prompt and seed over training (the paper's figures 1 and 5)."""
+
+import io
+
+import matplotlib.image
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from textnorm_lib.figures.best_of_n import choosers_of
+from textnorm_lib.figures.finetuning import item
+from textnorm_lib.figures.style import TEXT_WIDTH, new_figure
+from textnorm_lib.names import BASE, REWARD_NAMES
+
+BESIDE, BETWEEN, ABOVE = 1.7, 0.3, 0.95  # room left of the rows, between two seeds, above a prompt; in images' sides
+NARROWEST = 13.5  # so many images' sides is the sheet wide at least: larger images would make it too high
+
+
+def draw_samples(samples: pd.DataFrame, *, unit: str) -> Figure:
+    """``pick_samples``: a block a prompt, a row a reward; by seed the base and the checkpoints, framed if good."""
+    rewards, prompts = choosers_of(samples["tuned_on"], REWARD_NAMES), samples["prompt"].unique()
+    checkpoints = sorted(samples["checkpoint"].unique())
+    seeds = samples.groupby("prompt")["seed"].rank(method="dense").astype(int) - 1  # the first, the second, of a prompt
+    width = max(BESIDE + (seeds.max() + 1) * (len(checkpoints) + BETWEEN) - BETWEEN, NARROWEST)
+    height = len(prompts) * (ABOVE + len(rewards))
+    figure = new_figure(TEXT_WIDTH / width * height + 0.15)
+    axes = figure.subplots()
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
+    axes.set_axis_off()
+    for block, prompt in enumerate(prompts):
+        top = block * (ABOVE + len(rewards)) + ABOVE
+        axes.text(0, top - 0.4, prompt, size=7, va="bottom")
+        axes.text(0, top - 0.03, unit, size=6, va="bottom")
+        for row, reward in enumerate(rewards):
+            axes.text(0, top + row + 0.5, REWARD_NAMES[reward], size=6, va="center")
+        for seed in range(seeds.max() + 1):
+            start = BESIDE + seed * (len(checkpoints) + BETWEEN)
+            shown = samples[(samples["prompt"] == prompt) & (seeds == seed)]
+            for column, checkpoint in enumerate(checkpoints):
+                name = BASE if checkpoint == 0 else checkpoint
+                axes.text(start + column + 0.5, top - 0.03, name, size=6, ha="center", va="bottom")
+                for one in shown[shown["checkpoint"] == checkpoint].itertuples():
+                    for row in range(len(rewards)) if one.tuned_on == BASE else [rewards.index(one.tuned_on)]:
+                        _draw_image(axes, start + column, top + row, one.png, framed=one.label == 1)
+    return figure
+
+
+def _draw_image(axes: Axes, left: float, top: float, png: bytes, *, framed: bool) -> None:
+    extent = (left + 0.03, left + 0.97, top + 0.97, top + 0.03)
+    axes.imshow(matplotlib.image.imread(io.BytesIO(png)), extent=extent, interpolation="none")
+    if framed:
+        axes.add_patch(Rectangle((left + 0.03, top + 0.03), 0.94, 0.94, fill=False, linewidth=1.0))
+
+
+def describe_samples(samples: pd.DataFrame) -> str:
+    """Of the images shown, which are good: the base's, and each reward's at the last checkpoint."""
+    words = []
+    for prompt, rows in samples.groupby("prompt", sort=False):
+        labels = rows[rows["checkpoint"].isin([0, rows["checkpoint"].max()])].groupby("tuned_on")["label"]
+        good = labels.sum().astype(str) + " of " + labels.size().astype(str)
+        told = [f"{REWARD_NAMES[name]} {good[name]}" for name in choosers_of(rows["tuned_on"], REWARD_NAMES)]
+        words.append(f"{prompt}: base {good[BASE]}, {', '.join(told)}")
+    return f"The same prompts and seeds over training. Good at first and at last: {'; '.join(words)}."
+
+
+ITEMS = [
+    item(
+        name,
+        f"Images over {method}'s training on each reward, for one prompt of each set (that of which nearest to half of "
+        "the base's images is good), the same seeds throughout, the first run of each. Framed: good by the majority of "
+        "the annotators.",
+        draw_samples,
+        describe_samples,
+        paper_item="Figures 1 and 5",
+        unit=unit,
+    )
+    for name, method, unit in (("fig58_rwr_samples", "RWR", "step"), ("fig63_ddpo_samples", "DDPO", "epoch"))
+]

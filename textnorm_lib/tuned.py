@@ -1,0 +1,85 @@
+"""Notebooks 05 and 06: models tuned on prompts of the pool, and what everyone says of the images they make.
+
+    pool = build_pool(run.step, run.profile)
+    tuned = tune_by_rwr(run.step, run.profile, pool)        # or tune_by_ddpo
+    tuned.judged.value       # a row an image: as the pool's, with tuned_on, beta, run, checkpoint, seed
+
+Prompts are the pool's, of sealed classes; all settings were chosen on other prompts (docs/decisions.md).
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from textnorm_lib.checkpoint_images import join_models, measure_divergences, sample_checkpoints
+from textnorm_lib.config import Profile
+from textnorm_lib.config_finetuning import Finetuning
+from textnorm_lib.contrastive.sets import rule_sets
+from textnorm_lib.finetuning import choose_open_prompts, read_curves, train_ddpo, train_rwr
+from textnorm_lib.pool import Pool, judge_images
+from textnorm_lib.recipes import tuned_textnorm
+from textnorm_lib.rewards.scoring import REWARDS
+from textnorm_lib.store import Artifact
+from textnorm_lib.weights import Weights
+
+UNCOUNTED_STEPS = 2  # of a divergence, the last ones (checkpoint_images.py)
+_WAYS = 9  # from noise to image on which a divergence is measured, at least one a prompt: it varies little
+_TRAINING_SEED, _EVALUATION_SEED = 2000, 3000  # apart from the benchmark's (0) and the pool's (1000)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Tuned models step by step; see the module's example."""
+
+    prompts: Artifact
+    trained: Artifact
+    curves: Artifact
+    images: Artifact
+    judged: Artifact
+    divergences: Artifact
+
+
+def tune_by_rwr(compute: Callable[..., Artifact], profile: Profile, pool: Pool) -> Tuned:
+    """Reward-weighted regression on the pool's images, as ``profile.rwr`` asks for; ``compute`` is a ``Run``'s step."""
+    prompts = compute(choose_open_prompts, pool.rated, **asdict(profile.rwr.prompts_per_set))
+    data = (prompts, pool.rated, pool.images, _model(profile))
+    trained = compute(train_rwr, *data, **_options(profile.rwr, profile))
+    return _look_at(compute, profile, profile.rwr, prompts, trained)
+
+
+def tune_by_ddpo(compute: Callable[..., Artifact], profile: Profile, pool: Pool) -> Tuned:
+    """DDPO as ``profile.ddpo`` asks for, on prompts chosen by the pool; ``compute`` is a ``Run``'s ``step``."""
+    prompts = compute(choose_open_prompts, pool.rated, **asdict(profile.ddpo.prompts_per_set))
+    contrastive = compute(rule_sets, prompts, most=profile.contrastive_prompts)
+    models = [getattr(profile.rewards, name) for name in REWARDS]
+    weights = [Weights(model.weights, model.revision) for model in models]
+    recipe = {"textnorm": tuned_textnorm(compute, profile).config(), "reward_dtype": profile.rewards.dtype}
+    options = {**recipe, **_options(profile.ddpo, profile)}
+    trained = compute(train_ddpo, prompts, contrastive, _model(profile), *weights, **options)
+    return _look_at(compute, profile, profile.ddpo, prompts, trained)
+
+
+def _model(profile: Profile) -> Weights:
+    return Weights(profile.generator.model, profile.generator.revision)
+
+
+def _options(asked: Finetuning, profile: Profile) -> dict:
+    names = ("rewards", "numbers", "beta", "other_betas", "lora_rank", "lora_targets", "recipe")
+    options = {name: value for name, value in asdict(asked).items() if name in names}
+    return {**options, "seed": profile.seed + _TRAINING_SEED, "workers": profile.workers}
+
+
+def _look_at(
+    compute: Callable[..., Artifact], profile: Profile, asked: Finetuning, prompts: Artifact, trained: Artifact
+) -> Tuned:
+    """Images of every checkpoint, judged, and its distance from the base."""
+    generator = asdict(profile.generator)
+    model = Weights(generator.pop("model"), generator.pop("revision"))
+    options = {**generator, "checkpoints": list(asked.checkpoints), "workers": profile.workers}
+    data, seed = (prompts, trained, model), profile.seed + _EVALUATION_SEED
+    images = compute(sample_checkpoints, *data, **options, images_per_prompt=asked.images_per_prompt, seed=seed)
+    ways = {"ways": -(-_WAYS // len(prompts.value)), "left_out": UNCOUNTED_STEPS}
+    divergences = compute(measure_divergences, *data, **options, **ways, seed=seed)
+    contrastive = compute(rule_sets, prompts, most=profile.contrastive_prompts)
+    _, _, judged = judge_images(compute, profile, images, contrastive)
+    judged = compute(join_models, judged, images)
+    return Tuned(prompts, trained, compute(read_curves, trained), images, judged, divergences)
