@@ -24,7 +24,7 @@ from textnorm_lib.store import step
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told at this scale"
 NEGLIGIBLE = 0.05  # the paper says "negligible" without a number
 EVEN, MINOR = Fraction(1, 2), Fraction(1, 10)  # of decided prompts; the paper says "minor" without a number
-_COLUMNS = ["claim", "where", "paper", "source", "difference", "low", "high", "n_prompts", "verdict"]
+COLUMNS = ["claim", "where", "paper", "source", "difference", "low", "high", "n_prompts", "verdict"]
 _PAIR = "+".join(PAPERS_ENSEMBLE)
 _BASELINES = tuple(REWARDS)
 
@@ -91,13 +91,18 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class ChoiceClaim:
-    """Of the decided prompts, those won or lost, TextNorm wins over ``share``: against each opponent, at every n."""
+    """Of the decided prompts, those won or lost, TextNorm wins over ``share``: against each opponent, at every n.
+
+    ``loses``: it loses over ``share`` of them.
+    """
 
     text: str
     paper: str
     question: str
     opponents: tuple[str, ...]
     share: Fraction
+    where: str = "appendix 9"
+    loses: bool = False
 
 
 CHOICE_CLAIMS = (
@@ -132,7 +137,7 @@ def verdict(low: Sequence[float], high: Sequence[float]) -> str:
     return HOLDS if low.size and (low > 0).all() else OPEN
 
 
-@step(2)
+@step(3)
 def judge_claims(
     released: pd.DataFrame, ours: pd.DataFrame, shares: pd.DataFrame, *, resamples: int, confidence: float, seed: int
 ) -> pd.DataFrame:
@@ -149,10 +154,10 @@ def judge_claims(
         rows.append(_judge_everywhere(source, metrics, options))
         rows.append(_judge_counting(source, metrics, options))
     rows += [_judge_share(reward, shares, options) for reward in PAPERS_ENSEMBLE]
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-@step(1)
+@step(2)
 def judge_choice_claims(
     tests: pd.DataFrame, compared: pd.DataFrame, late: pd.DataFrame, *, confidence: float
 ) -> pd.DataFrame:
@@ -161,36 +166,37 @@ def judge_choice_claims(
     ``tests``: as from ``sign_tests_by_size``, with TextNorm as the model; ``compared``: as from ``compare_gold``, with
     TextNorm as the reference; ``late``: as from ``late_gains``. Where wins are claimed, n_prompts counts decided ones.
     """
-    rows = [_judge_choice(claim, tests, confidence) for claim in CHOICE_CLAIMS]
+    rows = [judge_choice(claim, tests, confidence) for claim in CHOICE_CLAIMS]
     found = compared[(compared["set"] == ALL_SETS) & compared["reward"].isin(_BASELINES)]
     text = "TextNorm's best of the largest n has a higher rating than each reward's (the smallest of 4 differences)."
-    rows.append((text, "appendix 9", "by wins only", "ours", *_smallest(found.assign(n_prompts=_prompts(found)))))
+    rows.append((text, "appendix 9", "by wins only", "ours", *smallest(found.assign(n_prompts=_prompts(found)))))
     blip2 = late[(late["set"] == ALL_SETS) & (late["reward"] == "blip2")]
     worse = blip2.assign(difference=-blip2["mean"], low=-blip2["high"], high=-blip2["low"])
     before, after = blip2[["before", "after"]].iloc[0]
     text = f"BLIP-2's choice gets worse as n grows (rating at n = {before} minus that at {after})."
-    rows.append((text, "5.2", "figure 4, by eye", "ours", *_smallest(worse)))
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    rows.append((text, "5.2", "figure 4, by eye", "ours", *smallest(worse)))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _judge_choice(claim: ChoiceClaim, tests: pd.DataFrame, confidence: float) -> tuple:
-    """With exact intervals, which lie above 1/2 just where more are won by the two-sided sign test.
+def judge_choice(claim: ChoiceClaim, tests: pd.DataFrame, confidence: float) -> tuple:
+    """A row, with exact intervals, which lie above 1/2 just where more are won by the two-sided sign test.
 
     Prompts are counted, as in that test, and not their two comparisons as in the paper: those share a prompt.
     """
     asked = (tests["set"] == ALL_SETS) & (tests["question"] == claim.question) & tests["opponent"].isin(claim.opponents)
     rows = []
-    for won, lost in tests.loc[asked, ["prompts_won", "prompts_lost"]].itertuples(index=False):
+    counted = ["prompts_lost", "prompts_won"] if claim.loses else ["prompts_won", "prompts_lost"]
+    for won, lost in tests.loc[asked, counted].itertuples(index=False):
         decided, share = won + lost, [np.nan] * 3
         if decided:
             share = [won / decided, *stats.binomtest(won, decided).proportion_ci(confidence)]
         rows.append((*np.subtract(share, float(claim.share)), decided))
     found = pd.DataFrame(rows, columns=["difference", "low", "high", "n_prompts"])
     text = f"{claim.text}: over {claim.share} of the decided prompts (the smallest of {len(found)})."
-    return (text, "appendix 9", claim.paper, "ours", *_smallest(found))
+    return (text, claim.where, claim.paper, "ours", *smallest(found))
 
 
-def _smallest(found: pd.DataFrame) -> tuple:
+def smallest(found: pd.DataFrame) -> tuple:
     """Of several differences (difference, low, high, n_prompts) the smallest, and the verdict on all of them."""
     least = found.sort_values("difference", kind="stable").iloc[0]
     values = (least["difference"], least["low"], least["high"], int(least["n_prompts"]))
@@ -209,7 +215,7 @@ def _judge_pairs(claim: Claim, source: str, metrics: pd.DataFrame, options: dict
     together = auroc.assign(prompt=auroc["set"] + ": " + auroc["prompt"], set="together")
     found = compare_pairs(together, pairs=pairs, metrics=["auroc"], **options)
     found = found[found["set"] == ALL_SETS]
-    return (claim.text, claim.where, claim.paper, source, *_smallest(found.assign(n_prompts=_prompts(found))))
+    return (claim.text, claim.where, claim.paper, source, *smallest(found.assign(n_prompts=_prompts(found))))
 
 
 def _judge_everywhere(source: str, metrics: pd.DataFrame, options: dict) -> tuple:
@@ -218,7 +224,7 @@ def _judge_everywhere(source: str, metrics: pd.DataFrame, options: dict) -> tupl
     found = compare_pairs(metrics, pairs=[(name, best) for name in _BASELINES], metrics=list(METRICS), **options)
     found = found[found["set"] != ALL_SETS]
     text = "TextNorm improves all measured metrics on all three sets (the smallest of 84 differences)."
-    return (text, "4.3", "in bold throughout", source, *_smallest(found.assign(n_prompts=_prompts(found))))
+    return (text, "4.3", "in bold throughout", source, *smallest(found.assign(n_prompts=_prompts(found))))
 
 
 def _judge_counting(source: str, metrics: pd.DataFrame, options: dict) -> tuple:

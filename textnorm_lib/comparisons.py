@@ -108,7 +108,7 @@ def ask(
         if answer not in (*ANSWERS[:3], None):
             raise DataError(f"judge {name!r} answers {answer!r}; known are {', '.join(ANSWERS[:3])} and None")
         rows.append((shown.comparison, name, question, answer or "skip"))
-    return _votes(rows, comparisons)
+    return votes_on(rows, comparisons)
 
 
 def gold_judge(*, tie_within: float) -> Callable[[BlindComparison], str]:
@@ -159,7 +159,7 @@ def read_votes(
     for cell in product(comparisons["comparison"], judges, questions):
         if cell not in found:
             raise DataError(f"{path}: {' / '.join(cell)} has no answer; add a line with it (skip is an answer)")
-    return _votes([(*cell, answer) for cell, (_, answer) in found.items()], comparisons)
+    return votes_on([(*cell, answer) for cell, (_, answer) in found.items()], comparisons)
 
 
 def _sets_of_images(name: str, images: pd.DataFrame, sets: int, size: int) -> tuple[str, dict[tuple, list[list]]]:
@@ -190,7 +190,7 @@ def _look(see: Mapping[Any, Any] | Callable[[Any], Any], image: Any) -> Any:
     return see[image]
 
 
-def _votes(rows: list[tuple[str, str, str, str]], comparisons: pd.DataFrame) -> pd.DataFrame:
+def votes_on(rows: list[tuple[str, str, str, str]], comparisons: pd.DataFrame) -> pd.DataFrame:
     """Answers with what they are about, in the order of ``comparisons``."""
     if (twice := comparisons["comparison"].duplicated()).any():
         first = comparisons["comparison"][twice].iloc[0]

@@ -220,7 +220,7 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-@step(1)
+@step(2)
 def read_curves(trained: Path) -> pd.DataFrame:
     """The curves of all runs in a folder: tuned_on, beta, run, step (of RWR) or epoch (of DDPO), what was measured.
 

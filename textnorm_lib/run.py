@@ -86,6 +86,11 @@ class Run:
     force: bool = False
     made: dict[str, dict] = field(default_factory=dict)
 
+    @property
+    def labels(self) -> Path:
+        """Where people's answers in this notebook are kept, a file each; nothing else is, and nothing is made anew."""
+        return artifacts_folder() / "labels" / self.profile.name / self.notebook
+
     def step(self, function: Callable, *inputs: Keyed, **config: Any) -> Artifact:
         """A step's result: from the store where it is known, else computed and stored."""
         return self.store.compute(function, *inputs, force=self.force, **config)

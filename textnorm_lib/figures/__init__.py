@@ -11,6 +11,7 @@ from textnorm_lib.figures import (
     gains,
     gallery,
     heatmaps,
+    human_evaluation,
     mechanism,
     mini,
     mini_heatmaps,
@@ -37,4 +38,5 @@ FIGURES = register(
     *finetuning_kl.ITEMS,
     *finetuned_images.ITEMS,
     *finetuned_judged.ITEMS,
+    *human_evaluation.ITEMS,
 )

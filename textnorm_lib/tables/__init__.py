@@ -1,7 +1,7 @@
 """The study's tables: one registry, one module a subject."""
 
 from textnorm_lib.items import register
-from textnorm_lib.tables import ablations, benchmark, best_of_n, claims, finetuning, mini, rewards
+from textnorm_lib.tables import ablations, benchmark, best_of_n, claims, finetuning, human_evaluation, mini, rewards
 
 TABLES = register(
     *benchmark.ITEMS,
@@ -10,5 +10,6 @@ TABLES = register(
     *ablations.ITEMS,
     *best_of_n.ITEMS,
     *finetuning.ITEMS,
+    *human_evaluation.ITEMS,
     *claims.ITEMS,
 )

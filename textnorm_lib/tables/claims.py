@@ -31,8 +31,10 @@ ITEMS = [
             "What the paper claims, as differences of AUROC over all prompts where nothing else is said, with 95% "
             "intervals over prompts (number of prompts in brackets). A claim about several differences shows the "
             "smallest. It holds where all intervals are above zero and does not where one is below. Decided prompts "
-            "are those that TextNorm's best four of n win or lose: the difference is the share that they win minus the "
-            "share claimed, with exact intervals (number of decided prompts in brackets)."
+            "are those that TextNorm's best four of n, or its tuned model's images, win or lose: the difference is "
+            "the share that they win minus the share claimed, with exact intervals (number of decided prompts in "
+            "brackets). "
+            "Ratings of tuned models have intervals over prompts and runs."
         ),
         build=claims,
         describe=describe("A table with one row for each claim of the paper and what the data say of it."),
