@@ -59,7 +59,7 @@ prepare() {
     local missing
     missing=$(python - <<'PY'
 import importlib.util, sys
-needed = "papermill jupyterlab nbval pandas seaborn scipy sklearn statsmodels krippendorff pooch torch diffusers ruff"
+needed = "papermill jupyterlab nbval anywidget pandas seaborn scipy sklearn statsmodels krippendorff pooch torch diffusers ruff"
 print(" ".join(name for name in needed.split() if importlib.util.find_spec(name) is None))
 PY
     ) || fail "the active environment ${VIRTUAL_ENV:-$CONDA_PREFIX} has no working python"
