@@ -12,11 +12,13 @@ usage() {
   cat <<'TEXT'
 ./run_all.sh [PROFILE] [--only NN] [--force] [--list]
     run the notebooks with papermill and collect papers_figures/
-    PROFILE    smoke, mini (default), full or paper: see textnorm_lib/profiles/
+    PROFILE    smoke, mini (default), full, paper or paper-toy: see textnorm_lib/profiles/
     --only NN  only the notebook whose name starts with NN, e.g. 02 (may be repeated)
     --force    compute every step again, also those whose results are stored
     --list     say what would be run, and run nothing
 ./run_all.sh lab      open JupyterLab on the notebooks
+./run_all.sh html [PROFILE]
+    write the notebooks as they were run (default: mini) as pages for a browser: artifacts/html/PROFILE/index.html
 ./run_all.sh check    check that papers_figures/ is complete and up to date (default profile)
 ./run_all.sh test     run all tests: modules, notebooks, the smoke profile, style
 ./run_all.sh refresh  run the notebooks in place (smoke), as they are to be committed
@@ -97,6 +99,9 @@ run_notebooks() {
   prepare
   runs=${TEXTNORM_ARTIFACTS:-artifacts}/runs/$profile
   mkdir -p "$runs" 2>/dev/null || fail "$runs: cannot be written; make it writable, or point TEXTNORM_ARTIFACTS elsewhere"
+  if [ $# -eq 0 ]; then
+    python -m textnorm_lib.preflight "$profile" || fail "nothing was started: mend what is above (or run single notebooks with --only)"
+  fi
   bar=$([ -t 2 ] && echo --progress-bar || echo --no-progress-bar)
   for notebook in "${notebooks[@]}"; do
     name=$(basename "$notebook")
@@ -124,12 +129,23 @@ run_tests() {
   python -m pytest --nbval notebooks -p no:cacheprovider
   run_notebooks smoke False no
   python -m textnorm_lib.report smoke --check
+  run_paper_toy
   python -m textnorm_lib.report --check
+}
+
+# The profile paper with everything small: models with random weights in the real ones' formats, written anew.
+run_paper_toy() {
+  local toys artifacts=${TEXTNORM_ARTIFACTS:-$root/artifacts}/paper-toy; toys=$(mktemp -d)
+  python -m textnorm_lib.stand_ins --toy --to "$toys"
+  TEXTNORM_WEIGHTS=$toys TEXTNORM_ARTIFACTS=$artifacts run_notebooks paper-toy False no
+  TEXTNORM_ARTIFACTS=$artifacts python -m textnorm_lib.report paper-toy --check
+  rm -r "$toys"
 }
 
 case ${1:-} in
   -h|--help) usage ;;
   lab) prepare; exec jupyter lab --ServerApp.root_dir="$root" --LabApp.default_url=/lab/tree/notebooks "${@:2}" ;;
+  html) [ $# -le 2 ] || fail "html takes a profile and no options"; prepare; python -m textnorm_lib.pages "${@:2}" ;;
   check) prepare; python -m textnorm_lib.report --check ;;
   refresh) refresh_notebooks ;;
   test) [ $# -eq 1 ] || fail "test takes no options"; run_tests ;;

@@ -1,38 +1,50 @@
-"""A matrix of scores (images x prompts) by ``Reward.score_matrix`` beside the original packages' own calls, on a CPU.
+"""A matrix of scores (images x prompts) by ``Reward.score_matrix`` beside the original packages' own calls.
 
     python benchmarks/score_matrix.py --images 16 --prompts 33 --pairs 6 --rewards clip pickscore imagereward blip2
 
 The published architectures at full size with random weights, the same ones on both sides; ``--toy`` makes them small.
 The originals are called as their authors show: open_clip, image-reward and LAVIS for one pair after another, PickScore
 through transformers for one prompt and all images. They are timed on ``--pairs`` pairs (PickScore: on as many prompts
-as make so many pairs) and scaled to the matrix; ours is timed on the whole of it. Each side has a process of its own
-and one thread. Time is processor time, which other work on the machine hardly changes; memory is the most that was
-resident (as Linux tells it): first while the model is read and scores one pair, then during what is timed.
+as make so many pairs), ours on the whole matrix; the sides take turns (``side_by_side.py``). Memory is given first
+while the model is read and scores one pair, then during what is timed; of image-reward and LAVIS, which run in a
+process of another environment, on a CPU only. Arithmetic is in float32, but that LAVIS reads images in float16 on a
+GPU.
 """
 
 import argparse
 import math
-import multiprocessing
 import os
 import tempfile
-import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import psutil
 import torch
 from PIL import Image
-from random_weights import CLIP_TOKENS, make
+from random_weights import make
+from side_by_side import (
+    Spent,
+    Spread,
+    alone,
+    asked_for,
+    busy,
+    errors_in_one_line,
+    peak_rate,
+    side_by_side,
+    table,
+    take_turns,
+    where,
+)
 
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.mini.prompts import choose_prompts
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.isolated import ReferenceReward
 from textnorm_lib.rewards.pretrained import load_model, load_tokenizer
+from textnorm_lib.stand_in_rewards import CLIP_TOKENS
 
 REWARDS = ("clip", "pickscore", "imagereward", "blip2")
 SIDE = 512  # pixels of an image, as Stable Diffusion makes them
@@ -41,60 +53,53 @@ SIDE = 512  # pixels of an image, as Stable Diffusion makes them
 Original = Callable[[list[Image.Image], str], list[float]]
 
 
-class Measured(NamedTuple):
-    """One side: its scores, its processor seconds, the most memory (MiB) to load and to score."""
+@dataclass(frozen=True)
+class Work:
+    """A reward, its models in ``folder``/original and ``folder``/ours, and what both sides score."""
 
-    scores: np.ndarray
-    seconds: float
-    load_mib: float
-    score_mib: float
-
-
-class Meter:
-    """What a process, its own or another, spends from now on; and the most memory that it has had so far."""
-
-    def __init__(self, process: int) -> None:
-        self._files = Path(f"/proc/{process}")
-        self._clock = (~process << 3) | 2  # the process's own, as clock_getcpuclockid(3) finds it in Linux
-        self._load_mib = self._peak_mib()
-        (self._files / "clear_refs").write_text("5")  # forgets the peak
-        self._begun = time.clock_gettime(self._clock)
-
-    def measured(self, scores: np.ndarray) -> Measured:
-        return Measured(scores, time.clock_gettime(self._clock) - self._begun, self._load_mib, self._peak_mib())
-
-    def _peak_mib(self) -> float:
-        return int((self._files / "status").read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    name: str
+    folder: Path
+    device: str
+    images: list[Image.Image]
+    prompts: list[str]
 
 
-def open_clip_original(folder: Path) -> Original:
+@dataclass
+class Scored(Spent):
+    """What a process spent on scoring, and its scores."""
+
+    scores: np.ndarray | None = None
+
+
+def open_clip_original(folder: Path, device: str) -> Original:
     prepare_torchvision()
     import open_clip
 
-    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=device)
     model.eval()
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
 
     @torch.no_grad()
     def score(image: Image.Image, prompt: str) -> float:
-        image_feature = model.encode_image(preprocess(image)[None], normalize=True)
-        text_feature = model.encode_text(tokenizer([prompt]), normalize=True)
+        image_feature = model.encode_image(preprocess(image)[None].to(device), normalize=True)
+        text_feature = model.encode_text(tokenizer([prompt]).to(device), normalize=True)
         return (model.logit_scale.exp() * image_feature @ text_feature.T).item()
 
     return lambda images, prompt: [score(image, prompt) for image in images]
 
 
-def pickscore_original(folder: Path) -> Original:
+def pickscore_original(folder: Path, device: str) -> Original:
     """What its authors published with the model, but for the softmax over the images."""
-    model, tokenizer = load_model("CLIPModel", folder), load_tokenizer(folder)
+    model, tokenizer = load_model("CLIPModel", folder).to(device), load_tokenizer(folder)
     from transformers import CLIPImageProcessorPil
 
     processor = CLIPImageProcessorPil.from_pretrained(folder)
 
     @torch.no_grad()
     def scores(images: list[Image.Image], prompt: str) -> list[float]:
-        pixels = processor(images, return_tensors="pt")
+        pixels = processor(images, return_tensors="pt").to(device)
         ids = tokenizer([prompt], padding=True, truncation=True, max_length=CLIP_TOKENS, return_tensors="pt")
+        ids = ids.to(device)
         image_features = model.get_image_features(**pixels).pooler_output
         text_features = model.get_text_features(**ids).pooler_output
         image_features, text_features = (x / x.norm(dim=-1, keepdim=True) for x in (image_features, text_features))
@@ -103,57 +108,53 @@ def pickscore_original(folder: Path) -> Original:
     return scores
 
 
-def measure_original(name: str, folder: Path, images: list[Image.Image], prompts: list[str], calls: list) -> Measured:
+def original(work: Work, calls: list[tuple[range, int]]) -> Scored:
     """``calls`` say which images are scored with which prompt; the scores of all of them in a row."""
-    torch.set_num_threads(1)
-    process = os.getpid()
+    name, folder, process = work.name, work.folder / "original", os.getpid()
     if name in ("clip", "pickscore"):
-        score = (open_clip_original if name == "clip" else pickscore_original)(folder)
+        score = (open_clip_original if name == "clip" else pickscore_original)(folder, work.device)
     else:
         before = set(psutil.Process().children())
-        reference = ReferenceReward(name, folder)
+        reference = ReferenceReward(name, folder, device=work.device)
         [process] = (worker.pid for worker in set(psutil.Process().children()) - before)
 
         def score(some: list[Image.Image], prompt: str) -> list[float]:
             return reference.scores(some, [prompt] * len(some)).tolist()
 
-    score(images[:1], prompts[0])  # pays for what is done once
-    meter = Meter(process)
-    scores = [score([images[place] for place in places], prompts[column]) for places, column in calls]
-    return meter.measured(np.concatenate(scores))
+    score(work.images[:1], work.prompts[0])  # pays for what is done once
+    spent = Scored(work.device, process=process)
+    with spent.timed(sum(len(places) for places, _ in calls)):
+        scores = [score([work.images[place] for place in places], work.prompts[column]) for places, column in calls]
+    spent.scores = np.concatenate(scores)
+    return spent
 
 
-def measure_ours(name: str, folder: Path, images: list[Image.Image], prompts: list[str]) -> Measured:
-    torch.set_num_threads(1)
-    reward = load_reward(name, folder=folder)
-    reward.score_matrix(images[:1], prompts[:1])
-    meter = Meter(os.getpid())
-    return meter.measured(reward.score_matrix(images, prompts))
+def ours(work: Work, *, counting: bool = False) -> Scored:
+    reward = load_reward(work.name, folder=work.folder / "ours", device=work.device)
+    reward.score_matrix(work.images[:1], work.prompts[:1])
+    spent = Scored(work.device, counting)
+    with spent.timed(len(work.images) * len(work.prompts)):
+        spent.scores = reward.score_matrix(work.images, work.prompts)
+    return spent
 
 
-def compare(name: str, *, images: int, prompts: int, pairs: int, toy: bool) -> dict[str, float]:
+def compare(work: Work, *, pairs: int, toy: bool, repeats: int, peak: float) -> dict[str, float | Spread]:
     """Both sides of one reward; the largest difference of scores is a share of the range of the original's."""
-    pictures, texts = random_images(images), list(choose_prompts("composition", prompts))
-    if name == "pickscore":
+    images, prompts = len(work.images), len(work.prompts)
+    if work.name == "pickscore":
         calls = [(range(images), column) for column in range(min(math.ceil(pairs / images), prompts))]
     else:
-        calls = [([place % images], place % prompts) for place in range(pairs)]
-    with tempfile.TemporaryDirectory() as folder:
-        alone(make, name, Path(folder), texts, toy)
-        theirs = alone(measure_original, name, Path(folder, "original"), pictures, texts, calls)
-        ours = alone(measure_ours, name, Path(folder, "ours"), pictures, texts)
-    same = np.concatenate([ours.scores[list(places), column] for places, column in calls])
-    seconds = theirs.seconds * images * prompts / len(same)
+        calls = [(range(place % images, place % images + 1), place % prompts) for place in range(pairs)]
+    alone(make, work.name, work.folder, work.prompts, toy)
+    theirs, mine = take_turns(repeats, partial(original, work, calls), partial(ours, work))
+    counted = alone(partial(ours, work, counting=True))
+    same = np.concatenate([mine[0].scores[list(places), column] for places, column in calls])
     return {
-        "pairs timed": len(same),
-        "seconds, original": seconds,
-        "ours": ours.seconds,
-        "times faster": seconds / ours.seconds,
-        "MiB to load, original": theirs.load_mib,
-        "MiB to load, ours": ours.load_mib,
-        "MiB to score, original": theirs.score_mib,
-        "MiB to score, ours": ours.score_mib,
-        "largest difference": np.abs(same - theirs.scores).max() / np.ptp(theirs.scores),
+        "pairs timed, original": len(same),
+        **side_by_side(theirs, mine, unit="pairs", counted=counted, peak=peak),
+        "MiB to load, original": Spread.of(one.before_mib for one in theirs),
+        "MiB to load, ours": Spread.of(one.before_mib for one in mine),
+        "largest difference": np.abs(same - theirs[0].scores).max() / np.ptp(theirs[0].scores),
     }
 
 
@@ -163,12 +164,7 @@ def random_images(count: int) -> list[Image.Image]:
     return [Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for one in coarse]
 
 
-def alone(function: Callable, *arguments: Any) -> Any:
-    """The function's result from a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
-
-
+@errors_in_one_line()
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Our score matrices beside the original packages' own calls.")
     parser.add_argument("--images", type=int, default=16)
@@ -176,11 +172,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=6, help="that the original is timed on, two at least")
     parser.add_argument("--rewards", nargs="+", choices=REWARDS, default=REWARDS)
     parser.add_argument("--toy", action="store_true", help="small models, to try the benchmark itself")
-    options = vars(parser.parse_args(arguments))
-    os.environ["OMP_NUM_THREADS"] = "1"  # for the originals' processes
-    rows = {name: compare(name, **options) for name in options.pop("rewards")}
-    print(f"{options['images']} images x {options['prompts']} prompts, torch {torch.__version__}, one thread\n")
-    print(pd.DataFrame.from_dict(rows, orient="index").to_markdown(floatfmt=".3g"))
+    options = asked_for(parser, arguments)
+    images, prompts = random_images(options.images), list(choose_prompts("composition", options.prompts))
+    peak = alone(peak_rate, options.device, "float32")
+    print(f"{options.images} images x {options.prompts} prompts\n{where(options)}\npeak: {peak / 1e9:,.0f} GFLOP/s")
+    settings, columns = {"pairs": options.pairs, "toy": options.toy, "repeats": options.repeats, "peak": peak}, {}
+    for name in options.rewards:
+        with tempfile.TemporaryDirectory() as folder:
+            columns[name] = compare(Work(name, Path(folder), options.device, images, prompts), **settings)
+    print(f"\n{table(columns)}\n\n{busy()}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from test_rwr import _toy
+from toys import toy_pipeline
 
 from textnorm_lib import checkpoint_images
 from textnorm_lib.checkpoint_images import all_models, join_models, measure_divergences, sample_checkpoints
@@ -24,21 +24,13 @@ RUNS = ("clip_beta_0.25_run_0", "textnorm_beta_1_run_1")
 CHECKPOINTS = {0: 0.0, 2: 0.1, 4: 0.3}  # how far B is from its start
 SAMPLING = {"steps": 3, "guidance_scale": 2.0, "batch_size": 3, "dtype": "float32", "seed": 7}
 IMAGES = {**SAMPLING, "checkpoints": [2, 4], "images_per_prompt": 2}
+pytestmark = pytest.mark.usefixtures("one_thread")
 DIVERGENCES = {**SAMPLING, "checkpoints": list(CHECKPOINTS), "ways": 2, "left_out": 1}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """As each of several processes has it: more threads sum in another order, and are slow beside other tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def toy():
-    return _toy()
+    return toy_pipeline()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from toys import toy_pipeline
 
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.ddpo import PAPER, Settings, train
@@ -42,26 +43,12 @@ TOY = Settings(
 SHORT = replace(TOY, epochs=2)
 
 
-def toy_pipeline():
-    """The mini world's architecture with random weights."""
-    torch.manual_seed(0)
-    tokenizer = model.build_tokenizer(PROMPTS)
-    parts = (model.build_autoencoder((8, 8, 8)), model.build_text_encoder(len(tokenizer)), tokenizer)
-    return model.build_pipeline(*parts, model.build_unet(channels=(32, 32)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """As each of several processes has it: more threads sum in another order, and are slow beside other tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def base():
-    return toy_pipeline()
+    return toy_pipeline(PROMPTS, channels=(32, 32))
 
 
 def with_lora(base, *, tuned: float = 0.0, **options):
@@ -331,7 +318,7 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 from test_ddpo import PROMPTS, SHORT, redness, toy_pipeline, train, with_lora
-train(with_lora(toy_pipeline()), PROMPTS, redness, SHORT, folder=Path({folder!r}))
+train(with_lora(toy_pipeline(PROMPTS, channels=(32, 32))), PROMPTS, redness, SHORT, folder=Path({folder!r}))
 """
 
 

@@ -32,16 +32,10 @@ SETTINGS = {
     "save_every": 20,
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations inside trl and diffusers
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """More threads sum in another order, and are slow beside other tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore"),  # deprecations inside trl and diffusers
+]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
 # Import names that are not the distribution's name.
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "bs4": "beautifulsoup4",
     "clip": "clip-anytorch",
     "cv2": "opencv-python-headless",
     "crowdkit": "crowd-kit",

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from toys import draw
 
 from textnorm_lib import released
 from textnorm_lib.ablations import gains_by_group, risk_coverage
@@ -13,7 +14,7 @@ from textnorm_lib.calibration import calibration_errors, out_of_fold_probabiliti
 from textnorm_lib.contrastive.linter import as_frame, lint, lint_summary
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.ensembles import rows_of
-from textnorm_lib.figures.style import COLOURS, house_style, settle, stamp
+from textnorm_lib.figures.style import COLOURS
 from textnorm_lib.metrics import prompt_metrics, summarise
 from textnorm_lib.names import ALL_FOUR, ENSEMBLES, FOUR, METRIC_NAMES, PAIR, UNDER_TEXTNORM, ensemble_name, judged_name
 from textnorm_lib.tables import TABLES
@@ -72,15 +73,6 @@ def confident(images):
     )
 
 
-def _draw(name, *frames):
-    with house_style():
-        figure = FIGURES[name].build(*frames)
-        stamp(figure, "smoke")
-        settle(figure)
-    assert figure.get_size_inches()[0] == 5.5
-    return figure
-
-
 def _dots(axes):
     """(x, y, colour, face) of each dot with an interval, in order of drawing."""
     lines = [container.lines[0] for container in axes.containers]
@@ -102,8 +94,8 @@ def test_each_item_belongs_to_notebook_03_and_says_what_it_needs():
     tables = {name: item for name, item in TABLES.items() if "tab20" <= name < "tab26"}
     assert (len(figures), len(tables)) == (13, 6)
     assert {item.notebook for item in (*figures.values(), *tables.values())} == {"03_textnorm_ablations"}
-    needs = {name: item.needs for name, item in (figures | tables).items() if item.needs != "annotators"}
-    assert needs == {"fig39_contrastive_sources": "tia2 annotators", "tab20_released_lint": "tia2"}
+    needs = {name: item.needs for name, item in (figures | tables).items() if item.needs != "labels"}
+    assert needs == {"fig39_contrastive_sources": "tia2 labels", "tab20_released_lint": "tia2"}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +107,7 @@ def test_each_item_belongs_to_notebook_03_and_says_what_it_needs():
 )
 def test_a_setting_is_drawn_with_its_band_and_the_raw_value_with_its_interval(name, by, values, ensembles, titles):
     frame, raw = _means(rewards=EVERY, **{by: values}), _means(rewards=EVERY)
-    figure = _draw(name, frame.sample(frac=1, random_state=0), raw)
+    figure = draw(name, frame.sample(frac=1, random_state=0), raw)
     panels = figure.axes
     assert [axes.get_title() for axes in panels] == [*titles, *[""] * len(titles)]
     assert [axes.get_ylabel() for axes in panels if axes.get_ylabel()] == ["AUROC", "AP"]
@@ -141,14 +133,14 @@ def test_a_setting_is_drawn_with_its_band_and_the_raw_value_with_its_interval(na
 
 
 def test_the_temperature_counts_in_units_of_the_reward_on_a_logarithmic_axis():
-    figure = _draw("fig37_temperature", _means(rewards=EVERY, temperature=(0.1, 1.0)), _means(rewards=EVERY))
+    figure = draw("fig37_temperature", _means(rewards=EVERY, temperature=(0.1, 1.0)), _means(rewards=EVERY))
     axes = figure.axes[5]
     assert axes.get_xscale() == "log" and axes.get_xlabel() == "temperature\n(reward's units)"
 
 
 def test_set_sizes_double_along_the_axis_and_share_one_scale():
     frame, raw = _means(rewards=ENSEMBLES, most=(1, 2, 4, 8, 16)), _means(rewards=EVERY)
-    panels = _draw("fig40_set_size", frame, raw).axes
+    panels = draw("fig40_set_size", frame, raw).axes
     names = [*PRINTED, "ImageReward + PickScore", "all four"]
     assert [axes.get_title() for axes in panels] == names
     assert _labels(panels[3].get_xticklabels()) == ["raw", "1", "2", "4", "8", "16"]
@@ -161,7 +153,7 @@ def test_set_sizes_double_along_the_axis_and_share_one_scale():
 def test_sources_are_dots_from_none_down_to_released_and_the_left_panel_has_no_released():
     sources = ("none", "rules", "random", "released")
     every, shared = _means(source=sources, rewards=ENSEMBLES), _means(source=sources, rewards=ENSEMBLES, n_prompts=17)
-    figure = _draw("fig39_contrastive_sources", every, shared)
+    figure = draw("fig39_contrastive_sources", every, shared)
     left, right = figure.axes
     assert [axes.get_title() for axes in (left, right)] == [
         "prompts: all (n = 31)",
@@ -188,7 +180,7 @@ def test_kinds_stand_from_the_most_frequent_down_with_their_prompts():
     frame = _means(kind=("colour", "count"), use=("only", "without"), rewards=ENSEMBLES)
     frame["n_prompts"] = np.where(frame["kind"] == "count", 60, 5)
     frame = frame[(frame["kind"] == "count") | (frame["use"] == "only") | (frame["rewards"] != PAIR)]
-    figure = _draw("fig41_kinds", frame)
+    figure = draw("fig41_kinds", frame)
     assert _labels(figure.axes[0].get_yticklabels()) == ["count (60)", "colour (5)"]
     assert len(figure.axes) == 6 and len(figure.axes[4].containers) == 3  # one combination has no prompt
     means = frame.query("metric == 'auroc' and rewards == 'clip'").set_index(["kind", "use"])["mean"]
@@ -200,7 +192,7 @@ def test_kinds_stand_from_the_most_frequent_down_with_their_prompts():
 
 def test_ensembles_are_sorted_by_size_and_a_reward_alone_has_no_penalty():
     frame = _means(form=("raw", "mean", "uncertainty"), rewards=EVERY[::-1])
-    figure = _draw("fig42_ensembles", frame)
+    figure = draw("fig42_ensembles", frame)
     names = _labels(figure.axes[0].get_yticklabels())
     assert names[:6] == [*PRINTED, "CLIP + BLIP-2", "CLIP + ImageReward"] and names[-1] == "all four"
     assert len(names) == 15 and names[9] == "ImageReward + PickScore"
@@ -217,7 +209,7 @@ def test_ensembles_are_sorted_by_size_and_a_reward_alone_has_no_penalty():
 
 def test_leaks_are_gains_over_held_out_for_six_of_all_ensembles():
     frame = _means(choice=CHOICES[1:], rewards=EVERY)
-    figure = _draw("fig43_leaks", frame)
+    figure = draw("fig43_leaks", frame)
     assert [axes.get_xlabel() for axes in figure.axes] == [
         f"gain in {metric} over held out (n = 31)" for metric in ("AUROC", "AP")
     ]
@@ -231,7 +223,7 @@ def test_leaks_are_gains_over_held_out_for_six_of_all_ensembles():
 def test_random_contrasts_stand_last_on_grey_beside_the_share_of_their_number():
     frame = _means(reward=FOUR, kind=("random", "count", "style"), metrics=("share", "expected"))
     frame["n_prompts"] = frame["kind"].map({"random": 31, "count": 20, "style": 3})
-    figure = _draw("fig44_softmax_shares", frame)
+    figure = draw("fig44_softmax_shares", frame)
     assert [axes.get_title() for axes in figure.axes] == PRINTED
     assert _labels(figure.axes[0].get_yticklabels()) == ["count (20)", "style (3)", "random (31)"]
     for axes, reward in zip(figure.axes, FOUR, strict=True):
@@ -251,7 +243,7 @@ def test_random_contrasts_stand_last_on_grey_beside_the_share_of_their_number():
 def test_alternatives_stand_between_the_raw_reward_and_textnorm():
     forms = ("own score", "minus mean contrast", "rank among contrasts", "TextNorm, held out")
     frame = _means(form=forms, rewards=FOUR)
-    panels = _draw("fig45_alternatives", frame).axes
+    panels = draw("fig45_alternatives", frame).axes
     assert _labels(panels[0].get_yticklabels()) == list(forms)
     rows = frame.query("metric == 'auroc' and rewards == 'blip2'")
     dots = _dots(panels[1])
@@ -269,7 +261,7 @@ def test_alternatives_stand_between_the_raw_reward_and_textnorm():
 
 def test_confidence_shows_raw_dashed_and_textnorm_filled_in_both_panels(confident):
     curves, _, risks = confident
-    figure = _draw("fig46_confidence", curves, risks)
+    figure = draw("fig46_confidence", curves, risks)
     left, right = figure.axes
     shown = ["pickscore", "textnorm:pickscore", f"textnorm:{PAIR}"]
     assert _labels(figure.legends[0].get_texts()) == [", ".join(judged_name(name)) for name in shown]
@@ -289,7 +281,7 @@ def test_confidence_shows_raw_dashed_and_textnorm_filled_in_both_panels(confiden
 
 def test_gains_are_grouped_by_set_by_number_of_objects_and_by_class(metrics):
     gains = gains_by_group(metrics, pairs=[(name, f"{UNDER_TEXTNORM}{name}") for name in FOUR], metric="auroc")
-    panels = _draw("fig47_where_textnorm_hurts", gains).axes
+    panels = draw("fig47_where_textnorm_hurts", gains).axes
     labels = _labels(panels[0].get_yticklabels())
     assert labels[:6] == [
         "comprehensive (4)",
@@ -319,7 +311,7 @@ def test_gains_are_grouped_by_set_by_number_of_objects_and_by_class(metrics):
 def test_a_prompt_that_the_grammar_cannot_read_counts_in_its_set_only(metrics):
     unread = metrics.assign(prompt=metrics["prompt"].replace("a red bird", "liberty in the wind"))
     gains = gains_by_group(unread, pairs=[(name, f"{UNDER_TEXTNORM}{name}") for name in FOUR], metric="auroc")
-    labels = _labels(_draw("fig47_where_textnorm_hurts", gains).axes[0].get_yticklabels())
+    labels = _labels(draw("fig47_where_textnorm_hurts", gains).axes[0].get_yticklabels())
     assert labels[0] == "comprehensive (4)" and labels[3] == "1 object (4)" and "bird (1)" not in labels
     assert not any("liberty" in label for label in labels)
 
@@ -333,7 +325,7 @@ def test_a_prompt_that_the_grammar_cannot_read_counts_in_its_set_only(metrics):
 )
 def test_heat_maps_keep_the_released_layout_and_say_what_an_empty_cell_is(metrics, name, arrange, cells, columns):
     frame = arrange(metrics)
-    figure = _draw(name, frame)
+    figure = draw(name, frame)
     panels = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title().split("\n")[0] for axes in panels] == [*PRINTED, "TextNorm"]
     assert _labels(panels[0].get_yticklabels()) == sorted(CLASSES)
@@ -354,7 +346,7 @@ def _legends(owner):
 
 
 def test_a_counting_prompt_whose_images_have_one_label_is_a_dash(metrics):
-    panels = _draw("fig48_mini_heatmaps_counting", released.auroc_by_class_and_count(metrics)).axes[:5]
+    panels = draw("fig48_mini_heatmaps_counting", released.auroc_by_class_and_count(metrics)).axes[:5]
     for axes in panels:
         (dash,) = [text for text in axes.texts if text.get_text() == "–"]
         assert dash.get_position() == (1, sorted(CLASSES).index("cup"))

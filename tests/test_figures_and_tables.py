@@ -82,12 +82,6 @@ def test_every_figure_wears_its_profile_and_keeps_no_date(scores):
         assert style.render(figure, "png") == style.render(figure, "png")
 
 
-def test_a_paper_scale_figure_needs_no_stamp():
-    figure = style.new_figure(1.0)
-    style.stamp(figure, "paper")
-    assert figure.get_supxlabel() == ""
-
-
 def test_each_reward_has_one_colour_and_one_marker():
     assert list(style.COLOURS) == list(style.MARKERS) == list(REWARD_NAMES) == list(REWARDS)
     assert len(set(style.COLOURS.values())) == len(set(style.MARKERS.values())) == 5

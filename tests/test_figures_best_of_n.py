@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from toys import draw
 
 from textnorm_lib import selection
 from textnorm_lib.best_of_n import fit_gold, gain_realised, gold_curves
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.best_of_n import CHOOSER_COLOURS
-from textnorm_lib.figures.style import house_style, settle, stamp
 from textnorm_lib.tables import TABLES
 from textnorm_lib.tables.style import NO_BREAK
 
@@ -83,20 +83,11 @@ def outcomes(votes):
     return selection.outcomes_by_size(votes, confidence=0.95)
 
 
-def _draw(name, *frames):
-    with house_style():
-        figure = FIGURES[name].build(*frames)
-        stamp(figure, "smoke")
-        settle(figure)
-    assert figure.get_size_inches()[0] == 5.5
-    return figure
-
-
 def test_each_item_belongs_to_notebook_04_and_says_what_it_stands_for():
     items = [item for item in (*FIGURES.values(), *TABLES.values()) if item.notebook == "04_best_of_n"]
     figures, tables = [f"fig5{digit}" for digit in range(5)], [f"tab3{digit}" for digit in range(3)]
     assert sorted(item.name[:5] for item in items) == figures + tables
-    assert all(item.needs == "annotators" for item in items)
+    assert [item.name[:5] for item in items if item.needs != "annotators"] == ["fig50"]
     assert {item.name[:5]: item.paper_item for item in items if item.paper_item} == {
         "fig50": "Figure 4",
         "fig51": "Figure 9",
@@ -106,7 +97,7 @@ def test_each_item_belongs_to_notebook_04_and_says_what_it_stands_for():
 
 def test_the_sheet_has_four_images_for_every_prompt_reward_and_n(images, chosen, made):
     shown = selection.pick_grids(made, images, chosen)
-    (axes,) = _draw("fig50_best_of_n_images", shown).axes
+    (axes,) = draw("fig50_best_of_n_images", shown).axes
     assert len(axes.images) == 3 * 5 * 2 * 4
     rewards = shown[shown["model"] != "rating"]
     assert len(axes.patches) == (rewards["label"] == 1).sum()
@@ -118,7 +109,7 @@ def test_the_sheet_has_four_images_for_every_prompt_reward_and_n(images, chosen,
 
 
 def test_wins_stand_left_and_losses_right_with_their_intervals(outcomes):
-    figure = _draw("fig51_best_of_n_judged", outcomes)
+    figure = draw("fig51_best_of_n_judged", outcomes)
     panels = figure.axes
     assert [axes.get_title() for axes in panels] == [
         f"best of {n}: {question}" for n in JUDGED for question in ("alignment", "quality")
@@ -139,7 +130,7 @@ def test_wins_stand_left_and_losses_right_with_their_intervals(outcomes):
 
 
 def test_gold_and_proxy_are_drawn_over_the_distance_with_their_fit(means, fits):
-    panels = _draw("fig52_gold_and_proxy", means, fits).axes
+    panels = draw("fig52_gold_and_proxy", means, fits).axes
     titles = [axes.get_title() for axes in panels]
     assert titles == ["proxy, all sets", "gold, all sets (6 prompts)", *(f"{name} (2 prompts)" for name in SETS)]
     assert len(panels[0].containers) == 5 and len(panels[1].containers) == 6
@@ -153,7 +144,7 @@ def test_gold_and_proxy_are_drawn_over_the_distance_with_their_fit(means, fits):
 
 
 def test_the_gain_realised_is_drawn_by_n_and_by_set(realised):
-    left, right = _draw("fig53_gain_realised", realised).axes
+    left, right = draw("fig53_gain_realised", realised).axes
     own = realised.query("reward == 'pickscore' and set == 'all' and n > 1")
     assert left.containers[3].lines[0].get_ydata().tolist() == own["share"].tolist()
     at_last = realised.query("reward == 'pickscore' and n == 8").set_index("set")["share"]
@@ -164,12 +155,12 @@ def test_the_gain_realised_is_drawn_by_n_and_by_set(realised):
 
 def test_loved_images_stand_in_their_rewards_row_with_scores_and_votes(images, made):
     loved = selection.pick_loved(made, images, rewards=REWARDS, number=6, within=3)
-    (axes,) = _draw("fig54_loved_and_rejected", loved).axes
+    (axes,) = draw("fig54_loved_and_rejected", loved).axes
     assert len(axes.images) == len(loved) > 0
     words = "\n".join(text.get_text() for text in axes.texts)
     first = loved.iloc[0]
     assert f"{first['clip']:+.1f}" in words and "✗ ✗ ✗" in words
-    (axes,) = _draw("fig54_loved_and_rejected", loved.iloc[:0]).axes
+    (axes,) = draw("fig54_loved_and_rejected", loved.iloc[:0]).axes
     assert [text.get_text() for text in axes.texts].count("none found") == 5
     assert "CLIP: none" in FIGURES["fig54_loved_and_rejected"].describe(loved.iloc[:0])
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from toys import draw
 
 from textnorm_lib import finetuning_outcomes as outcomes
 from textnorm_lib import finetuning_sets as sets
@@ -13,7 +14,7 @@ from textnorm_lib.best_of_n import fit_gold
 from textnorm_lib.errors import DataError
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.finetuned_judged import MODEL_COLOURS
-from textnorm_lib.figures.style import COLOURS, house_style, settle, stamp
+from textnorm_lib.figures.style import COLOURS
 from textnorm_lib.selection import QUALITY_TIE, outcomes_by_size, sign_tests_by_size
 from textnorm_lib.tables import TABLES
 from textnorm_lib.tables.style import NO_BREAK
@@ -132,15 +133,6 @@ def samples(judged, tmp_path_factory):
     return sets.pick_samples(folder, judged, checkpoints=5, seeds=2)
 
 
-def _draw(name, *frames):
-    with house_style():
-        figure = FIGURES[name].build(*frames)
-        stamp(figure, "smoke")
-        settle(figure)
-    assert figure.get_size_inches()[0] == 5.5
-    return figure
-
-
 def _panels(figure, *, rows, columns):
     assert len(figure.axes) == rows * columns
     return np.array(figure.axes).reshape(rows, columns)
@@ -161,14 +153,17 @@ def test_each_item_belongs_to_its_notebook_and_says_what_it_stands_for():
     for notebook, expected in names.items():
         items = [item for item in (*FIGURES.values(), *TABLES.values()) if item.notebook == notebook]
         assert sorted(item.name[:5] for item in items) == expected
-        assert all(item.needs == "annotators" and item.paper_item == papers.get(item.name[:5]) for item in items)
+        assert all(item.paper_item == papers.get(item.name[:5]) for item in items)
+        without_votes = {item.name[:5] for item in items if item.needs == "prompts"}
+        assert without_votes == {"fig58", "fig60", "fig63"} & set(expected)
+        assert {item.needs for item in items} == {"annotators", "prompts"}
         method = "rwr" if "rwr" in notebook else "ddpo"
         assert all(f"_{method}_" in item.name and item.caption.find(method.upper()) >= 0 for item in items)
 
 
 @pytest.mark.parametrize(("name", "unit"), [("fig55_rwr_gains", "step"), ("fig61_ddpo_gains", "epoch")])
 def test_gains_have_a_column_a_reward_and_a_thin_line_a_run_from_the_base_on(gains, runs, name, unit):
-    figure = _draw(name, gains, runs)
+    figure = draw(name, gains, runs)
     panels = _panels(figure, rows=3, columns=5)
     assert [axes.get_title() for axes in panels[0]] == PRINTED
     assert [axes.get_ylabel().split("\n")[0] for axes in panels[:, 0]] == ["proxy", "gold", "quality"]
@@ -188,7 +183,7 @@ def test_gains_have_a_column_a_reward_and_a_thin_line_a_run_from_the_base_on(gai
 
 def test_an_interval_many_times_as_long_does_not_hide_the_means(gains, runs):
     wild = gains.assign(low=gains["low"] - 1000, high=gains["high"] + 1000)
-    axes = _draw("fig55_rwr_gains", wild, runs).axes[5]
+    axes = draw("fig55_rwr_gains", wild, runs).axes[5]
     means = runs.query("set == 'all' and what == 'gold'")["mean"]
     low, high = axes.get_ylim()
     assert -3 < low < means.min() and means.max() < high < 3
@@ -198,23 +193,23 @@ def test_gains_of_one_run_are_drawn_without_intervals(judged):
     alone = judged[judged["run"] == 0]
     cells = outcomes.prompt_gains(alone, divergences_of(alone))
     gains, runs = outcomes.tuning_gains(cells, confidence=0.95), outcomes.run_gains(cells)
-    figure = _draw("fig55_rwr_gains", gains, runs)
+    figure = draw("fig55_rwr_gains", gains, runs)
     assert _legend(figure)[0] == "6 prompts, 1 run, 48 images a checkpoint"
     assert "[–, –]" in FIGURES["fig55_rwr_gains"].describe(gains, runs)
     found = outcomes.verdicts(gains, outcomes.late_declines(cells, confidence=0.95), outcomes.image_errors(alone))
     assert TABLES["tab33_rwr_verdicts"].build(found)["gold"].str.contains("–").all()
     fits = fit_gold(outcomes.gold_over_kl(cells), form="rl", **BOOTSTRAP)
-    _draw("fig56_rwr_gold_over_kl", gains, runs, fits)
-    _draw("fig57_rwr_beta", gains)
+    draw("fig56_rwr_gold_over_kl", gains, runs, fits)
+    draw("fig57_rwr_beta", gains)
 
 
 def test_a_reward_with_several_coefficients_is_not_drawn_as_one(all_gains, runs):
     with pytest.raises(DataError, match="clip was tuned with several beta"):
-        _draw("fig55_rwr_gains", all_gains, runs)
+        draw("fig55_rwr_gains", all_gains, runs)
 
 
 def test_gold_and_proxy_stand_over_the_distance_with_the_fit(gains, runs, fits):
-    figure = _draw("fig62_ddpo_gold_over_kl", gains, runs, fits)
+    figure = draw("fig62_ddpo_gold_over_kl", gains, runs, fits)
     panels = _panels(figure, rows=2, columns=5)
     axes = panels[1, 4]
     kl = gains.query("set == 'all' and tuned_on == 'textnorm' and what == 'kl'")["mean"]
@@ -232,12 +227,12 @@ def test_gold_and_proxy_stand_over_the_distance_with_the_fit(gains, runs, fits):
 def test_a_fit_that_never_turns_says_so(gains, runs, fits):
     peak = (fits["reward"] == "clip") & (fits["term"] == "peak")
     never = fits.assign(value=fits["value"].mask(peak, np.inf), high=fits["high"].mask(peak, np.inf))
-    figure = _draw("fig56_rwr_gold_over_kl", gains, runs, never.assign(low=never["low"].mask(peak, 1.24)))
+    figure = draw("fig56_rwr_gold_over_kl", gains, runs, never.assign(low=never["low"].mask(peak, 1.24)))
     assert figure.axes[5].get_title() == "peak ∞ [1.2, ∞]"
 
 
 def test_what_beta_does_is_drawn_for_the_rewards_that_have_several(all_gains):
-    figure = _draw("fig57_rwr_beta", all_gains)
+    figure = draw("fig57_rwr_beta", all_gains)
     panels = figure.axes
     assert [axes.get_ylabel().split("\n")[0] for axes in panels] == ["proxy", "gold", "quality", "KL"]
     assert [label.get_text() for label in panels[3].get_xticklabels()] == ["0", "0.5", "1"]
@@ -250,7 +245,7 @@ def test_what_beta_does_is_drawn_for_the_rewards_that_have_several(all_gains):
 
 def test_training_curves_begin_at_nothing_and_skip_what_was_not_looked_at():
     curves = make_curves()
-    figure = _draw("fig60_ddpo_curves", curves)
+    figure = draw("fig60_ddpo_curves", curves)
     panels = _panels(figure, rows=3, columns=5)
     thin = [line for line in panels[0, 2].lines if line.get_linewidth() == 0.5]
     own = curves.query("tuned_on == 'imagereward' and run == 1")["reward"].to_numpy()
@@ -258,14 +253,14 @@ def test_training_curves_begin_at_nothing_and_skip_what_was_not_looked_at():
     mean = panels[2, 2].lines[-1]
     assert mean.get_xdata().tolist() == [0, 10, 20, 30] and mean.get_ydata().tolist() == [0, 2.5, 5, 7.5]
     assert _legend(figure)[1] == ["mean of 2 runs", "one run"]
-    _panels(_draw("fig60_ddpo_curves", curves.drop(columns="gold")), rows=2, columns=5)
+    _panels(draw("fig60_ddpo_curves", curves.drop(columns="gold")), rows=2, columns=5)
     text = FIGURES["fig60_ddpo_curves"].describe(curves)
     assert "CLIP reward 0.00 to" in text and "kl 0.00 to 7.50" in text
 
 
 @pytest.mark.parametrize(("name", "unit"), [("fig58_rwr_samples", "step"), ("fig63_ddpo_samples", "epoch")])
 def test_samples_have_a_row_a_reward_and_a_column_a_checkpoint_for_each_seed(samples, name, unit):
-    (axes,) = _draw(name, samples).axes
+    (axes,) = draw(name, samples).axes
     assert len(axes.images) == 3 * 5 * 2 * (1 + len(CHECKPOINTS))
     base = samples["tuned_on"] == "base"
     assert len(axes.patches) == 5 * (samples["label"] * base).sum() + (samples["label"] * ~base).sum()
@@ -277,7 +272,7 @@ def test_samples_have_a_row_a_reward_and_a_column_a_checkpoint_for_each_seed(sam
 
 
 def test_wins_stand_left_in_the_first_models_colour_and_losses_right_in_the_others(shares):
-    figure = _draw("fig59_rwr_judged", shares)
+    figure = draw("fig59_rwr_judged", shares)
     left, right = figure.axes
     assert [left.get_title(), right.get_title()] == ["alignment", "quality"]
     assert left.get_xlabel() == "share of 12 comparisons (6 prompts)"

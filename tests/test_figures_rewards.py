@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from toys import draw
 
 from textnorm_lib import released
 from textnorm_lib.calibration import calibration_errors, out_of_fold_probabilities, reliability_curves
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.gallery import ordinal
-from textnorm_lib.figures.style import COLOURS, house_style, settle, stamp
+from textnorm_lib.figures.style import COLOURS
 from textnorm_lib.metrics import prompt_metrics, summarise
 from textnorm_lib.names import METRIC_NAMES
 from textnorm_lib.rankings import HIGH, LOW, rank_correlations, scores_by_rating
@@ -79,26 +80,17 @@ def _png(red):
     return buffer.getvalue()
 
 
-def _draw(name, *frames):
-    with house_style():
-        figure = FIGURES[name].build(*frames)
-        stamp(figure, "smoke")
-        settle(figure)
-    assert figure.get_size_inches()[0] == 5.5
-    return figure
-
-
-def test_each_item_belongs_to_notebook_02_and_needs_annotators():
+def test_each_item_belongs_to_notebook_02_and_needs_labels():
     figures = [item for name, item in FIGURES.items() if "fig30" <= name < "fig37"]
     tables = [item for name, item in TABLES.items() if "tab17" <= name < "tab20"]
     assert (len(figures), len(tables)) == (7, 3)
     for item in figures + tables:
-        assert (item.notebook, item.needs) == ("02b_benchmark_mini_rewards", "annotators") and "_mini_" in item.name
+        assert (item.notebook, item.needs) == ("02b_benchmark_mini_rewards", "labels") and "_mini_" in item.name
 
 
 def test_scores_by_rating_are_drawn_with_their_mean_interval_and_spread(images):
     frame = scores_by_rating(images, rewards=REWARDS, **BOOTSTRAP)
-    panels = _draw("fig30_mini_scatter", frame).axes
+    panels = draw("fig30_mini_scatter", frame).axes
     assert [axes.get_title() for axes in panels] == PRINTED
     for axes, reward in zip(panels, REWARDS, strict=True):
         rows = frame[frame["reward"] == reward]
@@ -119,7 +111,7 @@ def test_scores_by_rating_are_drawn_with_their_mean_interval_and_spread(images):
 
 
 def test_the_gallery_has_a_row_a_reward_and_says_rank_votes_and_prompt(picked):
-    (axes,) = _draw("fig31_mini_disagreements", picked).axes
+    (axes,) = draw("fig31_mini_disagreements", picked).axes
     reds = [round(255 * image.get_array()[0, 0, 0]) for image in axes.images]
     assert reds == [0, 30, 90, 120, 150, 60]  # a fourth of one kind has no room
     columns = [int(image.get_extent()[0]) for image in axes.images]
@@ -135,7 +127,7 @@ def test_the_gallery_has_a_row_a_reward_and_says_rank_votes_and_prompt(picked):
 
 
 def test_the_gallery_of_no_disagreement_at_all_says_so(picked):
-    (axes,) = _draw("fig31_mini_disagreements", picked.iloc[:0]).axes
+    (axes,) = draw("fig31_mini_disagreements", picked.iloc[:0]).axes
     assert not axes.images and [text.get_text() for text in axes.texts].count("none") == 8
 
 
@@ -148,7 +140,7 @@ def test_ordinals(number, text):
 
 def test_reliability_diagrams_show_all_and_each_set_and_the_error(calibrated):
     curves, errors = calibrated
-    figure = _draw("fig32_mini_reliability", curves, errors)
+    figure = draw("fig32_mini_reliability", curves, errors)
     assert [axes.get_title() for axes in figure.axes] == PRINTED
     ece = errors.query("set == 'all' and metric == 'ece'").set_index("reward")
     for axes, reward in zip(figure.axes, REWARDS, strict=True):
@@ -169,7 +161,7 @@ def test_reliability_diagrams_show_all_and_each_set_and_the_error(calibrated):
 
 
 def test_the_triangle_of_agreement_has_each_pair_once_in_its_place(agreement):
-    axes = _draw("fig33_mini_reward_agreement", agreement).axes[0]
+    axes = draw("fig33_mini_reward_agreement", agreement).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == PRINTED
     assert [label.get_text() for label in axes.get_yticklabels()] == [*PRINTED[1:], "rating"]
     rows = agreement[agreement["set"] == "all"].set_index(["reward", "metric"])
@@ -186,7 +178,7 @@ def test_the_triangle_of_agreement_has_each_pair_once_in_its_place(agreement):
 
 def test_auroc_by_count_says_how_many_prompts_each_count_has(metrics):
     summary = summarise(released.scores_by_count(metrics), **BOOTSTRAP)
-    (axes,) = _draw("fig34_mini_auroc_by_count", summary).axes
+    (axes,) = draw("fig34_mini_auroc_by_count", summary).axes
     assert [container.get_label() for container in axes.containers] == PRINTED
     assert [label.get_text() for label in axes.get_xticklabels()] == [f"{count}\n(1)" for count in range(1, 7)]
     drawn = axes.containers[3].lines[0].get_ydata()
@@ -199,14 +191,14 @@ def test_auroc_by_count_says_how_many_prompts_each_count_has(metrics):
 def test_a_count_without_any_value_is_undefined_in_the_text(metrics):
     without = metrics.assign(value=metrics["value"].where(metrics["prompt"] != counting_prompt("deer", 6)))
     summary = summarise(released.scores_by_count(without), **BOOTSTRAP)
-    (axes,) = _draw("fig34_mini_auroc_by_count", summary).axes
+    (axes,) = draw("fig34_mini_auroc_by_count", summary).axes
     assert axes.get_xticklabels()[-1].get_text() == "6\n(0)"
     assert "undefined at six" in FIGURES["fig34_mini_auroc_by_count"].describe(summary)
 
 
 def test_heat_maps_of_pairs_show_what_was_asked_and_count_a_pair_once(metrics):
     frame = released.auroc_by_pair(metrics)
-    panels = _draw("fig35_mini_auroc_by_pair", frame).axes[:4]
+    panels = draw("fig35_mini_auroc_by_pair", frame).axes[:4]
     rows = metrics.query("set == 'composition' and metric == 'auroc'")
     for axes, reward, name in zip(panels, REWARDS, PRINTED, strict=True):
         matrix = axes.images[0].get_array()
@@ -220,7 +212,7 @@ def test_heat_maps_of_pairs_show_what_was_asked_and_count_a_pair_once(metrics):
 
 def test_heat_maps_of_counts_mark_a_prompt_whose_images_have_one_label(metrics):
     frame = released.auroc_by_class_and_count(metrics)
-    panels = _draw("fig36_mini_auroc_by_class_and_count", frame).axes[:4]
+    panels = draw("fig36_mini_auroc_by_class_and_count", frame).axes[:4]
     for axes, name in zip(panels, PRINTED, strict=True):
         assert axes.images[0].get_array().count() == 6 and axes.get_title().startswith(f"{name}\n")
         (dash,) = [text for text in axes.texts if text.get_text() == "–"]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from test_rwr import _toy
+from toys import toy_pipeline
 
 from textnorm_lib import finetuning, rwr, tuned, workers
 from textnorm_lib import progress as bars
@@ -73,23 +73,15 @@ DDPO = {
     "seed": 5,
     **LORA,
 }
+pytestmark = pytest.mark.usefixtures("one_thread")
 CONTRASTIVE = pd.DataFrame({"prompt": ["a deer"] * 3 + ["two frogs"] * 3, "text": ["a dog", "a cat", "two deer"] * 2})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """As each of several processes has it: more threads sum in another order, and are slow beside other tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A small pipeline with random weights, by name."""
     folder = tmp_path_factory.mktemp("model") / "toy"
-    save_pipeline(_toy(), folder)
+    save_pipeline(toy_pipeline(), folder)
     return Weights(str(folder))
 
 
@@ -157,7 +149,7 @@ def test_prompts_nearest_to_half_good_are_chosen_of_each_set_in_the_pools_order(
     counting = _rated({"two frogs": 1.0, "two deer": 0.6, "six cups": 0.1, "two cats": 0.5}, "counting")
     composition = _rated({"a cup and a fork": 0.9, "a cat and a dog": 0.7}, "composition")
     pool = pd.concat([counting, composition])
-    found = choose_open_prompts(pool, composition=1, counting=2)
+    found = choose_open_prompts(pool, passed_over=0, composition=1, counting=2)
     assert found.to_dict("list") == {
         "set": ["composition", "counting", "counting"],
         "prompt": ["a cat and a dog", "two deer", "two cats"],
@@ -165,8 +157,18 @@ def test_prompts_nearest_to_half_good_are_chosen_of_each_set_in_the_pools_order(
     for number, there in ((3, 2), (1, 0)):
         name = "composition" if there else "comprehensive"
         with pytest.raises(DataError, match=f"{name}: {number} prompts are asked for, the pool has {there}") as caught:
-            choose_open_prompts(pool, counting=1, **{name: number})
+            choose_open_prompts(pool, passed_over=0, counting=1, **{name: number})
         assert "\n" not in str(caught.value)
+    assert choose_open_prompts(pool, passed_over=1, counting=2)["prompt"].tolist() == ["two deer", "six cups"]
+    with pytest.raises(DataError, match="2 prompts are asked for beside 3 passed over, the pool has 4"):
+        choose_open_prompts(pool, passed_over=3, counting=2)
+
+
+def test_without_votes_there_is_nothing_to_choose_by_and_all_are_taken():
+    pool = pd.DataFrame({"set": "counting", "prompt": ["two cats", "two cats", "two deer"]})
+    assert choose_open_prompts(pool, passed_over=0, counting=2)["prompt"].tolist() == ["two cats", "two deer"]
+    with pytest.raises(DataError, match="counting: votes choose 1 of 2 prompts; name annotators, or take all"):
+        choose_open_prompts(pool, passed_over=0, counting=1)
 
 
 def test_every_run_has_a_folder_with_its_checkpoints_and_its_curve(by_rwr):

@@ -127,7 +127,7 @@ def test_files_that_do_not_go_together_are_named(images, tmp_path):
         alignment_votes([file, file], images)
     with pytest.raises(DataError, match=r"ana\.jsonl answers image '.*png', which is none of those given"):
         alignment_votes([file], images.head(3))
-    with pytest.raises(DataError, match=r"ana\.jsonl asks for \['alignment'\]"):
+    with pytest.raises(DataError, match=r"ana\.jsonl asks \{'alignment': \['good', 'bad', 'skip'\]\}, not"):
         comparison_votes([file], pd.DataFrame({"comparison": ["x"]}))
     with pytest.raises(DataError, match=r"nobody\.jsonl: No such file"):
         alignment_votes([tmp_path / "nobody.jsonl"], images)

@@ -116,3 +116,22 @@ def test_a_comparison_has_two_named_sides_and_two_questions(images, tmp_path):
     first = interface.shown["asks"]
     press(interface, "left")
     assert interface.shown["asks"] != first and interface.shown["answers"][1] == ["tie", "Tie"]
+
+
+def test_an_image_that_cannot_be_shown_is_named_and_cannot_be_answered(interface, images):
+    following = {cell.item.sides[0][0] for cell in interface._session.cells[1:]}
+    hidden = {file: file.rename(file.with_suffix(".gone")) for file in following}
+    press(interface, "good")
+    assert interface.shown["answers"] == [] and ".png: No such file" in interface.shown["note"]
+    for file, gone in hidden.items():
+        gone.rename(file)
+    press(interface, "back")
+    press(interface, "forward")
+    assert interface.shown["answers"] and interface.shown["note"] == "" and interface.shown["done"] == 1
+
+
+def test_a_kind_of_image_that_browsers_do_not_show_is_named(tmp_path):
+    file = tmp_path / "image.tiff"
+    file.write_bytes(b"")
+    interface = alignment_interface(Session(None, [LabelItem("a", "b", ((file,),))], ALIGNMENT, annotator="a", seed=0))
+    assert "image.tiff: browsers are given .png" in interface.shown["note"]

@@ -10,7 +10,9 @@ MINI, PAPER = load_profile("mini"), load_profile("paper")
 
 def test_the_paper_profile_lacks_annotators_because_people_vote():
     assert run.lacking("annotators", MINI) == ""
-    assert run.lacking("annotators", PAPER).startswith("profile paper names no annotators: people vote, in notebook 07")
+    assert run.lacking("annotators", PAPER).startswith("profile paper names no annotators: people compare sets")
+    assert run.lacking("labels", PAPER).startswith("profile paper names no votes: three people label the images")
+    assert run.lacking("labels prompts", MINI) == ""
     assert run.lacking(None, PAPER) == ""
 
 

@@ -10,6 +10,7 @@ import pytest
 from textnorm_lib import pool
 from textnorm_lib.config import load_profile
 from textnorm_lib.errors import DataError
+from textnorm_lib.prompt_sets import mini_prompts
 from textnorm_lib.recipes import Recipe
 from textnorm_lib.tia2.split import SEALED, side_of
 from textnorm_lib.weights import Weights
@@ -29,8 +30,8 @@ def quality(images):
 
 
 def test_prompts_are_sealed_and_few_are_among_more():
-    few = pool.choose_sealed_prompts(comprehensive=2, counting=2, composition=2)
-    more = pool.choose_sealed_prompts(comprehensive=30, counting=30, composition=30)
+    few = mini_prompts(only=SEALED, comprehensive=2, counting=2, composition=2)
+    more = mini_prompts(only=SEALED, comprehensive=30, counting=30, composition=30)
     assert few.groupby("set", sort=False).size().to_dict() == {"comprehensive": 2, "counting": 2, "composition": 2}
     assert {side_of(prompt) for prompt in more["prompt"]} == {SEALED}
     assert set(few["prompt"]) < set(more["prompt"])
@@ -45,23 +46,44 @@ def test_the_pool_has_its_profiles_numbers_and_another_seed_than_the_benchmark(m
 
     monkeypatch.setattr(pool, "tuned_textnorm", lambda compute, profile: Recipe(("clip",), (1.0,)))
     built = pool.build_pool(compute, load_profile("mini"))
-    assert (built.prompts, built.images, built.judged) == ("choose_sealed_prompts", "make_images", "add_quality")
+    assert (built.prompts, built.images, built.judged) == ("mini_prompts", "make_images", "join_judges")
     inputs, config = calls["make_images"]
-    assert inputs == ("choose_sealed_prompts", Weights("bundled:generator"))
+    assert inputs == ("mini_prompts", Weights("bundled:generator"))
     assert config["images_per_prompt"] == 128 and config["seed"] != load_profile("mini").seed
     names = [f"bundled:annotators/quality_{n}.safetensors" for n in (1, 2, 3)]
     assert [one.name for one in calls["rate_quality"][0][1:]] == names
     assert calls["name_textnorm"] == (("apply_recipes",), {"recipe": "textnorm:clip"})
-    assert built.rated == "name_textnorm" and calls["add_quality"] == (("name_textnorm", "rate_quality"), {})
+    assert built.rewarded == "name_textnorm"
+    assert calls["join_judges"] == (("name_textnorm", "label_images", "rate_quality"), {})
 
 
-def test_the_judges_numbers_and_textnorm_stand_in_the_row_of_their_image(images, quality):
-    judged = pool.add_quality(pool.name_textnorm(images, recipe="textnorm:pair"), quality)
+def test_without_annotators_there_are_rewards_and_nothing_is_judged(monkeypatch):
+    names = []
+
+    def compute(function, *inputs, **config):
+        names.append(function.__name__)
+        return function.__name__
+
+    profile = load_profile(
+        "mini", {"annotators": [], "textnorm": {"rewards": ["clip"], "temperatures": [1.0], "penalty": 0.0}}
+    )
+    built = pool.build_pool(compute, profile)
+    assert built.rewarded == "name_textnorm" and built.judged is None
+    assert not {"collect_votes", "label_images", "rate_quality", "grid_metrics"} & set(names)
+
+
+def test_votes_the_judges_numbers_and_textnorm_stand_in_the_row_of_their_image(images, quality):
+    labels = images[["set", "prompt", "image"]][::-1].assign(label=[0, 1] * 4, rating=np.linspace(0, 1, 8))
+    rewarded = pool.name_textnorm(images.drop(columns=["label", "rating"], errors="ignore"), recipe="textnorm:pair")
+    judged = pool.join_judges(rewarded, labels, quality)
     assert judged["image"].tolist() == images["image"].tolist()
     assert judged["textnorm"].tolist() == images["textnorm:pair"].tolist()
     np.testing.assert_allclose(judged["quality_2"], np.linspace(1, 0, 8))
-    with pytest.raises(DataError, match=r"a cat_1\.png has no quality; let the judges see every image"):
-        pool.add_quality(judged[images.columns.drop("textnorm:pair")], quality.drop(index=quality.index[2]))
+    np.testing.assert_allclose(judged["rating"], np.linspace(1, 0, 8))
+    with pytest.raises(DataError, match=r"a cat_1\.png has no quality_1; let the judges see every image"):
+        pool.join_judges(rewarded, labels, quality.drop(index=quality.index[2]))
+    with pytest.raises(DataError, match=r"has no label; let the judges see every image"):
+        pool.join_judges(rewarded, labels.iloc[1:], quality)
 
 
 @pytest.mark.parametrize(

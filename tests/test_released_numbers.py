@@ -7,7 +7,7 @@ import pytest
 
 from textnorm_lib import released
 from textnorm_lib.metrics import METRICS, prompt_metrics, summarise
-from textnorm_lib.run import CHECKOUT
+from textnorm_lib.store import CHECKOUT
 from textnorm_lib.tia2 import describe, load_official
 from textnorm_lib.tia2.official import SETS, release_available
 

@@ -58,7 +58,7 @@ class Study:
         (folder / "README.md").write_text(README)
         shutil.copytree(config.PROFILES, folder / "profiles")
         monkeypatch.setattr(config, "PROFILES", folder / "profiles")
-        monkeypatch.setattr(runs, "CHECKOUT", folder)
+
         monkeypatch.setattr(report, "CHECKOUT", folder)
         monkeypatch.setattr(runs, "RESOURCES", {"toy": lambda profile: (not self.missing, self.missing)})
         monkeypatch.setenv("TEXTNORM_ARTIFACTS", str(folder / "artifacts"))

@@ -61,7 +61,7 @@ def test_help_says_every_profile_and_option():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["smok"], "unknown profile 'smok'; known are full mini paper smoke"),
+        (["smok"], "unknown profile 'smok'; known are full mini paper-toy paper smoke"),
         (["smok", "--list"], "unknown profile 'smok'"),
         (["../profiles/mini"], "unknown profile '../profiles/mini'"),
         (["--only"], "--only needs a number"),
@@ -112,6 +112,22 @@ def test_a_run_is_every_notebook_in_order_and_then_the_report(tools):
     assert notebooks == [f"notebooks/{path.name}" for path in NUMBERED]
     assert all("-p profile smoke -p force True" in call for call in calls if call.startswith("papermill "))
     assert calls[-1] == "python -m textnorm_lib.report smoke"
+    started = [call for call in calls if "textnorm_lib.preflight" in call or call.startswith("papermill ")]
+    assert started[0] == "python -m textnorm_lib.preflight smoke" and len(started) == 1 + len(NUMBERED)
+
+
+def test_nothing_is_started_where_something_would_stop_it_later_and_single_notebooks_are(tools):
+    status, _, err, calls = tools("smoke", FAIL_AT="preflight")
+    assert status != 0 and "nothing was started" in err[-1] and "preflight" in calls[-1]
+    status, _, _, calls = tools("smoke", "--only", "02", FAIL_AT="preflight")
+    assert status == 0 and not [call for call in calls if "preflight" in call]
+
+
+def test_the_folder_of_the_toy_run_reaches_its_notebooks_as_absolute_where_the_caller_gave_none(tools, tmp_path):
+    """The last notebooks of the test command are those of paper-toy."""
+    assert tools("test", TEXTNORM_ARTIFACTS="")[0] == 0
+    artifacts, *_ = (tmp_path / "folders").read_text().splitlines()
+    assert Path(artifacts) == CHECKOUT / "artifacts" / "paper-toy"
 
 
 def test_a_notebook_that_stops_is_named_and_the_rest_is_not_run(tools):
@@ -141,6 +157,8 @@ def test_folders_given_relative_to_the_caller_reach_the_notebooks_as_absolute(to
         "papermill",
         "report smoke",
         "smoke --check",
+        "stand_ins --toy",
+        "report paper-toy",
         "report --check",
     ],
 )
@@ -195,7 +213,7 @@ def test_run_all_passes_exactly_the_parameters_that_a_notebook_has(notebook):
         pytest.skip("run_all.sh does not run the appendix")
     passed = set(re.findall(r" -p (\w+) ", SCRIPT.read_text()))
     parameters = papermill.inspect_notebook(str(notebook))
-    assert set(parameters) - {"annotator"} == passed  # a person's name is typed, not passed
+    assert set(parameters) - {"annotator", "images_to_label"} == passed  # typed by people, not passed
     assert [name for name, parameter in parameters.items() if parameter["default"] in ("", "None")] == []
 
 

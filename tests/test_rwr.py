@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from toys import toy_pipeline
 
 from textnorm_lib import resuming, rwr
 from textnorm_lib.errors import ConfigError, DataError, StoreError, StudyError
@@ -25,19 +26,12 @@ from textnorm_lib.rwr_settings import PAPER, Settings
 TOY = Settings(
     images_per_prompt=4, best=2, steps=7, batch_size=4, learning_rate=1e-2, dtype="float32", save_every=3, seed=1
 )
-
-
-def _toy(channels: tuple[int, int] = (16, 16)):
-    """A small pipeline with random weights."""
-    torch.manual_seed(0)
-    tokenizer = model.build_tokenizer(["a deer", "two frogs"])
-    parts = (model.build_autoencoder((8, 8, 8)), model.build_text_encoder(len(tokenizer)), tokenizer)
-    return model.build_pipeline(*parts, model.build_unet(channels))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _adapted():
     """A small pipeline with an adapter."""
-    pipeline = _toy()
+    pipeline = toy_pipeline()
     add_lora(pipeline, rank=2, targets=ATTENTION, generator=torch.Generator().manual_seed(0))
     return pipeline
 
@@ -57,15 +51,6 @@ def _trained(folder: Path, settings: Settings = TOY, examples: Examples | None =
     pipeline = pipeline or _adapted()
     curve = train(pipeline, examples or _examples(), settings, folder=folder)
     return _adapter(pipeline), curve.drop(columns="steps_per_s")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """As each of several processes has it: more threads sum in another order, and are slow beside other tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +153,7 @@ def test_images_that_cannot_be_chosen_from_are_refused(images, said):
 
 
 def test_examples_are_the_autoencoders_latents_and_the_prompts_texts(tmp_path):
-    pipeline = _toy()
+    pipeline = toy_pipeline()
     for number in range(4):
         Image.new("RGB", (64, 64), (60 * number, 0, 0)).save(tmp_path / f"{number}.png")
     rows = {"prompt": ["a deer", "two frogs", "a deer", "a deer"], "weight": [1.0, 1.0, 1.5, 0.5]}
@@ -202,7 +187,7 @@ def test_the_papers_settings_are_appendix_7_2s():
         *(("best", 0), ("best", 101), ("steps", 0), ("batch_size", 0), ("save_every", 0), ("images_per_prompt", 0)),
         *(("learning_rate", 0.0), ("learning_rate", float("nan")), ("kl_coefficient", -0.25), ("weight_decay", -1.0)),
         *(("caption_dropout", 1.0), ("caption_dropout", -0.1), ("weighting", "softmax"), ("dtype", "float8")),
-        *(("epsilon", 0.0), ("max_gradient_norm", float("inf"))),
+        *(("epsilon", 0.0), ("max_gradient_norm", float("inf")), ("pass_size", -1)),
     ],
 )
 def test_a_setting_out_of_range_is_named(name, value):
@@ -328,7 +313,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_change(tmp_path):
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path):
-    bare, strange = _toy(), _adapted()
+    bare, strange = toy_pipeline(), _adapted()
     strange.scheduler.register_to_config(prediction_type="sample")
     for pipeline, said in ((bare, "needs an adapter, and nothing else"), (strange, "prediction_type is 'sample'")):
         with pytest.raises(ConfigError, match=said):
@@ -389,6 +374,15 @@ def test_half_precision_trains_to_nearly_the_same_weights(whole, tmp_path, dtype
     assert torch.equal(_trained(tmp_path / "halves", replace(TOY, dtype=dtype))[0], adapter)
 
 
+@pytest.mark.parametrize("pass_size", [1, 3, 4, 100])
+def test_a_batch_in_several_passes_takes_the_same_steps(tmp_path, pass_size):
+    settings = replace(TOY, steps=3, kl_coefficient=0.5)
+    whole, curve = _trained(tmp_path / "whole", settings)
+    parted, parted_curve = _trained(tmp_path / "parted", replace(settings, pass_size=pass_size))
+    pd.testing.assert_frame_equal(parted_curve, curve, rtol=1e-4)
+    torch.testing.assert_close(parted, whole, rtol=1e-3, atol=1e-5)
+
+
 def test_two_processes_train_as_one(tmp_path):
     settings = "replace(TOY, steps=3, kl_coefficient=0.5)"
     script = f"from test_rwr import *; from test_rwr import _trained; _trained(Path({str(tmp_path)!r}), {settings})"
@@ -415,7 +409,7 @@ def test_two_processes_train_as_one(tmp_path):
 @pytest.fixture(scope="module")
 def lamps():
     """A pipeline that has learnt latents of one level each, levels being standard normal: what shines or does not."""
-    pipeline = _toy(channels=(32, 32))
+    pipeline = toy_pipeline(channels=(32, 32))
     pipeline.set_progress_bar_config(disable=True)
     with torch.no_grad():
         text, empty = pipeline.encode_prompt("a deer", "cpu", 1, True)

@@ -149,3 +149,16 @@ def test_a_damaged_model_is_refused_in_one_line(tmp_path):
     with pytest.raises(DataError, match=r"cannot be loaded \(.*restore the folder") as caught:
         load_pipeline(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_an_overflow_in_half_precision_is_an_error_and_no_black_image(saved, tmp_path):
+    plan = plan_images(["a deer"], 2, seed=0)
+    settings = {"steps": 2, "guidance_scale": 2.0, "batch_size": 2}
+    pipeline = load_pipeline(saved.name)
+    for name, weight in pipeline.unet.named_parameters():
+        if name.endswith(("attn1.to_q.weight", "attn1.to_k.weight")):
+            weight.data *= 1e6  # beyond what float16 holds, as the attention of SD v2.1 is at 768 pixels
+    assert len(list(generate(pipeline, plan, folder=tmp_path / "single", dtype="float32", **settings))) == 2
+    with pytest.raises(StudyError, match=r"image_0_0\.png: not a number.*in float16.*set generator\.dtype") as caught:
+        list(generate(pipeline, plan, folder=tmp_path / "half", dtype="float16", **settings))
+    assert "\n" not in str(caught.value) and list((tmp_path / "half").iterdir()) == []

@@ -1,6 +1,7 @@
 """TIA2 in miniature, with a toy generator and toy annotators: prompts -> images -> votes -> labels."""
 
 import io
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,9 @@ from textnorm_lib.errors import DataError
 from textnorm_lib.metrics import summarise
 from textnorm_lib.mini import annotators
 from textnorm_lib.mini import generator as model
+from textnorm_lib.mini.grammar import parse
+from textnorm_lib.mini.prompts import CATEGORIES
+from textnorm_lib.prompt_sets import mini_prompts
 from textnorm_lib.store import Store
 from textnorm_lib.tia2 import build, describe
 from textnorm_lib.tia2 import samples as pick
@@ -30,7 +34,7 @@ def toys(tmp_path_factory):
     """A generator and three annotators with random weights; the detectors see objects everywhere."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    tokenizer = model.build_tokenizer(build.choose_prompts(**PER_SET)["prompt"])
+    tokenizer = model.build_tokenizer(mini_prompts(only=None, **PER_SET)["prompt"])
     text_encoder = model.build_text_encoder(len(tokenizer))
     parts = model.build_autoencoder((8, 8, 8)), text_encoder, tokenizer, model.build_unet((32, 32))
     model.save_pipeline(model.build_pipeline(*parts), folder / "generator")
@@ -45,7 +49,7 @@ def toys(tmp_path_factory):
 def built(toys, tmp_path_factory):
     """What ``build_tia2`` makes, from toy weights."""
     compute = Store(tmp_path_factory.mktemp("steps")).compute
-    prompts = compute(build.choose_prompts, **PER_SET)
+    prompts = compute(mini_prompts, only=None, **PER_SET)
     images = compute(build.make_images, prompts, Weights(str(toys / "generator")), **SETTINGS, workers=1)
     votes = compute(build.collect_votes, images, *_annotators(toys), workers=1)
     return build.Built(prompts, images, votes, compute(build.label_images, votes))
@@ -78,7 +82,7 @@ def test_votes_are_tidy_and_are_those_of_the_rule(built, toys):
     row = votes[votes["annotator"] == 2].iloc[7]
     pixels = torch.from_numpy(np.asarray(Image.open(built.images.value / row["image"])).copy()).permute(2, 0, 1)
     seen = annotators.detect(detector, pixels[None] / 127.5 - 1)[0]
-    assert row["vote"] == annotators.vote(seen, build.mini.parse(row["prompt"]))
+    assert row["vote"] == annotators.vote(seen, parse(row["prompt"]))
 
 
 def test_two_processes_vote_as_one(built, toys, monkeypatch):
@@ -94,7 +98,7 @@ def test_labels_are_the_released_frames_and_everything_that_describes_those_desc
     )
     statistics = describe.set_statistics(images)
     assert statistics["prompts"].tolist() == [6, 6, 4, 16] and not any("contrastive" in name for name in statistics)
-    assert set(describe.categories(images)["category"]) == set(build.mini.CATEGORIES)
+    assert set(describe.categories(images)["category"]) == set(CATEGORIES)
     share = describe.share_good(images)
     assert describe.share_good_by_count(share)["set"].tolist() == list("123456")
     options = {"resamples": 100, "confidence": 0.95, "seed": 0}
@@ -165,11 +169,14 @@ def test_keys_change_with_the_weights_and_not_with_the_number_of_processes(built
         (" ", "the prompt is empty"),
     ],
 )
-def test_a_prompt_that_the_mini_world_cannot_show_stops_the_build_before_it_begins(tmp_path, prompt, said):
-    prompts = _prompts("a realistic photo of a deer", prompt)
+def test_a_prompt_that_annotators_do_not_understand_is_named_in_one_line(built, toys, tmp_path, prompt, said):
+    index = pd.read_parquet(built.images.value / build.INDEX).head(2)
+    for name in index["image"]:
+        shutil.copy(built.images.value / name, tmp_path)
+    index.assign(prompt=["a realistic photo of a deer", prompt]).to_parquet(tmp_path / build.INDEX)
     with pytest.raises(DataError, match=said) as caught:
-        build.make_images(prompts, Weights("/nowhere"), **SETTINGS, workers=1, folder=tmp_path)
-    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+        build.collect_votes(tmp_path, *_annotators(toys), workers=1)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_image_and_a_missing_annotator_are_one_line_each(built, toys, tmp_path):
@@ -191,8 +198,8 @@ def test_a_profile_is_built_from_its_own_numbers():
 
     built = build.build_tia2(compute, load_profile("mini"))
     assert (built.prompts, built.images, built.votes, built.labels) == tuple(name for name, _, _ in calls)
-    assert calls[0][2] == {"comprehensive": 72, "counting": 42, "composition": 42}
+    assert calls[0][2] == {"only": None, "comprehensive": 72, "counting": 42, "composition": 42}
     _, inputs, config = calls[1]
-    assert inputs == ("choose_prompts", Weights("bundled:generator"))
+    assert inputs == ("mini_prompts", Weights("bundled:generator"))
     assert set(config) == {*SETTINGS, "workers"} and config["images_per_prompt"] == 30
     assert [one.name for one in calls[2][1][1:]] == [f"bundled:annotators/judge_{n}.safetensors" for n in (1, 2, 3)]

@@ -227,7 +227,7 @@ def test_a_hubs_model_without_a_pinned_revision_is_refused_with_its_size_and_the
 def test_everything_that_the_paper_profile_names_is_known():
     profile = load_profile("paper")
     names = [getattr(profile.rewards, name).weights for name in ("clip", "blip2", "imagereward", "pickscore")]
-    assert {profile.generator.model, *names} == set(PUBLISHED)
+    assert {profile.generator.model, profile.ddpo.model, *names} == set(PUBLISHED)
     assert Weights(CLIP, profile.rewards.clip.revision).key.startswith(f"{CLIP}@")
 
 

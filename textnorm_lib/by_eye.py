@@ -35,7 +35,7 @@ _JUDGED = ["set", "chosen_by", "vote_1", "vote_2", "vote_3", "label"]
 def pick_for_eye(made: Path, images: pd.DataFrame, chosen: pd.DataFrame, *, number: int, seed: int) -> pd.DataFrame:
     """``number`` different images among those that rewards chose at the largest n, rewards and sets in turn, at random.
 
-    ``images`` as ``pool.add_quality``, ``chosen`` as ``selection.choose_sets`` gives them. Returns number (1 ..), set,
+    ``images`` as ``pool.join_judges``, ``chosen`` as ``selection.choose_sets`` gives them. Returns number (1 ..), set,
     prompt, chosen_by (all rewards that chose it), vote_1 .. vote_3, label, png, in random order. Raises ``DataError``
     if so many were not chosen.
     """

@@ -20,10 +20,11 @@ from textnorm_lib.errors import ConfigError, DataError
 from textnorm_lib.finetuning import Run
 from textnorm_lib.lora import load_lora
 from textnorm_lib.names import BASE
+from textnorm_lib.processes import wait_for_all
 from textnorm_lib.progress import progress, watch
 from textnorm_lib.sampling import autocast, generate, load_pipeline, plan_images
 from textnorm_lib.store import step
-from textnorm_lib.tia2.build import INDEX
+from textnorm_lib.tia2.labels import INDEX
 from textnorm_lib.weights import Weights
 from textnorm_lib.workers import in_workers
 
@@ -57,7 +58,7 @@ def all_models(trained: Path, checkpoints: Sequence[int]) -> list[Model]:
     return models
 
 
-@step(1, unkeyed=("workers",))
+@step(1, unkeyed=("workers",), shared=True)
 def sample_checkpoints(
     prompts: pd.DataFrame,
     trained: Path,
@@ -91,6 +92,7 @@ def sample_checkpoints(
     with watch(made, f"images of {len(models)} models", total=total, unit="images"):
         for _ in in_workers(work, models, workers=_workers(workers)):
             pass
+    wait_for_all()
     index = pd.concat([_index(one, plan) for one in models], ignore_index=True)
     index.to_parquet(folder / INDEX, index=False)
     return {"models": len(models), "images": total}

@@ -1,7 +1,8 @@
 """Profiles: the one dial of the study.
 
 A profile is a YAML file in ``profiles/``. It names models and sizes, never a world: notebooks and functions read their
-numbers from it and do not ask which profile they run in. An unknown key, a wrong type or a value out of range raises
+numbers from it and do not ask which profile they run in. It spells out every key, or names a profile that does
+(``extends``) and then only what differs. An unknown key, a wrong type or a value out of range raises
 ``ConfigError`` with the file, the key, the value and the remedy.
 """
 
@@ -16,7 +17,7 @@ import yaml
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from textnorm_lib.config_finetuning import STRICT, Ddpo, PromptsPerSet, Rwr, Sizes
+from textnorm_lib.config_finetuning import STRICT, Coefficient, Ddpo, PromptsPerSet, Revision, RewardName, Rwr, Sizes
 from textnorm_lib.errors import ConfigError
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -33,7 +34,7 @@ class Bootstrap:
 
 def _three_or_none(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(names) not in (0, 3) or len(set(names)) < len(names):
-        raise ValueError("name three different annotators, or none where people vote")
+        raise ValueError("name three different ones, or none where people vote or have not voted yet")
     return names
 
 
@@ -42,7 +43,7 @@ class Generator:
     """The text-to-image model and how it is sampled; ``model`` as in ``weights.py``."""
 
     model: Annotated[str, Field(min_length=1)]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    revision: Revision
     steps: Annotated[int, Field(ge=1, le=1000)]
     guidance_scale: Annotated[float, Field(ge=1.0, le=30.0)]
     batch_size: Annotated[int, Field(ge=1, le=1024)]
@@ -54,7 +55,7 @@ class RewardWeights:
     """The weights of one reward model, as in ``weights.py``."""
 
     weights: Annotated[str, Field(min_length=1)]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    revision: Revision
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -69,11 +70,25 @@ class Rewards:
 
 
 @dataclass(frozen=True, config=STRICT)
+class TextNorm:
+    """A setting of TextNorm that is not tuned here: an ensemble, a temperature each in its own scale, the penalty."""
+
+    rewards: Annotated[tuple[RewardName, ...], Field(min_length=1)]
+    temperatures: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+    penalty: Coefficient
+
+    def __post_init__(self) -> None:
+        if len(self.temperatures) != len(self.rewards):
+            raise ValueError(f"{len(self.temperatures)} temperatures for {len(self.rewards)} rewards; give one each")
+
+
+@dataclass(frozen=True, config=STRICT)
 class Tia2:
-    """The size of the benchmark that is built."""
+    """The size of the benchmark that is built, and the files of three people who voted (``tia2/people.py``)."""
 
     images_per_prompt: Annotated[int, Field(ge=1, le=1000)]
     prompts_per_set: PromptsPerSet
+    votes: Annotated[tuple[str, ...], AfterValidator(_three_or_none)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -112,12 +127,20 @@ class Profile:
     annotators: Annotated[tuple[str, ...], AfterValidator(_three_or_none)]
     quality_judges: Annotated[tuple[str, ...], AfterValidator(_three_or_none)]
     rewards: Rewards
+    prompts: Literal["sprites", "released"]
     contrastive_prompts: Annotated[int, Field(ge=1, le=32)]
+    textnorm: TextNorm | None
     training: Literal["toy", "bundled"]
     tia2: Tia2
     best_of_n: BestOfN
     rwr: Rwr
     ddpo: Ddpo
+
+    def __post_init__(self) -> None:
+        if self.annotators and self.prompts == "released":
+            raise ValueError(f"prompts = {self.prompts!r}: the annotators understand those of sprites only; name none")
+        if not (self.textnorm or self.annotators or self.tia2.votes):
+            raise ValueError("textnorm = null: it is tuned on votes; give a setting, annotators or tia2.votes")
 
 
 def profile_names() -> tuple[str, ...]:
@@ -135,7 +158,7 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     if name not in profile_names():
         raise ConfigError(f"unknown profile {name!r}: {_closest(str(name), profile_names())}")
     path = PROFILES / f"{name}.yaml"
-    values = {"name": name, **_read(path)}
+    values = {"name": name, **_extended(path)}
     for key, value in (overrides or {}).items():
         _replace(values, key, value)
     try:
@@ -163,6 +186,26 @@ class _UniqueKeys(yaml.SafeLoader):
             if keys.count(key) > 1:
                 raise _KeyTwice(key)
         return super().construct_mapping(node, deep)
+
+
+def _extended(path: Path) -> dict[str, Any]:
+    """The profile's values, on top of those of the one that it extends."""
+    values = _read(path)
+    if "extends" not in values:
+        return values
+    base = values.pop("extends")
+    if base not in profile_names():
+        raise ConfigError(f"{path.name}: extends = {base!r}: {_closest(str(base), profile_names())}")
+    whole = _read(PROFILES / f"{base}.yaml")
+    if "extends" in whole:
+        raise ConfigError(f"{path.name}: extends = {base!r}: extends another itself; name one that spells out all keys")
+    return _merged(whole, values)
+
+
+def _merged(whole: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``whole`` with ``changes``, section by section."""
+    sections = [key for key in changes if isinstance(changes[key], dict) and isinstance(whole.get(key), dict)]
+    return {**whole, **changes, **{key: _merged(whole[key], changes[key]) for key in sections}}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from textnorm_lib import ddpo_settings, rwr_settings
 from textnorm_lib.errors import ConfigError
 
 STRICT = ConfigDict(extra="forbid", strict=True)
-Chooser = Literal["clip", "blip2", "imagereward", "pickscore", "textnorm"]
+RewardName = Literal["clip", "blip2", "imagereward", "pickscore"]
+Chooser = Literal[RewardName, "textnorm"]
 
 
 def growing(sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -21,6 +22,7 @@ def growing(sizes: tuple[int, ...]) -> tuple[int, ...]:
     return sizes
 
 
+Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
 Coefficient = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Sizes = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(growing)]
 
@@ -50,6 +52,7 @@ class Finetuning:
     """
 
     prompts_per_set: PromptsPerSet
+    passed_over: Annotated[int, Field(ge=0)]  # of each set's, the first that would be taken
     rewards: Annotated[tuple[Chooser, ...], Field(min_length=1), AfterValidator(_different)]
     numbers: Annotated[int, Field(ge=1, le=100)]
     beta: Coefficient
@@ -95,7 +98,10 @@ class Rwr(Finetuning):
 
 @dataclass(frozen=True, config=STRICT)
 class Ddpo(Finetuning):
-    """DDPO."""
+    """DDPO; of ``model``, as in ``weights.py``."""
+
+    model: Annotated[str, Field(min_length=1)]
+    revision: Revision
 
     def __post_init__(self) -> None:
         self._check(ddpo_settings, "epochs")

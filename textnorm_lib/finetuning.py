@@ -1,6 +1,6 @@
 """Models tuned against rewards (section 5.3): all runs of RWR and of DDPO as two steps, each run in its own process.
 
-    trained = run.step(train_rwr, prompts, pool.judged, pool.images, model, rewards=[...], ...)
+    trained = run.step(train_rwr, prompts, pool.rewarded, pool.images, model, rewards=[...], ...)
     trained.value                     # a folder a run, named by ``Run.name``: checkpoints and curve (``resuming.py``)
     run.step(read_curves, trained)    # tuned_on, beta, run, and a row of each run's curve
 
@@ -17,12 +17,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from textnorm_lib import ddpo, rwr
 from textnorm_lib.errors import ConfigError, DataError
 from textnorm_lib.lora import ATTENTION, FEED_FORWARD, add_lora
+from textnorm_lib.processes import wait_for_all
 from textnorm_lib.progress import progress, watch
 from textnorm_lib.recipes import Recipe
 from textnorm_lib.resuming import CURVE
@@ -69,25 +71,31 @@ def all_runs(
     return [Run(reward, one, number) for number, (reward, one) in product(range(numbers), dict.fromkeys(pairs))]
 
 
-@step(1)
-def choose_open_prompts(judged: pd.DataFrame, **per_set: int) -> pd.DataFrame:
+@step(2)
+def choose_open_prompts(judged: pd.DataFrame, *, passed_over: int, **per_set: int) -> pd.DataFrame:
     """So many prompts of each set of which nearest to half of the images are good: set, prompt.
 
+    Of each set the first ``passed_over`` are left out: an earlier recipe may have met them.
+
     There a model can get better and worse. Chosen by the base's images, before anything is trained. Raises
-    ``DataError`` for a set that has not so many.
+    ``DataError`` for a set that has not so many, and where there is no rating to choose by.
     """
-    rating = judged.groupby(["set", "prompt"], sort=False)["rating"].mean().reset_index()
+    rated = judged if "rating" in judged else judged.assign(rating=np.nan)
+    rating = rated.groupby(["set", "prompt"], sort=False)["rating"].mean().reset_index()
     rating["off"] = (rating["rating"] - 0.5).abs()
     chosen = []
     for name, number in per_set.items():
         rows = rating[rating["set"] == name]
-        if len(rows) < number:
-            raise DataError(f"{name}: {number} prompts are asked for, the pool has {len(rows)}; raise best_of_n")
-        chosen.append(rows.sort_values("off", kind="stable").head(number).sort_index())
+        if len(rows) < number + passed_over:
+            asked = f"{number} prompts are asked for" + (f" beside {passed_over} passed over" if passed_over else "")
+            raise DataError(f"{name}: {asked}, the pool has {len(rows)}; raise best_of_n")
+        if len(rows) > number and rows["off"].isna().any():
+            raise DataError(f"{name}: votes choose {number} of {len(rows)} prompts; name annotators, or take all")
+        chosen.append(rows.sort_values("off", kind="stable")[passed_over:][:number].sort_index())
     return pd.concat(chosen, ignore_index=True)[["set", "prompt"]]
 
 
-@step(1, unkeyed=("workers",))
+@step(1, unkeyed=("workers",), shared=True)
 def train_rwr(
     prompts: pd.DataFrame,
     judged: pd.DataFrame,
@@ -127,7 +135,7 @@ def _train_rwr(run: Run, *, images, made: Path, model: Weights, lora: dict, reci
     rwr.train(pipeline, examples, settings, folder=folder / run.name, description=run.name)
 
 
-@step(1, unkeyed=("workers",))
+@step(1, unkeyed=("workers",), shared=True)
 def train_ddpo(
     prompts: pd.DataFrame,
     contrastive: pd.DataFrame,
@@ -213,6 +221,7 @@ def _in_processes(
     with watch(lambda: sum(map(_lines, curves)), f"{name}, {len(runs)} runs", total=length * len(runs), unit="steps"):
         for _ in in_workers(work, runs, workers=workers):
             pass
+    wait_for_all()
     return {"runs": len(runs), "steps": length}
 
 

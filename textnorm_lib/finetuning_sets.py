@@ -20,6 +20,7 @@ from textnorm_lib.names import BASE
 from textnorm_lib.rankings import RATING
 from textnorm_lib.selection import IMAGES_PER_SET, SETS_PER_PROMPT, judge_sets
 from textnorm_lib.store import step
+from textnorm_lib.tia2.labels import or_unlabelled
 
 _PROMPT = ["set", "prompt"]
 _RUN = ["tuned_on", "beta", "run"]
@@ -105,11 +106,13 @@ def pick_samples(made: Path, judged: pd.DataFrame, *, checkpoints: int, seeds: i
     """Images over training for one prompt of each set (figures 1 and 5), of the first run of each model.
 
     ``made`` is the folder of the images. By rule: the prompt of which nearest to half of the base's images is good, its
-    ``seeds`` lowest seeds, and ``checkpoints`` of the run's, evenly spread up to the last. Returns tuned_on ("base",
-    too), checkpoint, set, prompt, seed, label, image, png.
+    ``seeds`` lowest seeds, and ``checkpoints`` of the run's, evenly spread up to the last; where nobody has voted it is
+    the set's first prompt, and label is nan. Returns tuned_on ("base", too), checkpoint, set, prompt, seed, label,
+    image, png.
     """
+    judged = or_unlabelled(judged)
     base, tuned = judged[judged["tuned_on"] == BASE], judged[judged["tuned_on"] != BASE]
-    good = base.groupby(_PROMPT, sort=False)["label"].mean().sub(0.5).abs()
+    good = base.groupby(_PROMPT, sort=False)["label"].mean().sub(0.5).abs().fillna(0.0)
     prompts = good.groupby("set", sort=False).idxmin()
     shown = [base]
     for _, rows in tuned[tuned["run"] == tuned.groupby("tuned_on")["run"].transform("min")].groupby("tuned_on"):

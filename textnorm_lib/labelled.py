@@ -94,7 +94,7 @@ def _answers(
         labels = read_labels(file)
         name = labels.header["annotator"]
         if labels.header["questions"] != wanted:
-            raise DataError(f"{file} asks for {[*labels.header['questions']]}, of other answers; wanted is {wanted}")
+            raise DataError(f"{file} asks {labels.header['questions']}, not {wanted}; give the files of those sessions")
         if name in file_of:
             raise DataError(f"{file} and {file_of[name]} are both of {name!r}; give one file of each annotator")
         file_of[name] = file

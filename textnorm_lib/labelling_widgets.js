@@ -72,7 +72,7 @@ function render({ model, el }) {
     const { annotator } = model.get("about") ?? {};
     const shown = model.get("shown");
     if (!shown?.number) return;
-    const over = shown.answers.length === 0;
+    const over = !shown.asks;
     prompt.textContent = over ? "" : `“${shown.prompt}”`;
     stage.hidden = over;
     asks.textContent = over ? `All ${shown.total} questions are answered. Thank you, ${annotator}!` : shown.asks;

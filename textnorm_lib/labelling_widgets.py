@@ -17,7 +17,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from textnorm_lib.errors import StudyError
+from textnorm_lib.errors import DataError, StudyError
 from textnorm_lib.labelling import Session
 
 _KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
@@ -115,9 +115,13 @@ class LabellingInterface(anywidget.AnyWidget):
                 shown |= {"prompt": cell.item.prompt, "asks": words.questions[cell.question], "answers": answers}
                 shown["given"] = session.answer_to(cell)
                 if cell.item is not self._item:
-                    self._item = cell.item
-                    sides = zip(words.sides, cell.item.sides, strict=True)
-                    self.sides = [{"head": head, "images": _images(head, files)} for head, files in sides]
+                    try:
+                        sides = zip(words.sides, cell.item.sides, strict=True)
+                        self.sides = [{"head": head, "images": _images(head, files)} for head, files in sides]
+                        self._item = cell.item
+                    except DataError as error:  # what cannot be seen cannot be answered
+                        self.sides, self._item = [], None
+                        shown |= {"answers": [], "note": str(error)}
             self.shown = shown
 
 
@@ -133,16 +137,21 @@ def comparison_interface(session: Session) -> LabellingInterface:
 
 def _images(head: str, files: Sequence[Path]) -> list[dict[str, str]]:
     """What the page needs of each: the image itself, since a file's name might tell who made it, and its alt text."""
-    alts = [
-        f"{head}, image {place} of {len(files)}" if head else "The image to judge" for place in range(1, len(files) + 1)
-    ]
-    return [
-        {
-            "source": f"data:{_KINDS[file.suffix.lower()]};base64,{base64.b64encode(file.read_bytes()).decode()}",
-            "alt": alt,
-        }
-        for file, alt in zip(files, alts, strict=True)
-    ]
+    images = []
+    for place, file in enumerate(files, start=1):
+        alt = f"{head}, image {place} of {len(files)}" if head else "The image to judge"
+        images.append({"source": _as_data(file), "alt": alt})
+    return images
+
+
+def _as_data(file: Path) -> str:
+    if file.suffix.lower() not in _KINDS:
+        raise DataError(f"{file}: browsers are given {', '.join(_KINDS)}; convert it")
+    try:
+        content = base64.b64encode(file.read_bytes()).decode()
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}; put the image back and press a key for back or forward") from None
+    return f"data:{_KINDS[file.suffix.lower()]};base64,{content}"
 
 
 def _time_left(seconds: float | None) -> str:

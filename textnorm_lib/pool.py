@@ -2,7 +2,8 @@
 
     pool = build_pool(run.step, run.profile)
     pool.images.value       # the folder of the PNG files, with index.parquet: set, image, prompt, seed
-    pool.judged.value       # a row an image: set, prompt, image, votes, label, rating, quality_1 .. 3, the five rewards
+    pool.rewarded.value     # a row an image: set, prompt, image, the five rewards
+    pool.judged.value       # with votes, label, rating, quality_1 .. 3 as well
 
 Recipes were chosen on other prompts (``tia2/split.py``), and none of these images is in the benchmark: the pool has a
 seed of its own. The first images of a prompt are the same in a larger pool.
@@ -17,16 +18,15 @@ import numpy as np
 import pandas as pd
 
 from textnorm_lib.config import Profile
-from textnorm_lib.contrastive.sets import rule_sets
 from textnorm_lib.errors import DataError
-from textnorm_lib.mini import prompts as mini
 from textnorm_lib.progress import progress
+from textnorm_lib.prompt_sets import choose_prompts, contrast_sets
 from textnorm_lib.rankings import check_scores
 from textnorm_lib.recipes import apply_recipes, tuned_textnorm
 from textnorm_lib.rewards.scoring import REWARDS, own_scores, score_rewards
 from textnorm_lib.store import Artifact, step
-from textnorm_lib.tia2.build import INDEX, collect_votes, label_images, make_images
-from textnorm_lib.tia2.labels import ANNOTATORS
+from textnorm_lib.tia2.build import collect_votes, label_images, list_images, make_images
+from textnorm_lib.tia2.labels import ANNOTATORS, INDEX
 from textnorm_lib.tia2.split import SEALED
 from textnorm_lib.weights import BUNDLED, Weights
 
@@ -40,14 +40,14 @@ _SEEN_AT_ONCE = 512  # images a task of the quality judges
 
 @dataclass(frozen=True)
 class Pool:
-    """The pool, step by step; see the module's example."""
+    """The pool, step by step; see the module's example. ``judged`` is None where the profile names no annotators."""
 
     prompts: Artifact
     images: Artifact
     contrastive: Artifact
     scored: dict[str, Artifact]
-    rated: Artifact  # a row an image, without the judges of quality: what training may depend on
-    judged: Artifact
+    rewarded: Artifact  # what training may depend on
+    judged: Artifact | None
 
 
 def build_pool(compute: Callable[..., Artifact], profile: Profile) -> Pool:
@@ -58,42 +58,33 @@ def build_pool(compute: Callable[..., Artifact], profile: Profile) -> Pool:
     generator = asdict(profile.generator)
     model = Weights(generator.pop("model"), generator.pop("revision"))
     asked = profile.best_of_n
-    prompts = compute(choose_sealed_prompts, **asdict(asked.prompts_per_set))
+    prompts = choose_prompts(compute, profile, asked.prompts_per_set, only=SEALED)
     options = {"images_per_prompt": asked.images_per_prompt, "workers": profile.workers}
     images = compute(make_images, prompts, model, **generator, **options, seed=profile.seed + _SEED_OFFSET)
-    contrastive = compute(rule_sets, prompts, most=profile.contrastive_prompts)
+    contrastive = contrast_sets(compute, profile, prompts)
     return Pool(prompts, images, contrastive, *judge_images(compute, profile, images, contrastive))
 
 
 def judge_images(
     compute: Callable[..., Artifact], profile: Profile, images: Artifact, contrastive: Artifact
-) -> tuple[dict[str, Artifact], Artifact, Artifact]:
-    """What everyone says of the folder ``images``: ``scored``, ``rated`` and ``judged`` of a ``Pool``."""
-    labels = compute(
-        label_images, compute(collect_votes, images, *_judges(profile.annotators), workers=profile.workers)
-    )
+) -> tuple[dict[str, Artifact], Artifact, Artifact | None]:
+    """What everyone says of the folder ``images``: ``scored``, ``rewarded`` and ``judged`` of a ``Pool``."""
     scored = score_rewards(compute, profile, images, contrastive)
-    labelled = compute(own_scores, labels, *scored.values(), names=list(scored))
+    own = compute(own_scores, compute(list_images, images), *scored.values(), names=list(scored))
     recipe = tuned_textnorm(compute, profile)
     normalised = compute(
-        apply_recipes, labelled, contrastive, *scored.values(), names=list(scored), recipes=[recipe.config()]
+        apply_recipes, own, contrastive, *scored.values(), names=list(scored), recipes=[recipe.config()]
     )
-    rated = compute(name_textnorm, normalised, recipe=recipe.name)
+    rewarded = compute(name_textnorm, normalised, recipe=recipe.name)
+    if not profile.annotators:
+        return scored, rewarded, None
+    votes = compute(collect_votes, images, *_judges(profile.annotators), workers=profile.workers)
     quality = compute(rate_quality, images, *_judges(profile.quality_judges), workers=profile.workers)
-    return scored, rated, compute(add_quality, rated, quality)
+    return scored, rewarded, compute(join_judges, rewarded, compute(label_images, votes), quality)
 
 
 def _judges(names: Sequence[str]) -> list[Weights]:
     return [Weights(f"{BUNDLED}annotators/{name}.safetensors") for name in names]
-
-
-@step(1)
-def choose_sealed_prompts(**per_set: int) -> pd.DataFrame:
-    """So many prompts of sealed classes of each set of the mini world: set, prompt. Fewer are always among more."""
-    rows = [
-        (name, prompt) for name, number in per_set.items() for prompt in mini.choose_prompts(name, number, only=SEALED)
-    ]
-    return pd.DataFrame(rows, columns=["set", "prompt"])
 
 
 @step(1, unkeyed=("workers",))
@@ -135,12 +126,16 @@ def name_textnorm(images: pd.DataFrame, *, recipe: str) -> pd.DataFrame:
 
 
 @step(1)
-def add_quality(images: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
-    """``images`` with the judges' ``quality``. Raises ``DataError`` for an image that they have not seen."""
-    judged = images.merge(quality, on="image", how="left", validate="1:1")
-    if (unseen := judged[list(QUALITY)].isna().any(axis=1)).any():
-        raise DataError(f"{judged['image'][unseen].iloc[0]} has no quality; let the judges see every image")
-    return judged
+def join_judges(images: pd.DataFrame, labels: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
+    """``images`` with the annotators' votes, label and rating, and with what the judges of quality say.
+
+    Raises ``DataError`` for an image that one of them has not seen.
+    """
+    for name, seen in (("label", labels.drop(columns=["set", "prompt"])), (QUALITY[0], quality)):
+        images = images.merge(seen, on="image", how="left", validate="1:1")
+        if (unseen := images[name].isna()).any():
+            raise DataError(f"{images['image'][unseen].iloc[0]} has no {name}; let the judges see every image")
+    return images
 
 
 def check_choosers(images: pd.DataFrame, rewards: Sequence[str]) -> pd.DataFrame:

@@ -1,10 +1,12 @@
-"""The processes of a tuning run, as ``accelerate launch`` or ``notebook_launcher`` started them; one if nobody did.
+"""The processes that work together, as ``accelerate launch`` or ``notebook_launcher`` started them; one if nobody did.
 
 Work is cut into batches that do not depend on how many processes there are, and process i of p takes batches i, i + p,
 i + 2p, ...; sums and results are the same for any p, up to the order in which numbers are added.
 """
 
+import os
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -12,15 +14,44 @@ import torch
 Item = TypeVar("Item")
 
 
-class Processes:
-    """Which process this is and what it shares with the others. ``device`` is where the model of a lone process is."""
+LONGEST_WAIT = timedelta(days=7)  # of a process for the others; torch's ten minutes are shorter than many a task
 
-    def __init__(self, device: torch.device) -> None:
+
+def launched() -> int:
+    """How many processes were launched together: 1 if this one was started alone."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def own_share(tasks: Sequence[Item]) -> Sequence[Item]:
+    """This process's part of ``tasks``."""
+    return Processes().own(tasks) if launched() > 1 else tasks
+
+
+def wait_for_all() -> None:
+    """Until every process that was launched is here."""
+    if launched() > 1:
+        Processes().wait()
+
+
+class Processes:
+    """Which process this is and what it shares with the others. ``device`` is where the model of a lone process is.
+
+    With several GPUs, "cuda" is from then on each process's own.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
         from accelerate import PartialState
 
-        state = PartialState(cpu=device.type == "cpu")
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        state = PartialState(cpu=device.type == "cpu", timeout=LONGEST_WAIT)
         self.rank, self.count, self.first = state.process_index, state.num_processes, state.is_main_process
         self.device = state.device if self.count > 1 else device
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
 
     def own(self, batches: Sequence[Item]) -> Sequence[Item]:
         """This process's batches."""

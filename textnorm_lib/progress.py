@@ -1,6 +1,7 @@
 """Progress bars that read well in a terminal, in a notebook and in papermill's log."""
 
 import multiprocessing
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,8 @@ def progress(
 ) -> tqdm:
     """Iterate with a bar on standard error: what, how much, how fast and how long still; None: ``update`` it yourself.
 
-    Nothing is shown for work that ends within three seconds, nor by worker processes: the main one shows all. Where
+    Nothing is shown for work that ends within three seconds, nor by worker processes: the main one shows all, and of
+    several that were launched together the first its own part. Where
     standard error is not a terminal (a log), a line is written at most every five seconds.
     """
     interval = 0.5 if sys.stderr.isatty() else 5.0
@@ -28,7 +30,7 @@ def progress(
         delay=3.0,
         mininterval=interval,
         ncols=100,
-        disable=multiprocessing.parent_process() is not None,
+        disable=multiprocessing.parent_process() is not None or os.environ.get("RANK", "0") != "0",
     )
 
 

@@ -16,13 +16,13 @@ import pandas as pd
 from textnorm_lib.errors import DataError
 from textnorm_lib.metrics import ALL_SETS, summarise
 from textnorm_lib.store import step
+from textnorm_lib.tia2.labels import VOTES
 
 RATING = "rating"  # what people say, beside the rewards
 HIGH, LOW = "bad, ranked high", "good, ranked low"
 SPREAD = {"p5": 0.05, "p25": 0.25, "p75": 0.75, "p95": 0.95}
 
 _PROMPT = ["set", "prompt"]
-_VOTES = ["vote_1", "vote_2", "vote_3"]
 
 
 def check_scores(images: pd.DataFrame, rewards: Sequence[str]) -> pd.DataFrame:
@@ -105,20 +105,20 @@ def pick_disagreements(
     """
     images = check_scores(images, rewards)
     prompts = images.groupby(_PROMPT, sort=False)
-    votes, size = images[_VOTES], prompts["image"].transform("size")
+    votes, size = images[VOTES], prompts["image"].transform("size")
     chosen = []
     for reward in rewards:
         wrong = pd.concat([_misordered(group[reward], group["label"]) for _, group in prompts])
         taken = images.iloc[:0]
         for kind, vote, method in ((HIGH, 0, "max"), (LOW, 1, "min")):
             ranks = prompts[list(rewards)].rank(ascending=False, method=method).astype(int)
-            rows = images[[*_PROMPT, "image", *_VOTES]].join(ranks)
+            rows = images[[*_PROMPT, "image", *VOTES]].join(ranks)
             rows = rows.assign(reward=reward, kind=kind, rank=ranks[reward], n_images=size, wrong=wrong)
             outside = ranks[reward] <= within if kind == HIGH else ranks[reward] > size - within
             found = rows[(votes == vote).all(axis=1) & outside & (wrong > 0) & ~rows["prompt"].isin(taken["prompt"])]
             taken = found.loc[_most_wrong(found, number)]
             chosen.append(taken)
-    columns = ["reward", "kind", *_PROMPT, "image", "rank", "n_images", *_VOTES, *rewards]
+    columns = ["reward", "kind", *_PROMPT, "image", "rank", "n_images", *VOTES, *rewards]
     picked = pd.concat(chosen, ignore_index=True)[columns]
     return picked.assign(png=[(made / name).read_bytes() for name in picked["image"]])
 

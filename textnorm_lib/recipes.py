@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from textnorm_lib.config import Profile
-from textnorm_lib.contrastive.sets import rule_sets
 from textnorm_lib.errors import ConfigError
 from textnorm_lib.metrics import prompt_metrics
+from textnorm_lib.prompt_sets import contrast_sets
 from textnorm_lib.rewards.scoring import REWARDS, own_scores, score_rewards
 from textnorm_lib.score_table import ensemble, score_table, units
 from textnorm_lib.store import Artifact, step
@@ -102,7 +102,7 @@ class Benchmark:
 def scored_benchmark(compute: Callable[..., Artifact], profile: Profile) -> Benchmark:
     """The benchmark, scored; ``compute`` is a ``Run``'s ``step``. What notebooks 01 and 02b have made is read back."""
     built = build_tia2(compute, profile)
-    rules = compute(rule_sets, built.prompts, most=profile.contrastive_prompts)
+    rules = contrast_sets(compute, profile, built.prompts)
     scored = score_rewards(compute, profile, built.images, rules)
     labelled = compute(own_scores, built.labels, *scored.values(), names=list(REWARDS))
     sides = [compute(images_of_side, labelled, side=side) for side in (DEVELOPMENT, SEALED)]
@@ -130,7 +130,12 @@ def tune(
 def tuned_textnorm(
     compute: Callable[..., Artifact], profile: Profile, rewards: Sequence[str] = PAPERS_ENSEMBLE
 ) -> Recipe:
-    """TextNorm as notebooks 04 to 07 use it: an ensemble's best setting on the benchmark's development prompts."""
+    """TextNorm as notebooks 04 to 07 use it: an ensemble's best setting on the benchmark's development prompts.
+
+    Or as the profile gives it, where there are no votes to tune it on (``config.TextNorm``).
+    """
+    if profile.textnorm:
+        return Recipe(profile.textnorm.rewards, profile.textnorm.temperatures, profile.textnorm.penalty)
     return tune(compute, scored_benchmark(compute, profile), [rewards])[0]
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from textnorm_lib.config import DEFAULT_PROFILE, as_dict, load_profile
 from textnorm_lib.errors import StudyError
-from textnorm_lib.run import CHECKOUT, ITEMS, records_folder
-from textnorm_lib.store import digest, write_atomically
+from textnorm_lib.run import ITEMS, records_folder
+from textnorm_lib.store import CHECKOUT, digest, write_atomically
 
 RERUN = "run ./run_all.sh {profile} again"
 _MARKS = ("<!-- report: start -->", "<!-- report: end -->")

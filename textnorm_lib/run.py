@@ -6,11 +6,13 @@
     run.finish()
 
 A cell whose first line is ``# needs: tia2`` runs only where that resource can be had; elsewhere it says that it was not
-attempted, and why, and the rest of the notebook still runs. A cell may need several: ``# needs: tia2 annotators``.
+attempted, and why, and the rest of the notebook still runs. A cell may need several: ``# needs: tia2 labels``.
+
+tia2        the release                      prompts     those of the profile, which may be the release's
+annotators  networks that vote on any image  labels      votes on the benchmark, of annotators or of people
 """
 
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,18 +28,12 @@ from textnorm_lib.errors import StudyError
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.style import house_style, render, settle, stamp, thumbnail
 from textnorm_lib.items import Item
-from textnorm_lib.store import Artifact, Keyed, Store, digest, write_atomically
+from textnorm_lib.store import Artifact, Keyed, Store, artifacts_folder, digest, write_atomically
 from textnorm_lib.tables import TABLES
 from textnorm_lib.tables.style import as_csv, as_markdown, as_tex
 from textnorm_lib.tia2.official import release_available
 
-CHECKOUT = Path(__file__).parents[1]
 ITEMS: dict[str, Item] = {**FIGURES, **TABLES}
-
-
-def artifacts_folder() -> Path:
-    """Where runs keep their results: ``TEXTNORM_ARTIFACTS``, else ``artifacts/`` in the checkout."""
-    return Path(os.environ.get("TEXTNORM_ARTIFACTS") or CHECKOUT / "artifacts")
 
 
 def records_folder(profile: str) -> Path:
@@ -45,14 +41,25 @@ def records_folder(profile: str) -> Path:
     return artifacts_folder() / "runs" / profile
 
 
-def _annotators_named(profile: Profile) -> tuple[bool, str]:
-    reason = f"profile {profile.name} names no annotators: people vote, in notebook 07, and the labels come from there"
+def _prompts(profile: Profile) -> tuple[bool, str]:
+    return release_available() if profile.prompts == "released" else (True, "")
+
+
+def _annotators(profile: Profile) -> tuple[bool, str]:
+    reason = f"profile {profile.name} names no annotators: people compare sets, in notebook 07"
     return bool(profile.annotators), reason
+
+
+def _labels(profile: Profile) -> tuple[bool, str]:
+    reason = f"profile {profile.name} names no votes: three people label the images in notebook 01 (key tia2.votes)"
+    return bool(profile.annotators or profile.tia2.votes), reason
 
 
 RESOURCES: dict[str, Callable[[Profile], tuple[bool, str]]] = {
     "tia2": lambda profile: release_available(),
-    "annotators": _annotators_named,
+    "prompts": _prompts,
+    "annotators": _annotators,
+    "labels": _labels,
 }
 
 

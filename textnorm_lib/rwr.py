@@ -149,15 +149,20 @@ class _Run:
 
     def step(self, step: int, *, measure_kl: bool) -> dict[str, Any]:
         """One step of the optimiser; the row of the curve."""
-        started = time.monotonic()
-        fit, kl = self._losses(step, measure_kl=measure_kl)
-        loss = fit + self.settings.kl_coefficient * kl
-        means = torch.stack([loss, fit, kl]).detach()
+        started, means = time.monotonic(), torch.zeros(3, device=self.device)
+        self.optimiser.zero_grad(set_to_none=True)
+        batch = self._batch(step)
+        size = self.settings.pass_size or len(batch[0])
+        for rows in zip(*(part.split(size) for part in batch), strict=True):
+            fit, kl = self._losses(*rows, measure_kl=measure_kl)
+            loss = fit + self.settings.kl_coefficient * kl
+            self.scaler.scale(loss).backward()
+            means += torch.stack([loss, fit, kl]).detach()
         self.processes.add_up([means])
         whole_loss, whole_fit, whole_kl = means.tolist()
         if not math.isfinite(whole_loss):
             raise self._spoilt("loss", whole_loss, step)
-        norm = self._update(loss, step)
+        norm = self._update(step)
         return {
             "step": step + 1,
             "loss": whole_fit,
@@ -166,10 +171,8 @@ class _Run:
             "steps_per_s": round(1 / (time.monotonic() - started), 3),
         }
 
-    def _update(self, loss: torch.Tensor, step: int) -> float:
-        """Go down the gradient of ``loss``, summed over the processes; its norm before clipping."""
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+    def _update(self, step: int) -> float:
+        """Go down the gradient, summed over the processes; its norm before clipping."""
         self.processes.add_up([parameter.grad for parameter in self.parameters])
         self.scaler.unscale_(self.optimiser)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient_norm).item()
@@ -180,9 +183,17 @@ class _Run:
         self.scaler.update()
         return norm
 
-    def _losses(self, step: int, *, measure_kl: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """The module's two terms, the second without beta: this process's share of the batch's means."""
-        weights, noisy, times, target, texts = self._batch(step)
+    def _losses(
+        self,
+        weights: torch.Tensor,
+        noisy: torch.Tensor,
+        times: torch.Tensor,
+        target: torch.Tensor,
+        texts: torch.Tensor,
+        *,
+        measure_kl: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The module's two terms, the second without beta: what these rows add to the batch's means."""
         predicted = self._predict(noisy, times, texts)
         size = self.settings.batch_size
         fit = (weights * (predicted - target).square().mean(dim=(1, 2, 3))).sum() / size

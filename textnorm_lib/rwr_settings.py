@@ -17,6 +17,7 @@ class Settings:
     weighting: str = "reward"  # how they weigh, see ``weights_of``; the paper's form of it is not told
     steps: int = 1000  # "up to"; which checkpoint is taken is another question
     batch_size: int = 32  # images a step, over all processes together
+    pass_size: int = 0  # images of one pass of the U-Net, whose gradients are added up; 0: all. Less memory, less
     learning_rate: float = 1e-5  # constant
     kl_coefficient: float = 0.0  # beta; the paper tries 0, 0.25, 0.5, 0.75, 1 and takes the best
     caption_dropout: float = 0.0  # share of captions that are emptied; diffusers' script empties none
@@ -35,7 +36,7 @@ class Settings:
             _require(getattr(self, name) >= 1, name, self, "1 or more is needed")
         for name in ("learning_rate", "epsilon", "max_gradient_norm"):
             _require(0 < getattr(self, name) < math.inf, name, self, "a finite number above 0 is needed")
-        for name in ("weight_decay", "kl_coefficient"):
+        for name in ("pass_size", "weight_decay", "kl_coefficient"):
             _require(0 <= getattr(self, name) < math.inf, name, self, "a finite number of 0 or more is needed")
         _require(self.best <= self.images_per_prompt, "best", self, f"of {self.images_per_prompt} images a prompt")
         _require(self.weighting in WEIGHTINGS, "weighting", self, f"known: {', '.join(WEIGHTINGS)}")

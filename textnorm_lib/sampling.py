@@ -20,6 +20,7 @@ from PIL import Image
 
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.errors import DataError, StudyError
+from textnorm_lib.processes import launched, own_share
 from textnorm_lib.progress import progress
 from textnorm_lib.weights import Weights
 from textnorm_lib.workers import in_workers
@@ -76,15 +77,16 @@ def generate(
     ``pipeline`` is a StableDiffusionPipeline, or ``Weights`` from which each of ``workers`` processes loads its own; on
     a GPU it is one process. ``dtype`` is the type of autocast; a CPU that can only emulate bfloat16, many times slower,
     computes in float32 instead. A batch whose files are all there is passed over. What goes wrong in a batch is raised
-    as one line (``StudyError``); no image is half-written.
+    as one line (``StudyError``); no image is half-written. Of several processes that were launched together
+    (``processes.py``) each makes its own batches, and gives their paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    batches = [plan.iloc[start : start + batch_size] for start in range(0, len(plan), batch_size)]
+    batches = own_share([plan.iloc[start : start + batch_size] for start in range(0, len(plan), batch_size)])
     waiting = [not all((folder / name).exists() for name in batch["image"]) for batch in batches]
     tasks = [batch for batch, waits in zip(batches, waiting, strict=True) if waits]
     if isinstance(pipeline, Weights) and tasks:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        workers = 1 if device == "cuda" else min(workers, len(tasks))
+        workers = 1 if device == "cuda" or launched() > 1 else min(workers, len(tasks))
         if workers == 1:
             pipeline = load_pipeline(pipeline.name, revision=pipeline.revision, device=device)
     elif workers > 1 and tasks:
@@ -118,6 +120,12 @@ def _make(pipeline, batch: pd.DataFrame, *, folder: Path, steps: int, guidance_s
             f"images {first} to {last}: {type(error).__name__}: {_one_line(error)}; "
             "finished batches are kept: mend it and run again"
         ) from error
+    for name, image in zip(batch["image"], made, strict=True):
+        if not np.isfinite(image).all():
+            raise StudyError(
+                f"{name}: not a number where pixels should be, a black image if it were kept: in {dtype} an attention "
+                "overflowed, as SD v2.1's does at 768 pixels; set generator.dtype to bfloat16 or float32 and run again"
+            )
     paths = [folder / name for name in batch["image"]]
     for path, image in zip(paths, made, strict=True):
         _save(path, image)

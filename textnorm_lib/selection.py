@@ -20,21 +20,20 @@ from textnorm_lib.pool import QUALITY, check_choosers
 from textnorm_lib.progress import progress
 from textnorm_lib.rankings import RATING
 from textnorm_lib.store import step
-from textnorm_lib.tia2.labels import SKIP
+from textnorm_lib.tia2.labels import SKIP, VOTES, or_unlabelled
 
 SETS_PER_PROMPT, IMAGES_PER_SET = 2, 4
 QUALITY_TIE = 0.25  # in a judge's unit: of sets of four drawn at random somewhat over a quarter tie then
 TWICE = 2  # the paper: TextNorm has two to three times as many wins as losses
 
 _PROMPT = ["set", "prompt"]
-_VOTES = ["vote_1", "vote_2", "vote_3"]
 
 
 @step(1)
 def choose_sets(images: pd.DataFrame, *, choosers: Sequence[str], sizes: Sequence[int]) -> pd.DataFrame:
     """The sets of each chooser for each n of ``sizes``: set, prompt, model (the chooser), n, number, place, image.
 
-    ``images`` as ``pool.add_quality`` gives them. Raises ``DataError`` for an n of which the pool does not hold two
+    ``images`` as ``pool.join_judges`` gives them. Raises ``DataError`` for an n of which the pool does not hold two
     disjoint batches, and as ``check_choosers``.
     """
     images = check_choosers(images, [name for name in choosers if name != RATING])  # who may well find all images good
@@ -67,7 +66,7 @@ def judge_sets(
     at most ``quality_tie`` apart, in the judge's unit: the pooled standard deviation of its numbers for a prompt's
     images. Raises ``DataError`` for a quality judge without one.
     """
-    votes = images.set_index("image")[_VOTES].replace(SKIP, 0.5)
+    votes = images.set_index("image")[VOTES].replace(SKIP, 0.5)
     quality = images.set_index("image")[list(QUALITY)] / _units(images)
     questions = (("alignment", votes, 0.0), ("quality", quality, quality_tie))
     found = []
@@ -172,12 +171,14 @@ def compare_gold(gold: pd.DataFrame, *, reference: str, **settings: float) -> pd
 def pick_grids(made: Path, images: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
     """The first set of every chooser and n for one prompt of each set (figure 4), with votes, label and png.
 
-    The prompt is the one of which nearest to half of the pool is good: there is most to choose.
+    The prompt is the one of which nearest to half of the pool is good: there is most to choose. Where nobody has voted
+    it is the first, and votes and label are nan.
     """
-    good = images.groupby(_PROMPT, sort=False)["label"].mean().sub(0.5).abs()
+    images = or_unlabelled(images)
+    good = images.groupby(_PROMPT, sort=False)["label"].mean().sub(0.5).abs().fillna(0.0)
     prompts = good.groupby("set", sort=False).idxmin().map(lambda pair: pair[1])
     shown = chosen[(chosen["number"] == 1) & chosen["prompt"].isin(prompts)]
-    return _with_files(shown, made, images, [*_VOTES, "label"])
+    return _with_files(shown, made, images, [*VOTES, "label"])
 
 
 @step(1)
@@ -193,10 +194,10 @@ def pick_loved(made: Path, images: pd.DataFrame, *, rewards: Sequence[str], numb
     pools = images.groupby(_PROMPT, sort=False)
     scores = images[list(rewards)]
     scores = (scores - pools[list(rewards)].transform("mean")) / pools[list(rewards)].transform("std", ddof=0)
-    told = images[[*_PROMPT, "image", *_VOTES]].assign(
+    told = images[[*_PROMPT, "image", *VOTES]].assign(
         share_good=pools["label"].transform("mean"), n_images=pools["label"].transform("size")
     )
-    rejected = (images[_VOTES] == 0).all(axis=1) & (told["share_good"] >= 0.2)
+    rejected = (images[VOTES] == 0).all(axis=1) & (told["share_good"] >= 0.2)
     picked = []
     for reward in rewards:
         rank = pools[reward].rank(ascending=False, method="max")  # equal scores do not count against a reward

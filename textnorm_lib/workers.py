@@ -21,18 +21,19 @@ from typing import TypeVar
 import torch
 
 from textnorm_lib.errors import StudyError
+from textnorm_lib.processes import launched
 
 Task, Result = TypeVar("Task"), TypeVar("Result")
 
 
 def in_workers(function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int) -> Iterator[Result]:
-    """``function(task)`` for each task, in order; with one worker, or one task, in this process.
+    """``function(task)`` for each task, in order; in this process with one worker, one task or others ``launched``.
 
     Otherwise function and tasks are pickled, and a script needs its ``if __name__ == "__main__"``. What a task raises
     ends all of it; ``StudyError`` says so if a process is killed.
     """
     workers = min(workers, len(tasks))
-    if workers <= 1:
+    if workers <= 1 or launched() > 1:
         for task in tasks:
             with _one_thread():
                 result = function(task)

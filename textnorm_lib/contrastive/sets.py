@@ -39,3 +39,9 @@ def released_sets(prompts: pd.DataFrame, *sets: OfficialSet) -> pd.DataFrame:
     """
     released = pd.concat([official.contrastive for official in sets]).rename(columns={"contrastive_prompt": "text"})
     return prompts[["set", "prompt"]].merge(released[["prompt", "text"]], on="prompt").assign(kind="released")
+
+
+@step(1)
+def first_contrasts(contrastive: pd.DataFrame, *, most: int) -> pd.DataFrame:
+    """The first ``most`` contrastive prompts of each prompt."""
+    return contrastive.groupby("prompt", sort=False).head(most).reset_index(drop=True)

@@ -145,7 +145,7 @@ def describe_leaks(frame: pd.DataFrame) -> str:
 
 
 def _item(name: str, caption: str, build: Callable, describe: Callable, **more: str) -> Item:
-    return Item(name, "03_textnorm_ablations", caption, build, describe, **{"needs": "annotators", **more})
+    return Item(name, "03_textnorm_ablations", caption, build, describe, **{"needs": "labels", **more})
 
 
 _MEAN = "mean and 95% bootstrap interval over prompts"
@@ -156,7 +156,7 @@ ITEMS = [
         f"right the released sets; {_MEAN}, settings held out. In each group from the top in the legend's order.",
         draw_sources,
         describe_sources,
-        needs="tia2 annotators",
+        needs="tia2 labels",
         paper_item="Table 1, rows by contrastive prompts",
         paper_value="AUROC .764 none (PickScore), .641 random, .780 by a language model",
     ),

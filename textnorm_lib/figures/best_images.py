@@ -45,6 +45,8 @@ def draw_grids(frame: pd.DataFrame) -> Figure:
 
 def describe_grids(frame: pd.DataFrame) -> str:
     """Good images among the four of each reward, at the smallest and the largest n."""
+    if frame["label"].isna().all():
+        return f"The four best of n images by each reward, of {', '.join(frame['prompt'].unique())}."
     sizes, words = frame["n"].agg(["min", "max"]), []
     for prompt, rows in frame.groupby("prompt", sort=False):
         good = rows.pivot_table(index="model", columns="n", values="label", aggfunc="sum")
@@ -112,10 +114,11 @@ ITEMS = [
     item(
         "fig50_best_of_n_images",
         "The four best of n images by each of five rewards, for one prompt of each set: that of which nearest to half "
-        "of the pool is good. Framed: good by the majority of the annotators.",
+        "of the pool is good, or the first where nobody votes. Framed: good by the majority of the annotators.",
         draw_grids,
         describe_grids,
         paper_item="Figure 4",
+        needs="prompts",
     ),
     item(
         "fig54_loved_and_rejected",

@@ -182,14 +182,21 @@ def choosers_of(column: pd.Series, names: dict[str, str]) -> list[str]:
     return [name for name in names if name in set(column)]
 
 
-def item(name: str, caption: str, build: Callable, describe: Callable, paper_item: str | None = None) -> Item:
+def item(
+    name: str,
+    caption: str,
+    build: Callable,
+    describe: Callable,
+    paper_item: str | None = None,
+    needs: str = "annotators",
+) -> Item:
     return Item(
         name=name,
         notebook="04_best_of_n",
         caption=caption,
         build=build,
         describe=describe,
-        needs="annotators",
+        needs=needs,
         paper_item=paper_item,
     )
 

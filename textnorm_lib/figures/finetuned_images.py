@@ -55,6 +55,8 @@ def _draw_image(axes: Axes, left: float, top: float, png: bytes, *, framed: bool
 
 def describe_samples(samples: pd.DataFrame) -> str:
     """Of the images shown, which are good: the base's, and each reward's at the last checkpoint."""
+    if samples["label"].isna().all():
+        return f"The same prompts and seeds over training: {', '.join(samples['prompt'].unique())}."
     words = []
     for prompt, rows in samples.groupby("prompt", sort=False):
         labels = rows[rows["checkpoint"].isin([0, rows["checkpoint"].max()])].groupby("tuned_on")["label"]
@@ -68,12 +70,13 @@ ITEMS = [
     item(
         name,
         f"Images over {method}'s training on each reward, for one prompt of each set (that of which nearest to half of "
-        "the base's images is good), the same seeds throughout, the first run of each. Framed: good by the majority of "
-        "the annotators.",
+        "the base's images is good, or the first where nobody votes), the same seeds throughout, of each model the "
+        "first run. Framed: good by the majority of the annotators.",
         draw_samples,
         describe_samples,
         paper_item="Figures 1 and 5",
         unit=unit,
+        needs="prompts",
     )
     for name, method, unit in (("fig58_rwr_samples", "RWR", "step"), ("fig63_ddpo_samples", "DDPO", "epoch"))
 ]

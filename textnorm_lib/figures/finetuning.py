@@ -178,7 +178,13 @@ def _told(row: pd.Series) -> str:
 
 
 def item(
-    name: str, caption: str, build: Callable, describe: Callable, paper_item: str | None = None, **options: str
+    name: str,
+    caption: str,
+    build: Callable,
+    describe: Callable,
+    paper_item: str | None = None,
+    needs: str = "annotators",
+    **options: str,
 ) -> Item:
     """A figure of one of the two methods: the number of its name says which, ``options`` are ``build``'s."""
     return Item(
@@ -187,7 +193,7 @@ def item(
         caption=caption,
         build=partial(build, **options),
         describe=describe,
-        needs="annotators",
+        needs=needs,
         paper_item=paper_item,
     )
 
@@ -210,6 +216,7 @@ ITEMS = [
         "the images that it samples to train on, and their divergence from the base. Dotted: where training starts.",
         draw_curves,
         describe_curves,
+        needs="prompts",
     ),
     _gains_item("DDPO", "epoch", "fig61_ddpo_gains"),
 ]

@@ -99,6 +99,6 @@ ITEMS = [
         "counting for each class that it names (prompts in brackets; no interval for one).",
         build=draw_gains,
         describe=describe_gains,
-        needs="annotators",
+        needs="labels",
     ),
 ]

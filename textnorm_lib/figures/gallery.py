@@ -82,7 +82,7 @@ ITEMS = [
         'votes, the other rewards\' ranks, the prompt ("a realistic photo of" left out).',
         build=draw_disagreements,
         describe=describe_disagreements,
-        needs="annotators",
+        needs="labels",
         paper_item="Figures 2 and 8",
     ),
 ]

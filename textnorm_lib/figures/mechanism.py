@@ -134,7 +134,7 @@ def describe_confidence(curves: pd.DataFrame, risks: pd.DataFrame) -> str:
 
 
 def _item(name: str, caption: str, build: Callable, describe: Callable, **more: str) -> Item:
-    return Item(name, "03_textnorm_ablations", caption, build, describe, needs="annotators", **more)
+    return Item(name, "03_textnorm_ablations", caption, build, describe, needs="labels", **more)
 
 
 ITEMS = [

@@ -149,7 +149,7 @@ ITEMS = [
         "framed: good by the majority. Prompts at even distances in each set, of each the first images.",
         build=draw_samples,
         describe=describe_samples,
-        needs="annotators",
+        needs="labels",
     ),
     Item(
         name="fig27_mini_beside_released",
@@ -158,7 +158,7 @@ ITEMS = [
         "over prompts (in brackets: prompts released, prompts built; no interval where they are too few for one).",
         build=draw_beside,
         describe=describe_beside,
-        needs="tia2 annotators",
+        needs="tia2 labels",
     ),
     Item(
         name="fig28_mini_scenes",
@@ -175,6 +175,6 @@ ITEMS = [
         'prompt below ("a realistic photo of" left out), a prompt each, the prompts at even distances.',
         build=draw_sheet,
         describe=describe_sheet,
-        needs="annotators",
+        needs="labels",
     ),
 ]

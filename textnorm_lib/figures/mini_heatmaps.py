@@ -93,7 +93,7 @@ ITEMS = [
         caption=f"AUROC by class and count for the mini world, as in appendix 8.3; {_SCALE}",
         build=draw_counts,
         describe=partial(_describe, what="class and count"),
-        needs="annotators",
+        needs="labels",
         paper_item="Appendix 8.3",
     ),
     Item(
@@ -102,7 +102,7 @@ ITEMS = [
         caption=f"AUROC by pair of classes for the mini world, as in appendix 8.3; {_SCALE}",
         build=draw_pairs,
         describe=partial(_describe, what="pair of classes"),
-        needs="annotators",
+        needs="labels",
         paper_item="Appendix 8.3",
     ),
 ]

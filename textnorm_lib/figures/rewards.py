@@ -192,7 +192,7 @@ def _item(name: str, caption: str, build: Callable, describe: Callable) -> Item:
         caption=caption,
         build=build,
         describe=describe,
-        needs="annotators",
+        needs="labels",
     )
 
 

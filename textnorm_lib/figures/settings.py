@@ -110,7 +110,7 @@ def describe_settings(frame: pd.DataFrame, raw: pd.DataFrame, *, by: str, what: 
 
 def _item(name: str, caption: str, drawing: dict, describe: Callable) -> Item:
     build = partial(draw_settings, **drawing)
-    return Item(name, "03_textnorm_ablations", caption, build, describe, needs="annotators")
+    return Item(name, "03_textnorm_ablations", caption, build, describe, needs="labels")
 
 
 _MEAN = "mean and 95% bootstrap interval over prompts"

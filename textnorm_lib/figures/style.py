@@ -48,9 +48,8 @@ def new_figure(height: float, width: float = TEXT_WIDTH) -> Figure:
 
 
 def stamp(figure: Figure, profile: str) -> None:
-    """Write the profile's name on the face of a figure that does not come from the paper's scale."""
-    if profile != "paper":
-        figure.supxlabel(f"profile: {profile}", x=0.995, ha="right", fontsize=5.5, color="0.45")
+    """Write the profile's name on the face of a figure."""
+    figure.supxlabel(f"profile: {profile}", x=0.995, ha="right", fontsize=5.5, color="0.45")
 
 
 def settle(figure: Figure) -> None:

@@ -17,18 +17,19 @@ import torch
 
 from textnorm_lib.config import Profile
 from textnorm_lib.errors import DataError
+from textnorm_lib.processes import own_share, wait_for_all
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards import Reward, load_reward
 from textnorm_lib.rewards.base import CutPrompt
 from textnorm_lib.store import Artifact, step
+from textnorm_lib.tia2.labels import INDEX
 from textnorm_lib.weights import Weights
 from textnorm_lib.workers import in_workers
 
-INDEX = "index.parquet"
 REWARDS = ("clip", "blip2", "imagereward", "pickscore")
 
 
-@step(2, unkeyed=("device", "workers"))
+@step(2, unkeyed=("device", "workers"), shared=True)
 def score_images(
     made: Path,
     contrastive: pd.DataFrame,
@@ -40,7 +41,7 @@ def score_images(
     workers: int,
     folder: Path,
 ) -> dict[str, int]:
-    """Score the images in the folder ``made`` with the reward ``name``; returns how many of the scores are new.
+    """Score the images in the folder ``made`` with the reward ``name``; returns how many of the scores it made anew.
 
     ``contrastive``: prompt, text; a prompt without rows meets itself only. A file a prompt is written to ``folder``, so
     that a run that was stopped goes on at the prompt it was in. On a CPU ``workers`` processes share the prompts.
@@ -54,10 +55,11 @@ def score_images(
         (folder / f"{number:05d}.parquet", prompt, images["image"].tolist(), texts.get(prompt, []))
         for number, (prompt, images) in enumerate(index.groupby("prompt", sort=False))
     ]
-    tasks = [task for task in tasks if not task[0].exists()]
+    tasks = [task for task in own_share(tasks) if not task[0].exists()]
     work = partial(_score_prompt, made=made, name=name, path=weights.path, dtype=dtype, device=device)
     found = in_workers(work, tasks, workers=workers if device == "cpu" else 1)
     counts = list(progress(found, f"{name}: prompts", total=len(tasks), unit="prompts"))
+    wait_for_all()
     if cut := sum(texts for _, texts in counts):
         print(f"{name}: {cut} texts are longer than it reads, their ends were cut off", file=sys.stderr)
     return {"scores": sum(scores for scores, _ in counts)}

@@ -113,7 +113,7 @@ def tests(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _item(name: str, caption: str, build: Callable, alt: str, **more: str) -> Item:
-    return Item(name, "03_textnorm_ablations", caption, build, describe(alt), **{"needs": "annotators", **more})
+    return Item(name, "03_textnorm_ablations", caption, build, describe(alt), **{"needs": "labels", **more})
 
 
 ITEMS = (

@@ -132,7 +132,7 @@ ITEMS = (
         "generator, votes of its annotators.",
         build=statistics,
         describe=describe("A row for each built set and one for all."),
-        needs="annotators",
+        needs="labels",
     ),
     Item(
         name="tab16_mini_agreement",
@@ -141,6 +141,6 @@ ITEMS = (
         "bootstrap interval over prompts; kappas without skips.",
         build=agreement_table,
         describe=describe("Krippendorff's alpha, Fleiss' and Cohen's kappas and unanimity per built set."),
-        needs="annotators",
+        needs="labels",
     ),
 )

@@ -42,7 +42,7 @@ ITEMS = (
         "in brackets) and 95% bootstrap interval over prompts. To be read beside the table of the released scores.",
         build=metric_comparison,
         describe=describe("Four rewards on three sets and all prompts by seven metrics, each with its interval."),
-        needs="annotators",
+        needs="labels",
     ),
     Item(
         name="tab18_mini_calibration",
@@ -53,7 +53,7 @@ ITEMS = (
         "a calibrated reward, and the Brier score of the share of good images as everybody's probability.",
         build=calibration,
         describe=describe("ECE and Brier score of four rewards on three sets and all prompts, with their references."),
-        needs="annotators",
+        needs="labels",
     ),
     Item(
         name="tab19_mini_reward_agreement",
@@ -62,6 +62,6 @@ ITEMS = (
         "rho, mean over the prompts with both labels (their number in brackets) and 95% bootstrap interval.",
         build=reward_agreement,
         describe=describe("A row for each two of the four rewards and the rating, a column for each set."),
-        needs="annotators",
+        needs="labels",
     ),
 )

