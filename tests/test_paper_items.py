@@ -1,4 +1,4 @@
-"""Every figure and table of the paper has its row, with what really stands for it here and numbers that are looked up."""
+"""Every figure and table of the paper has its row, with what stands for it here and numbers that are looked up."""
 
 import re
 from dataclasses import replace
