@@ -1,5 +1,6 @@
 """README, the findings, the glossary and CITATION.cff: links lead somewhere, numbers are looked up, examples run."""
 
+import ast
 import json
 import os
 import re
@@ -80,7 +81,7 @@ def test_the_example_for_ones_own_training_run_has_ten_lines_and_runs(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
     )
     assert run.returncode == 0, run.stderr
-    values, spread = map(json.loads, re.findall(r"tensor\((\[.+?\])\)", run.stdout, re.DOTALL))
+    values, spread = map(ast.literal_eval, re.findall(r"tensor\((\[.+?\])\)", run.stdout, re.DOTALL))
     assert len(values) == len(spread) == 4
     assert all(value <= 1 for value in values) and all(value >= 0 for value in spread)
 
