@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from textnorm_lib import config, report
+from textnorm_lib import config, report, report_pages
 from textnorm_lib import run as runs
 from textnorm_lib.errors import StudyError
 from textnorm_lib.items import Item
@@ -41,6 +41,10 @@ def describe(frame):
 """
 TABLES = "def rename(frame):\n    return frame.rename(columns={'x': 'square'})\n"
 README = "# Study\n\n<!-- report: start -->\nold\n<!-- report: end -->\n\nThe end.\n"
+FINDINGS = (
+    "The last is <!--= tab01_squares; x=4; x -->?<!--/-->, which is large.<!--? tab01_squares; x~4; x > 3 -->\n"
+    "Of <!--= tab99_elsewhere; x=4; x -->7<!--/--> nothing is known here.\n"
+)
 FILES = ["fig01_line.pdf", "fig01_line.png", "tab01_squares.csv", "tab01_squares.md", "tab01_squares.tex"]
 
 
@@ -56,10 +60,13 @@ class Study:
         )
         self.missing = ""
         (folder / "README.md").write_text(README)
+        (folder / "docs").mkdir()
+        (folder / "docs" / "findings.md").write_text(FINDINGS)
         shutil.copytree(config.PROFILES, folder / "profiles")
         monkeypatch.setattr(config, "PROFILES", folder / "profiles")
 
         monkeypatch.setattr(report, "CHECKOUT", folder)
+        monkeypatch.setattr(report_pages, "MAIN_TABLE", "tab01_squares")
         monkeypatch.setattr(runs, "RESOURCES", {"toy": lambda profile: (not self.missing, self.missing)})
         monkeypatch.setenv("TEXTNORM_ARTIFACTS", str(folder / "artifacts"))
         monkeypatch.syspath_prepend(folder)
@@ -108,11 +115,14 @@ class Study:
 
     def content(self):
         """Every byte that the report has written."""
-        paths = [self.folder / "README.md", *self.figures.rglob("*")]
+        paths = [self.folder / "README.md", self.folder / "docs" / "findings.md", *self.figures.rglob("*")]
         return {str(path): path.read_bytes() for path in paths if path.is_file()}
 
     def readme(self):
         return (self.folder / "README.md").read_text()
+
+    def findings(self):
+        return (self.folder / "docs" / "findings.md").read_text()
 
     def manifest(self):
         return json.loads((self.figures / "manifest.json").read_text())
@@ -143,8 +153,22 @@ def test_build_collects_files_manifest_and_both_readmes(study):
     assert "![3 numbers.](fig01_line.png)" in page and "| square" in page
     readme = study.readme()
     assert readme.startswith("# Study\n") and readme.endswith("\nThe end.\n") and "old" not in readme
-    assert "| [fig01_line](papers_figures/fig01_line.png) | 01_toy | ours | made |" in readme
-    assert "| [tab01_squares](papers_figures/tab01_squares.md) | 01_toy | Table 1 | made |" in readme
+    assert "| [fig01_line](fig01_line.png) | 01_toy | ours | made |" in page
+    assert "| [tab01_squares](tab01_squares.md) | 01_toy | Table 1 | made |" in page
+    assert "| square |\n| --- |\n| 0 |\n| 1 |\n| 4 |\n\nA toy." in readme
+    assert "2 of 2 figures and tables made." in readme
+
+
+def test_numbers_in_the_findings_are_looked_up_and_those_of_other_tables_stay(built):
+    assert "; x -->4<!--/-->, which is large" in built.findings()
+    assert "; x -->7<!--/--> nothing" in built.findings()
+
+
+def test_the_main_table_links_to_the_notebooks_and_to_what_they_made(built):
+    manifest, path = built.manifest(), built.figures / "tab01_squares.md"
+    path.write_text("| here |\n|:--|\n| 01_toy: fig01_line, fig99_none |\n\nA caption.\n")
+    text = report_pages.updated(built.folder / "README.md", manifest, built.figures)
+    assert "[01](notebooks/01_toy.ipynb): [fig01](papers_figures/fig01_line.png), fig99_none |" in text
 
 
 def test_the_manifest_says_what_each_item_was_made_from(built):
@@ -215,8 +239,10 @@ def test_what_cannot_be_had_is_said_everywhere_and_is_no_failure(study, capsys):
     assert out[0].startswith("report: 0 figures and tables")
     assert out[1] == f"report: 2 not attempted, because {REASON}: fig01_line to tab01_squares"
     assert study.manifest()["items"]["fig01_line"]["not_attempted"] == REASON
-    for page in (study.folder / "README.md", study.figures / "README.md"):
-        assert f"| fig01_line | 01_toy | ours | not attempted, because {REASON} |" in page.read_text()
+    assert (
+        f"| fig01_line | 01_toy | ours | not attempted, because {REASON} |" in (study.figures / "README.md").read_text()
+    )
+    assert f"0 of 2 figures and tables made. Some not attempted, because {REASON}." in study.readme()
     status, out, _ = study.report("--check")
     assert status == 0
     assert out[-1] == f"report: 2 not attempted, because {REASON}: fig01_line to tab01_squares"
@@ -242,7 +268,7 @@ def test_a_kept_file_that_was_deleted_since_does_not_break_the_report(built):
     (built.figures / "tab01_squares.md").unlink()
     assert built.report()[0] == 0
     assert built.report("--check")[0] == 0
-    assert "](papers_figures/tab01_squares.md)" not in built.readme()
+    assert "| square |" not in built.readme()
 
 
 # ---- check
@@ -302,7 +328,12 @@ def edit_page(study):
 
 def edit_table_in_readme(study):
     path = study.folder / "README.md"
-    path.write_text(path.read_text().replace("| made |", "| confirmed |"))
+    path.write_text(path.read_text().replace("| 4 |", "| 5 |"))
+
+
+def edit_number_in_findings(study):
+    path = study.folder / "docs" / "findings.md"
+    path.write_text(path.read_text().replace("-->4<", "-->5<"))
 
 
 @pytest.mark.parametrize(
@@ -324,6 +355,7 @@ def edit_table_in_readme(study):
         (add_file_without_suffix, ["notes: was not made by a run"]),
         (edit_page, ["README.md: was changed"]),
         (edit_table_in_readme, ["README.md: was changed"]),
+        (edit_number_in_findings, ["findings.md: was changed"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -338,6 +370,22 @@ def test_check_passes_then_finds_what_is_out_of_date_and_writes_nothing(built, c
         (line,) = [line for line in out if expected in line]
         assert "run ./run_all.sh mini again" in line or "delete it" in line
     assert built.content() == before
+
+
+def test_words_that_the_tables_do_not_bear_out_are_found(built):
+    path = built.folder / "docs" / "findings.md"
+    path.write_text(path.read_text().replace("x > 3", "x > 4"))
+    status, (line,), _ = built.report("--check")
+    assert status == 1
+    assert line == "docs/findings.md: tab01_squares; x~4; x > 4 is not so; say what is"
+
+
+def test_a_number_that_is_looked_up_in_vain_is_one_line(built):
+    path = built.folder / "docs" / "findings.md"
+    path.write_text(path.read_text().replace("x=4", "x=5"))
+    status, _, (line,) = built.report()
+    assert status == 2
+    assert "findings.md: 'tab01_squares; x=5; x': 0 rows of tab01_squares fit" in line
 
 
 def test_a_check_before_the_first_run_says_what_to_run(study):

@@ -1,4 +1,4 @@
-"""The report: ``papers_figures/`` and README's table, made from the records that the notebooks' runs left.
+"""The report: ``papers_figures/`` and README's numbers, made from the records that the notebooks' runs left.
 
     python -m textnorm_lib.report mini            collect figures and tables, write manifest.json
     python -m textnorm_lib.report mini --check    fail if one is missing, changed by hand or older than what made it
@@ -14,13 +14,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from textnorm_lib.cited import Tables, untrue
 from textnorm_lib.config import DEFAULT_PROFILE, as_dict, load_profile
 from textnorm_lib.errors import StudyError
+from textnorm_lib.paper_verdicts import ROWS, judge_paper_items, tables_read
+from textnorm_lib.report_pages import MAIN_TABLE, PAGES, list_page, made_tables, updated
 from textnorm_lib.run import ITEMS, records_folder
 from textnorm_lib.store import CHECKOUT, digest, write_atomically
+from textnorm_lib.tables.style import as_csv
 
 RERUN = "run ./run_all.sh {profile} again"
-_MARKS = ("<!-- report: start -->", "<!-- report: end -->")
 
 
 def figures_folder(profile: str) -> Path:
@@ -54,9 +57,10 @@ def build(profile: str) -> dict[str, Any]:
     manifest = {"profile": resolved, "items": {name: entries[name] for name in sorted(entries)}}
     _remove_strays(folder, manifest)
     write_atomically(folder / "manifest.json", (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
-    write_atomically(folder / "README.md", _page(profile, manifest).encode())
+    write_atomically(folder / "README.md", list_page(profile, manifest, folder).encode())
     if profile == DEFAULT_PROFILE:
-        _update_readme(CHECKOUT / "README.md", manifest)
+        for page in PAGES:
+            write_atomically(CHECKOUT / page, updated(CHECKOUT / page, manifest, folder).encode())
     return manifest
 
 
@@ -75,6 +79,9 @@ def check(profile: str) -> list[str]:
             defects += [f"{name}: {what}; {rerun}" for what in _defects(folder, entry, item.source, now)]
     defects += [f"{name}: is no longer registered; {rerun}" for name in entries if name not in ITEMS]
     defects += [f"{path}: was changed since it was made; {rerun}" for path in _edited_pages(profile, folder)]
+    defects += [f"{what}; {rerun}" for what in _outdated_items(profile, folder, entries)]
+    if profile == DEFAULT_PROFILE:
+        defects += _untrue_words(folder, entries)
     known = {file for entry in entries.values() for file in entry.get("files", {})} | {"manifest.json", "README.md"}
     for path in sorted(folder.glob("*")):
         if path.is_file() and path.name not in known:
@@ -110,19 +117,37 @@ def _version(module: str, step: str) -> int | None:
 
 
 def _edited_pages(profile: str, folder: Path) -> list[Path]:
-    """The pages that are not what the manifest's items give."""
+    """The pages that are not what the manifest's items and the tables give."""
     if not (folder / "manifest.json").exists():
         return []
     manifest = _manifest(folder)
     found = []
     page = folder / "README.md"
     files = [folder / file for entry in manifest["items"].values() for file in entry.get("files", {})]
-    if all(path.exists() for path in files) and (not page.exists() or page.read_text() != _page(profile, manifest)):
+    whole = all(path.exists() for path in files)
+    if whole and (not page.exists() or page.read_text(encoding="utf-8") != list_page(profile, manifest, folder)):
         found.append(page)
-    readme = CHECKOUT / "README.md"
-    if profile == DEFAULT_PROFILE and readme.read_text(encoding="utf-8") != _updated(readme, manifest):
-        found.append(readme)
+    if profile == DEFAULT_PROFILE:
+        pages = [CHECKOUT / page for page in PAGES]
+        found += [path for path in pages if path.read_text(encoding="utf-8") != updated(path, manifest, folder)]
     return found
+
+
+def _outdated_items(profile: str, folder: Path, entries: dict[str, dict]) -> list[str]:
+    """Whether the table of the paper's items has other numbers than the tables that it was read from."""
+    path, tables = folder / f"{MAIN_TABLE}.csv", made_tables(folder, {"items": entries})
+    if MAIN_TABLE not in tables.names:
+        return []
+    read = Tables(folder, tuple(name for name in tables_read() if name in tables.names))
+    now = as_csv(judge_paper_items(read, profile=profile, rows=ROWS))
+    return [] if path.read_bytes() == now else [f"{MAIN_TABLE}: is older than the tables that it quotes"]
+
+
+def _untrue_words(folder: Path, entries: dict[str, dict]) -> list[str]:
+    """What README and the findings say and the tables do not."""
+    tables = made_tables(folder, {"items": entries})
+    texts = {page: (CHECKOUT / page).read_text(encoding="utf-8") for page in PAGES}
+    return [f"{page}: {what} is not so; say what is" for page, text in texts.items() for what in untrue(text, tables)]
 
 
 def _registered(items: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -152,56 +177,6 @@ def _remove_strays(folder: Path, manifest: dict) -> None:
         for path in folder.glob(pattern):
             if path.name not in known:
                 path.unlink(missing_ok=True)
-
-
-def _status(entry: dict) -> str:
-    if "not_attempted" not in entry:
-        return "made"
-    kept = "; the files are from an earlier run" if "files" in entry else ""
-    return f"not attempted, because {entry['not_attempted']}{kept}"
-
-
-def _rows(manifest: dict, prefix: str) -> str:
-    """A Markdown table of all items: what, where it is made, what it stands for in the paper, status."""
-    lines = ["| item | notebook | in the paper | status |", "| --- | --- | --- | --- |"]
-    for name, entry in manifest["items"].items():
-        shown = [file for file in entry.get("files", {}) if file.endswith((".png", ".md"))]
-        item = f"[{name}]({prefix}{shown[0]})" if shown else name
-        lines.append(f"| {item} | {entry['notebook']} | {entry['paper_item'] or 'ours'} | {_status(entry)} |")
-    return "\n".join(lines)
-
-
-def _page(profile: str, manifest: dict) -> str:
-    """``papers_figures/README.md``: every figure with its caption, every table, and the list of all."""
-    parts = [f"# Figures and tables, profile `{profile}`", "Made by `textnorm_lib/report.py`; not edited by hand."]
-    parts.append(_rows(manifest, ""))
-    for name, entry in manifest["items"].items():
-        parts.append(f"## {name}")
-        files = entry.get("files", {})
-        if f"{name}.png" in files:
-            parts.append(f"![{entry['alt']}]({name}.png)")
-        if f"{name}.md" in files:
-            parts.append((figures_folder(profile) / f"{name}.md").read_text().rstrip())
-        else:
-            parts.append(entry["caption"])
-        if entry["paper_value"]:
-            parts.append(f"The paper: {entry['paper_value']}.")
-    return "\n\n".join(parts) + "\n"
-
-
-def _update_readme(path: Path, manifest: dict) -> None:
-    """Put the list of items between README's two marks."""
-    write_atomically(path, _updated(path, manifest).encode())
-
-
-def _updated(path: Path, manifest: dict) -> str:
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    before, found, rest = text.partition(_MARKS[0])
-    _, closed, after = rest.partition(_MARKS[1])
-    if not found or not closed:
-        raise StudyError(f"{path}: the marks {_MARKS[0]} and {_MARKS[1]} are gone; put them back around its table")
-    table = _rows(manifest, "papers_figures/")
-    return f"{before}{_MARKS[0]}\n{table}\n{_MARKS[1]}{after}"
 
 
 def main(arguments: list[str] | None = None) -> int:

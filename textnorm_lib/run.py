@@ -14,7 +14,7 @@ annotators  networks that vote on any image  labels      votes on the benchmark,
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import Image, display
 
+from textnorm_lib.cited import Tables
 from textnorm_lib.config import DEFAULT_PROFILE, Profile, as_dict, load_profile
 from textnorm_lib.errors import StudyError
 from textnorm_lib.figures import FIGURES
@@ -75,6 +76,7 @@ def start_run(notebook: str, *, profile: str = DEFAULT_PROFILE, force: bool = Fa
     ``force`` computes every step again. Raises ``ConfigError`` for a profile that does not exist or is not valid.
     """
     run = Run(notebook, load_profile(profile), Store(artifacts_folder() / "steps"), force)
+    pd.set_option("display.max_colwidth", None)  # whole sentences in tables
     _watch_needs(run.profile)
     needs = {need for item in ITEMS.values() if item.notebook == notebook for need in (item.needs or "").split()}
     for need in sorted(needs):
@@ -128,6 +130,16 @@ class Run:
         }
         self._keep(item, files, item.describe(*values), data)
         return table.set_axis([""] * len(table))  # row numbers would say nothing
+
+    def tables(self, names: Iterable[str]) -> Tables:
+        """Those of the named tables that this notebook and the others have made at this profile as it is now."""
+        folder, made = records_folder(self.profile.name), set(self.made)
+        now = digest(as_dict(self.profile))
+        for path in folder.glob("*.json"):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["notebook"] != self.notebook and digest(record["profile"]) == now:
+                made |= set(record["made"])
+        return Tables(folder / "files", tuple(name for name in names if name in made))
 
     def finish(self) -> None:
         """Write the record of this run and say what it made and what was not attempted.

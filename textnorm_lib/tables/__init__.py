@@ -1,7 +1,17 @@
 """The study's tables: one registry, one module a subject."""
 
 from textnorm_lib.items import register
-from textnorm_lib.tables import ablations, benchmark, best_of_n, claims, finetuning, human_evaluation, mini, rewards
+from textnorm_lib.tables import (
+    ablations,
+    benchmark,
+    best_of_n,
+    claims,
+    finetuning,
+    human_evaluation,
+    mini,
+    paper_items,
+    rewards,
+)
 
 TABLES = register(
     *benchmark.ITEMS,
@@ -12,4 +22,5 @@ TABLES = register(
     *finetuning.ITEMS,
     *human_evaluation.ITEMS,
     *claims.ITEMS,
+    *paper_items.ITEMS,
 )
