@@ -2,7 +2,7 @@
 
     start = build_start(run.step, run.profile)
     start.images.value      # the folder of the PNG files, with index.parquet: set, image, prompt, seed
-    start.rated.value       # a row an image: set, prompt, image, clip, textnorm; with votes and label where anybody votes
+    start.rated.value       # a row an image: set, prompt, image, clip, textnorm, the votes, label
     favourites = run.step(pick_favourites, start.images, start.rated)
 
 The prompts are of development classes, and the images have a seed of their own, so that no other notebook knows them.
