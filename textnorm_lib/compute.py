@@ -43,7 +43,7 @@ def compute_together(store: Store, function: Callable, *inputs: Keyed, **config:
 
 
 def compute_all(compute: Callable[..., Artifact], profile: Profile) -> None:
-    """The first images, the benchmark with its scores, the pool, and the models tuned by RWR and by DDPO with what they make."""
+    """Notebook 00's images, the benchmark with its scores, the pool, the models tuned by RWR and DDPO with theirs."""
     build_start(compute, profile)
     built = build_tia2(compute, profile)
     score_rewards(compute, profile, built.images, contrast_sets(compute, profile, built.prompts))
