@@ -14,7 +14,10 @@ from toys import draw
 from textnorm_lib.errors import DataError
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.start_here import image_sheet
+from textnorm_lib.run import ITEMS
 from textnorm_lib.start_here import join_labels, pick_favourites, share_good
+from textnorm_lib.tables import TABLES
+from textnorm_lib.tables.style import NO_BREAK
 
 CHECKOUT = Path(__file__).parents[1]
 NAME = "fig10_start_here"
@@ -109,6 +112,22 @@ def test_prompts_that_differ_widen_the_interval_of_a_random_choice(made, images)
     shares = share_good(pick_favourites(made, images.assign(label=label)), **SETTINGS).set_index("chooser")
     assert shares.loc["random", "share"] == 0.5
     assert shares.loc["random", "low"] < 0.25 and shares.loc["random", "high"] > 0.75
+
+
+def test_the_table_prints_each_way_to_choose_with_its_interval(made, images):
+    table = TABLES["tab39_start_here"].build(share_good(pick_favourites(made, images), **SETTINGS))
+    assert table["chosen by"].tolist() == ["chance", "CLIP", "TextNorm"]
+    assert [cell.replace(NO_BREAK, " ") for cell in table["good"]] == [
+        ".25 [.25, .25]",
+        "1.00 [.29, 1.00]",
+        ".00 [.00, .71]",
+    ]
+    assert (table["prompts"] == 3).all()
+
+
+def test_only_what_counts_votes_needs_annotators():
+    needs = {name: item.needs for name, item in ITEMS.items() if item.notebook == "00_start_here"}
+    assert needs == {NAME: "prompts", "tab39_start_here": "annotators"}
 
 
 # ---- the figure

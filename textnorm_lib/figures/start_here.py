@@ -46,7 +46,7 @@ def draw_favourites(frame: pd.DataFrame) -> Figure:
 
 def _head(prompt: str, rows: pd.DataFrame) -> str:
     share = rows["share_good"].iloc[0]
-    words = textwrap.fill(prompt.removeprefix(PHOTO), 14)
+    words = textwrap.fill(prompt.removeprefix(PHOTO), 15, break_long_words=False)
     return words if pd.isna(share) else f"{words}\n({share:.0%} good)"
 
 

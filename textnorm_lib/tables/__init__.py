@@ -1,9 +1,20 @@
 """The study's tables: one registry, one module a subject."""
 
 from textnorm_lib.items import register
-from textnorm_lib.tables import ablations, benchmark, best_of_n, claims, finetuning, human_evaluation, mini, rewards
+from textnorm_lib.tables import (
+    ablations,
+    benchmark,
+    best_of_n,
+    claims,
+    finetuning,
+    human_evaluation,
+    mini,
+    rewards,
+    start_here,
+)
 
 TABLES = register(
+    *start_here.ITEMS,
     *benchmark.ITEMS,
     *rewards.ITEMS,
     *mini.ITEMS,
