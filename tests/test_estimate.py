@@ -19,6 +19,7 @@ from textnorm_lib.pool import build_pool
 from textnorm_lib.prompt_sets import contrast_sets
 from textnorm_lib.rates import Rate, Trial, measure, split
 from textnorm_lib.rewards.scoring import REWARDS, score_rewards
+from textnorm_lib.start_here import build_start
 from textnorm_lib.store import Store
 from textnorm_lib.tia2.build import build_tia2
 from textnorm_lib.tuned import tune_by_ddpo, tune_by_rwr
@@ -85,6 +86,7 @@ def test_what_is_counted_is_what_the_steps_of_a_real_run_hold(profile, tmp_path)
         done[artifact.key] = artifact
         return artifact
 
+    build_start(compute, profile)
     built = build_tia2(compute, profile)
     rules = contrast_sets(compute, profile, built.prompts)
     for contrastive in (rules, compute(random_sets, rules, seed=profile.seed)):
@@ -118,6 +120,7 @@ def test_what_is_counted_is_what_the_steps_of_a_real_run_hold(profile, tmp_path)
 def test_passes_are_counted_for_images_divergences_and_training(offline):
     work = count_work(load_profile("smoke"))
     images = "images by bundled:generator"
+    assert work["00_start_here"][0] == Work(images, 6 * 16, 6 * 16 * 8)
     assert work["04_best_of_n"][0] == Work(images, 6 * 16, 6 * 16 * 8)
     # three runs of two checkpoints and the base, three prompts, eight images of each
     assert Work(images, 7 * 3 * 8, 7 * 3 * 8 * 8) in work["05_rwr_finetuning"]
@@ -259,7 +262,7 @@ def test_the_table_and_the_json_say_the_same(monkeypatch, capsys, offline):
     told = json.loads(capsys.readouterr().out)
     assert (told["profile"], told["device"], told["processes"]) == ("smoke", "cpu", 1)
     assert told["rates"]["votes"] == {"item": 3600.0, "part": 0.0, "gib": 1.0}
-    assert told["total"]["images"] == sum(row["images"] for row in told["notebooks"]) == 64 + 96 + 168 + 120
+    assert told["total"]["images"] == sum(row["images"] for row in told["notebooks"]) == 96 + 64 + 96 + 168 + 120
     assert main(["smoke", "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for row in told["notebooks"]:

@@ -1,4 +1,4 @@
-"""What takes long in notebooks 01 to 06, by one process or by several together; the notebooks then read it back.
+"""What takes long in notebooks 00 to 06, by one process or by several together; the notebooks then read it back.
 
     python -m textnorm_lib.compute paper                                            # one process
     accelerate launch --num_processes 8 -m textnorm_lib.compute paper               # eight GPUs of one machine
@@ -22,6 +22,7 @@ from textnorm_lib.pool import build_pool
 from textnorm_lib.processes import Processes, launched, wait_for_all
 from textnorm_lib.prompt_sets import contrast_sets
 from textnorm_lib.rewards.scoring import score_rewards
+from textnorm_lib.start_here import build_start
 from textnorm_lib.store import Artifact, Keyed, Store, artifacts_folder
 from textnorm_lib.tia2.build import build_tia2
 from textnorm_lib.tuned import tune_by_ddpo, tune_by_rwr
@@ -42,7 +43,8 @@ def compute_together(store: Store, function: Callable, *inputs: Keyed, **config:
 
 
 def compute_all(compute: Callable[..., Artifact], profile: Profile) -> None:
-    """The benchmark with its scores, the pool, and the models tuned by RWR and by DDPO with what they make."""
+    """Notebook 00's images, the benchmark with its scores, the pool, the models tuned by RWR and DDPO with theirs."""
+    build_start(compute, profile)
     built = build_tia2(compute, profile)
     score_rewards(compute, profile, built.images, contrast_sets(compute, profile, built.prompts))
     pool = build_pool(compute, profile)

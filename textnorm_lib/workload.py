@@ -23,6 +23,7 @@ from textnorm_lib.pool import build_pool, rate_quality
 from textnorm_lib.prompt_sets import contrast_sets, mini_prompts, released_prompts
 from textnorm_lib.recipes import PAPERS_ENSEMBLE
 from textnorm_lib.rewards.scoring import score_images, score_rewards
+from textnorm_lib.start_here import build_start
 from textnorm_lib.tia2.build import build_tia2, collect_votes, make_images
 from textnorm_lib.tia2.official import SETS, load_official, release_available
 from textnorm_lib.tuned import tune_by_ddpo, tune_by_rwr
@@ -68,6 +69,8 @@ def count_work(profile: Profile) -> dict[str, list[Work]]:
     """
     profile = replace(profile, textnorm=profile.textnorm or _TUNED)  # which setting is best takes the same work
     plan, work = Plan(), {}
+    build_start(plan, profile)
+    work["00_start_here"] = plan.taken()
     built = build_tia2(plan, profile)
     work["01_build_tia2"] = plan.taken()
     contrastive = contrast_sets(plan, profile, built.prompts)

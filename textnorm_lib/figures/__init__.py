@@ -18,10 +18,12 @@ from textnorm_lib.figures import (
     release,
     rewards,
     settings,
+    start_here,
 )
 from textnorm_lib.items import register
 
 FIGURES = register(
+    *start_here.ITEMS,
     *heatmaps.ITEMS,
     *release.ITEMS,
     *mini.ITEMS,

@@ -11,9 +11,11 @@ from textnorm_lib.tables import (
     mini,
     paper_items,
     rewards,
+    start_here,
 )
 
 TABLES = register(
+    *start_here.ITEMS,
     *benchmark.ITEMS,
     *rewards.ITEMS,
     *mini.ITEMS,

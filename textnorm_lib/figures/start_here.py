@@ -1,0 +1,105 @@
+"""The figure of notebook 00: a few prompts, and whose favourite image is good."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.image
+import pandas as pd
+from IPython.display import Image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image as Picture
+
+from textnorm_lib.figures.mini import MARKS, PHOTO
+from textnorm_lib.figures.style import TEXT_WIDTH, new_figure
+from textnorm_lib.items import Item
+
+ROWS = {"first": "made first", "clip": "CLIP's\nfavourite", "textnorm": "TextNorm's\nfavourite"}
+BESIDE, PITCH, BELOW, LINE = 0.95, 1.22, 0.2, 0.14  # images' sides: left of a row, row to row, votes, a line of text
+SHEET_COLUMNS, SHEET_SIDE = 8, 96  # of the sheet in the notebook: images a row, pixels a side
+
+
+def draw_favourites(frame: pd.DataFrame) -> Figure:
+    """``pick_favourites``: a column a prompt, a row a chooser; below an image its votes, framed if its label is good.
+
+    The unit of the axes is an image's side. Where nobody has voted there are neither votes nor frames.
+    """
+    heads = {prompt: _head(prompt, rows) for prompt, rows in frame.groupby("prompt", sort=False)}
+    above = LINE * (1 + max(head.count("\n") for head in heads.values())) + 0.05
+    width, height = BESIDE + len(heads), above + (len(ROWS) - 1) * PITCH + 1 + BELOW
+    figure = new_figure(TEXT_WIDTH / width * height + 0.15)
+    axes = figure.subplots()
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
+    axes.set_axis_off()
+    for column, (prompt, head) in enumerate(heads.items()):
+        left = BESIDE + column
+        axes.text(left + 0.5, above - 0.02, head, size=6.5, ha="center", va="bottom", linespacing=1.1)
+        for one in frame[frame["prompt"] == prompt].itertuples():
+            _draw_one(axes, left, above + list(ROWS).index(one.chooser) * PITCH, one)
+    for row, (chooser, name) in enumerate(ROWS.items()):
+        axes.text(0, above + row * PITCH + 0.5, f"{name}{_counted(frame, chooser)}", size=7, va="center")
+    return figure
+
+
+def _head(prompt: str, rows: pd.DataFrame) -> str:
+    share = rows["share_good"].iloc[0]
+    words = textwrap.fill(prompt.removeprefix(PHOTO), 15, break_long_words=False)
+    return words if pd.isna(share) else f"{words}\n({share:.0%} good)"
+
+
+def _draw_one(axes: Axes, left: float, top: float, one) -> None:
+    """One row of the frame: the image, its frame, its votes."""
+    extent = (left + 0.04, left + 0.96, top + 0.96, top + 0.04)
+    axes.imshow(matplotlib.image.imread(io.BytesIO(one.png)), extent=extent, interpolation="none")
+    if pd.isna(one.label):
+        return
+    if one.label == 1:
+        axes.add_patch(Rectangle((left + 0.04, top + 0.04), 0.92, 0.92, fill=False, linewidth=1.6))
+    marks = " ".join(MARKS[int(vote)] for vote in (one.vote_1, one.vote_2, one.vote_3))
+    axes.text(left + 0.5, top + 0.98, marks, size=7, ha="center", va="top")
+
+
+def _counted(frame: pd.DataFrame, chooser: str) -> str:
+    labels = frame[frame["chooser"] == chooser]["label"]
+    return "" if labels.isna().any() else f"\ngood: {int(labels.sum())} of {len(labels)}"
+
+
+def describe_favourites(frame: pd.DataFrame) -> str:
+    """Prompt by prompt, whose image is good."""
+    shown = f"For each of {frame['prompt'].nunique()} prompts the image made first, CLIP's favourite and TextNorm's"
+    if frame["label"].isna().any():
+        return f"{shown}; nobody has voted: {', '.join(frame['prompt'].unique())}."
+    words = []
+    for prompt, rows in frame.groupby("prompt", sort=False):
+        good = [ROWS[one.chooser].replace("\n", " ") for one in rows.itertuples() if one.label == 1]
+        words.append(f"{prompt}: {', '.join(good) or 'none'}")
+    return f"{shown}. Good by the majority of the annotators: {'; '.join(words)}."
+
+
+def image_sheet(made: Path, names: Sequence[str], *, alt: str) -> Image:
+    """Images of the folder ``made`` side by side, eight a row, for a notebook; ``alt`` tells what there is to see."""
+    rows = -(-len(names) // SHEET_COLUMNS)
+    sheet = Picture.new("RGB", (min(len(names), SHEET_COLUMNS) * SHEET_SIDE, rows * SHEET_SIDE), "white")
+    for place, name in enumerate(names):
+        one = Picture.open(made / name).convert("RGB").resize((SHEET_SIDE - 2, SHEET_SIDE - 2))
+        sheet.paste(one, (place % SHEET_COLUMNS * SHEET_SIDE + 1, place // SHEET_COLUMNS * SHEET_SIDE + 1))
+    buffer = io.BytesIO()
+    sheet.quantize(128).save(buffer, "PNG", optimize=True)
+    return Image(buffer.getvalue(), format="png", alt=alt)
+
+
+ITEMS = [
+    Item(
+        name="fig10_start_here",
+        notebook="00_start_here",
+        caption="Two prompts of each set (above; of sixteen images so many are good), and of their images the one made "
+        "first, CLIP's favourite, and the favourite of the same CLIP under TextNorm. Below an image its three votes; "
+        "framed: good by the majority. The prompts are the first two of development classes, by rule.",
+        build=draw_favourites,
+        describe=describe_favourites,
+        needs="prompts",
+    ),
+]
