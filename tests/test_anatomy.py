@@ -32,7 +32,7 @@ PARTS = (
     ("a step", "code", r"\brun\.step\b|^do\("),
     ("a checked result", "code", r"^ *assert "),
     ("what you should see", "markdown", r"^\*\*What you should see"),
-    ("a figure or a table", "code", r"\brun\.(figure|table)\(|^show\("),
+    ("a figure or a table", "code", r"\brun\.(figure|table)\(|\b(show|new_figure)\("),
     ("how to read it", "markdown", r"^\*\*How to read it"),
     ("what cannot be shown", "markdown", r"^\*\*What (this|it).*cannot show\.\*\*"),
     ("takeaways", "markdown", r"^## Takeaways\n\n- "),

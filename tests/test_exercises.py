@@ -18,6 +18,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 FENCED = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
+# Drawing would take most of the time, and no answer rests on it; the records of the smoke run stay as they are.
+NO_REPORT = "run.figure = run.table = run.finish = lambda *data: None"
+
 
 def answers(notebook):
     """The code of the folded answers, in order."""
@@ -28,11 +31,13 @@ def answers(notebook):
 
 def solved(notebook, name=""):
     """The notebook as it is run: its code and the answers'. The appendix trains for minutes, and lends its imports."""
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    cells = notebook.cells
     if name.startswith("A"):
-        until = next(place for place, cell in enumerate(notebook.cells) if "\n## " in f"\n{cell.source}")
-        cells = [cell for cell in notebook.cells[:until] if cell.cell_type == "code"]
-    sources = [*(cell.source for cell in cells), *answers(notebook)]
+        cells = cells[: next(place for place, cell in enumerate(cells) if "\n## " in f"\n{cell.source}")]
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    sources = []
+    for source in [*code, *answers(notebook)]:
+        sources += [source, NO_REPORT] if "start_run(" in source else [source]
     return new_notebook(cells=[new_code_cell(source) for source in sources], metadata=notebook.metadata)
 
 
