@@ -157,6 +157,7 @@ def test_folders_given_relative_to_the_caller_reach_the_notebooks_as_absolute(to
         "papermill",
         "report smoke",
         "smoke --check",
+        "pytest tests/test_exercises",
         "stand_ins --toy",
         "report paper-toy",
         "report --check",
