@@ -78,9 +78,9 @@ def load_checkpoint(
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint after the most epochs."""
-    return max(
-        (path for path in folder.glob("checkpoint_*") if re.fullmatch(r"checkpoint_\d{5,}", path.name)), default=None
-    )
+    found = (re.fullmatch(r"checkpoint_(\d{5,})", path.name) for path in folder.glob("checkpoint_*"))
+    latest = max((match for match in found if match), key=lambda match: int(match[1]), default=None)
+    return folder / latest[0] if latest else None
 
 
 def kept(folder: Path) -> str:

@@ -47,7 +47,7 @@ import pandas as pd
 import torch
 
 from textnorm_lib.errors import ConfigError, StudyError
-from textnorm_lib.lora import base_only
+from textnorm_lib.lora import adamw, base_only
 from textnorm_lib.processes import Processes
 from textnorm_lib.progress import progress
 from textnorm_lib.resuming import append_row, cut_curve, kept, latest_checkpoint, load_checkpoint, save_checkpoint
@@ -104,13 +104,7 @@ class _Run:
         trained = {name: value for name, value in sorted(self.unet.named_parameters()) if value.requires_grad}
         self._check(list(trained))
         self.parameters = list(trained.values())
-        self.optimiser = torch.optim.AdamW(
-            self.parameters,
-            settings.learning_rate,
-            betas=(settings.beta_1, settings.beta_2),
-            eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
-        )
+        self.optimiser = adamw(self.parameters, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.dtype == "float16")
         content = b"".join(part.numpy().tobytes() for part in examples)
         self.told = {**dataclasses.asdict(settings), "set of examples": hashlib.sha256(content).hexdigest()}
