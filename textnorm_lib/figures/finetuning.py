@@ -14,12 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from textnorm_lib.errors import DataError
-from textnorm_lib.figures.best_of_n import choosers_of
 from textnorm_lib.figures.release import errorbar
 from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
 from textnorm_lib.items import Item
 from textnorm_lib.metrics import ALL_SETS
-from textnorm_lib.names import REWARD_NAMES
+from textnorm_lib.names import REWARD_NAMES, choosers_of
 from textnorm_lib.tables.style import short
 
 GAINS = {  # what -> its axis
