@@ -92,8 +92,8 @@ ITEMS = [
     Item(
         name="fig50_best_of_n_images",
         notebook="04_best_of_n",
-        caption="The four best of n images by each of five rewards, for one prompt of each set: that of which nearest to "
-        "half of the pool is good, or the first where nobody votes. Framed: good by the majority of the annotators.",
+        caption="The four best of n images by each of five rewards, for one prompt of each set: that of which nearest "
+        "to half of the pool is good, or the first where nobody votes. Framed: good by the majority of the annotators.",
         build=draw_grids,
         describe=describe_grids,
         needs="prompts",
@@ -102,9 +102,9 @@ ITEMS = [
     Item(
         name="fig54_loved_and_rejected",
         notebook="04_best_of_n",
-        caption="Images that a reward loves and all three annotators reject, though a fifth of the pool or more is good; "
-        "found by rule. Below: the reward's score in the pool's standard deviations, its rank in the pool and the votes; in "
-        "brackets the other rewards' scores, in the order of the rows.",
+        caption="Images that a reward loves and all three annotators reject, though a fifth of the pool or more is "
+        "good; found by rule. Below: the reward's score in the pool's standard deviations, its rank in the pool and "
+        "the votes; in brackets the other rewards' scores, in the order of the rows.",
         build=draw_loved,
         describe=describe_loved,
         needs="annotators",

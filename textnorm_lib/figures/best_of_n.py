@@ -191,9 +191,9 @@ ITEMS = [
         name="fig52_gold_and_proxy",
         notebook="04_best_of_n",
         caption="Gold against proxy as n grows. Proxy: what the reward that chooses thinks of its choice, in its "
-        "pool's standard deviations; gold: the annotators' rating. Means over prompts of the gain over one image, with 95% "
-        "bootstrap intervals; dashed: d (a - b d) with d = √KL, fitted. Annotators: chosen by the rating itself, the "
-        "most that can be had.",
+        "pool's standard deviations; gold: the annotators' rating. Means over prompts of the gain over one image, "
+        "with 95% bootstrap intervals; dashed: d (a - b d) with d = √KL, fitted. Annotators: chosen by the rating "
+        "itself, the most that can be had.",
         build=draw_gold_and_proxy,
         describe=describe_gold_and_proxy,
         needs="annotators",
