@@ -18,6 +18,7 @@ from torch import nn
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.errors import ConfigError
 from textnorm_lib.mini.generator import IMAGE_SIZE, MAX_TOKENS
+from textnorm_lib.rewards.checkpoint import follow_umask
 from textnorm_lib.rewards.imagereward import ImageRewardModel
 from textnorm_lib.rewards.pretrained import no_bars
 
@@ -211,6 +212,7 @@ def save_reward(name: str, model: nn.Module, tokenizer, folder: Path) -> None:
     partial.mkdir(parents=True)
     tokenizer.save_pretrained(partial)
     _WRITERS[name](copy.deepcopy(model).half(), partial)
+    follow_umask(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
 
