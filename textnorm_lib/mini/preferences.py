@@ -15,8 +15,8 @@ import torch
 
 from textnorm_lib.errors import DataError
 from textnorm_lib.mini.annotators import Detector, Seen, detect, shows
+from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.grammar import Spec, parse
-from textnorm_lib.mini.train import as_tensor
 from textnorm_lib.progress import progress
 
 THRESHOLD = 0.5  # the least score of an object that counts

@@ -19,6 +19,7 @@ from textnorm_lib.errors import DataError
 from textnorm_lib.mini import annotators
 from textnorm_lib.mini import generator as model
 from textnorm_lib.mini.fit import Recipe, fit
+from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.grammar import write
 from textnorm_lib.mini.prompts import sample_spec
 from textnorm_lib.mini.scenes import render_many
@@ -74,11 +75,6 @@ def training_scenes(folder: Path, *, count: int, seed: int, workers: int = 2) ->
     if (found := (len(arrays["captions"]), int(arrays["seed"]))) != (count, seed):
         raise DataError(f"{folder} holds {found[0]} scenes of seed {found[1]}, not {count} of {seed}; delete it")
     return Scenes(np.load(images, mmap_mode="r"), arrays["captions"].tolist(), arrays["objects"], arrays["places"])
-
-
-def as_tensor(images: np.ndarray) -> torch.Tensor:
-    """uint8 (n, h, w, 3) -> float (n, 3, h, w) in [-1, 1]."""
-    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def train_autoencoder(scenes: Scenes, recipe: Recipe, *, folder: Path, batch_size: int = 8, device: str = "cpu"):

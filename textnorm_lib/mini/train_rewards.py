@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from textnorm_lib.errors import DataError
 from textnorm_lib.mini import reward_models
 from textnorm_lib.mini.fit import Recipe, fit
+from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.grammar import MOST_OF_ONE, PHOTO, Spec, write
+from textnorm_lib.mini.preference_pairs import PreferencePairs
 from textnorm_lib.mini.preferences import Preferences
 from textnorm_lib.mini.spoil import degrade
-from textnorm_lib.mini.train import Scenes, as_tensor
+from textnorm_lib.mini.train import Scenes
 from textnorm_lib.rewards import blip2 as blip2_parts
 from textnorm_lib.tia2.prompts import CLASSES, PREFIX, plural
 
@@ -166,7 +168,7 @@ def train_pickscore(
 ):
     """PickScore (Kirstain et al. 2023): CLIP goes on; the better image of a pair should have the larger cosine."""
     pickscore = reward_models.pickscore_from_clip(clip)
-    pairs = _Pairs(preferences, tokenizer, data.device)
+    pairs = PreferencePairs(preferences, tokenizer, data.device)
 
     def reward(images: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         seen = F.normalize(pickscore.get_image_features(pixel_values=images).pooler_output.float(), dim=-1)
@@ -195,7 +197,7 @@ def train_imagereward(
     """ImageReward (Xu et al. 2023): a cross-encoder ranks images as people did, and captions as BLIP does."""
     torch.manual_seed(recipe.seed)
     model = reward_models.imagereward_from_clip(clip, tokenizer, images=_typical(data)).to(data.device)
-    pairs = _Pairs(preferences, tokenizer, data.device)
+    pairs = PreferencePairs(preferences, tokenizer, data.device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
         images, tokens, mask = data.batch(batch_size, generator)
@@ -217,41 +219,3 @@ def train_imagereward(
         validation=lambda: pairs.accuracy(model),
     )
     return model
-
-
-class _Pairs:
-    """Preferences as batches: every tenth prompt that has some is held out to tell when to stop."""
-
-    def __init__(self, preferences: Preferences, tokenizer, device: str) -> None:
-        self.preferences, self.device = preferences, device
-        encoded = tokenizer(preferences.prompts, padding=True, truncation=True, return_tensors="pt")
-        self.tokens, self.mask = encoded.input_ids.to(device), encoded.attention_mask.to(device)
-        numbers = preferences.prompt_numbers[preferences.pairs[:, 0]]
-        held_out = np.isin(numbers, np.unique(numbers)[::10])
-        self.held_out, self.taught = np.flatnonzero(held_out), np.flatnonzero(~held_out)
-        if not len(self.taught):
-            raise DataError(f"{len(numbers)} preferences on one prompt; give two prompts or more, one is held out")
-
-    def loss(self, reward, size: int, generator: torch.Generator) -> torch.Tensor:
-        """Cross-entropy of the Bradley-Terry model with the share of annotators who prefer the first image."""
-        chosen = self.taught[torch.randint(len(self.taught), (size,), generator=generator).numpy()]
-        margin = self._margin(reward, chosen, generator)
-        shares = torch.from_numpy(self.preferences.shares[chosen]).float().to(self.device)
-        return F.binary_cross_entropy_with_logits(margin, shares)
-
-    @torch.no_grad()
-    def accuracy(self, reward) -> float:
-        """Share of held-out pairs in which the image with the larger reward is the preferred one."""
-        right = []
-        for start in range(0, len(self.held_out), 128):
-            chosen = self.held_out[start : start + 128]
-            margin = self._margin(reward, chosen, None).cpu().numpy()
-            right.append((margin > 0) == (self.preferences.shares[chosen] > 0.5))
-        return float(np.concatenate(right).mean())
-
-    def _margin(self, reward, chosen: np.ndarray, generator: torch.Generator | None) -> torch.Tensor:
-        first, second = self.preferences.pairs[chosen].T
-        both = as_tensor(self.preferences.images[np.concatenate([first, second])]).to(self.device)
-        images = both if generator is None else degrade(both, generator)
-        rewards = reward(images, self.tokens[first].repeat(2, 1), self.mask[first].repeat(2, 1)).float()
-        return rewards[: len(chosen)] - rewards[len(chosen) :]
