@@ -28,7 +28,15 @@ from textnorm_lib.errors import ConfigError, StudyError
 from textnorm_lib.policy_gradient import Learner, RunningStatistics
 from textnorm_lib.processes import Processes
 from textnorm_lib.progress import progress
-from textnorm_lib.resuming import append_row, cut_curve, kept, latest_checkpoint, load_checkpoint, save_checkpoint
+from textnorm_lib.resuming import (
+    append_row,
+    check_same_run,
+    cut_curve,
+    kept,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from textnorm_lib.sampling import autocast, image_seed
 
 __all__ = ["PAPER", "RewardFunction", "Settings", "train"]
@@ -126,20 +134,14 @@ class _Run:
         return {"epoch": epoch, "told": told, "buffers": self.statistics.buffers, "scaler": scaler}
 
     def _check_same(self, state: dict[str, Any]) -> None:
-        for name, value in self.state(0)["told"].items():
-            if name not in _MAY_CHANGE and value != (before := state["told"].get(name)):
-                raise ConfigError(f"{self.folder} holds a run with another {name}, {before!r:.80}; take another folder")
+        check_same_run(self.folder, self.state(0)["told"], state["told"], may_change=_MAY_CHANGE)
 
     def epoch(self, epoch: int, reward: RewardFunction, gold: RewardFunction | None) -> dict[str, Any]:
         """Sample, score and train; the row of the curve."""
         started, total = time.monotonic(), self.settings.images_per_epoch
-        numbers = (torch.arange(total) + epoch * total).view(
-            -1, self.settings.batch_size
-        )  # images of the run, in batches
-        places, counts = (
-            numbers % len(self.prompts),
-            numbers // len(self.prompts),
-        )  # which prompt, its how-manieth image
+        numbers = torch.arange(total) + epoch * total  # images of the run
+        numbers = numbers.view(-1, self.settings.batch_size)
+        places, counts = numbers % len(self.prompts), numbers // len(self.prompts)  # prompt, its how-manieth image
         own = self.processes.own(places).flatten()
         prompts = [self.prompts[place] for place in own]
         pairs = zip(prompts, self.processes.own(counts).flatten().tolist(), strict=True)

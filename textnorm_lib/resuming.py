@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
-from textnorm_lib.errors import DataError, StoreError
+from textnorm_lib.errors import ConfigError, DataError, StoreError
 from textnorm_lib.lora import FILE, load_lora, save_lora
 from textnorm_lib.store import write_atomically
 
@@ -74,6 +74,16 @@ def load_checkpoint(
     load_lora(pipeline, folder)
     _set_moments(optimiser, load(contents[_OPTIMISER]))
     return state
+
+
+def check_same_run(
+    folder: Path, told: Mapping[str, Any], before: Mapping[str, Any], *, may_change: Collection[str]
+) -> None:
+    """Raise ``ConfigError`` where a run in ``folder`` was ``told`` something else ``before`` that may not change."""
+    for name, value in told.items():
+        if name not in may_change and value != before.get(name):
+            said = f"{folder} holds a run with another {name}, {before.get(name)!r:.80}"
+            raise ConfigError(f"{said}; take another folder")
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

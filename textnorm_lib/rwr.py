@@ -50,7 +50,15 @@ from textnorm_lib.errors import ConfigError, StudyError
 from textnorm_lib.lora import adamw, base_only
 from textnorm_lib.processes import Processes
 from textnorm_lib.progress import progress
-from textnorm_lib.resuming import append_row, cut_curve, kept, latest_checkpoint, load_checkpoint, save_checkpoint
+from textnorm_lib.resuming import (
+    append_row,
+    check_same_run,
+    cut_curve,
+    kept,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from textnorm_lib.rwr_examples import Examples
 from textnorm_lib.rwr_settings import PAPER, Settings
 from textnorm_lib.sampling import autocast
@@ -132,9 +140,7 @@ class _Run:
         return done
 
     def _check_same(self, state: dict[str, Any]) -> None:
-        for name, value in self.told.items():
-            if name not in _MAY_CHANGE and value != (before := state["told"].get(name)):
-                raise ConfigError(f"{self.folder} holds a run with another {name}, {before!r:.80}; take another folder")
+        check_same_run(self.folder, self.told, state["told"], may_change=_MAY_CHANGE)
 
     def save(self, step: int) -> None:
         """The checkpoint after ``step`` steps."""

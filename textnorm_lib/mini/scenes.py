@@ -54,6 +54,7 @@ class Scene:
 
     @property
     def caption(self) -> str:
+        """What the scene shows, in words."""
         return write(self.spec)
 
 
