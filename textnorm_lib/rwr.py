@@ -50,15 +50,7 @@ from textnorm_lib.errors import ConfigError, StudyError
 from textnorm_lib.lora import adamw, base_only
 from textnorm_lib.processes import Processes
 from textnorm_lib.progress import progress
-from textnorm_lib.resuming import (
-    append_row,
-    check_same_run,
-    cut_curve,
-    kept,
-    latest_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
+from textnorm_lib.resuming import append_row, cut_curve, kept, resume, save_checkpoint
 from textnorm_lib.rwr_examples import Examples
 from textnorm_lib.rwr_settings import PAPER, Settings
 from textnorm_lib.sampling import autocast
@@ -129,18 +121,14 @@ class _Run:
 
     def resume(self) -> int:
         """Go on from the latest checkpoint, if there is one; the number of steps that are done."""
-        checkpoint, done = latest_checkpoint(self.folder), 0
-        if checkpoint:
-            state = load_checkpoint(checkpoint, self.pipeline, self.optimiser, check=self._check_same)
+        state, done = resume(self.folder, self.pipeline, self.optimiser, told=self.told, may_change=_MAY_CHANGE), 0
+        if state:
             self.scaler.load_state_dict(state["scaler"])
             done = state["step"]
         elif self.processes.first:  # so that an interrupted run starts anew from the same adapter in this process, too
             self.save(0)
         self.rows = cut_curve(self.folder, done) if self.processes.first else []
         return done
-
-    def _check_same(self, state: dict[str, Any]) -> None:
-        check_same_run(self.folder, self.told, state["told"], may_change=_MAY_CHANGE)
 
     def save(self, step: int) -> None:
         """The checkpoint after ``step`` steps."""

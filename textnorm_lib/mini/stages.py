@@ -141,30 +141,30 @@ def make_quality_judges(plan: Plan, folder: Path, weights: Path) -> None:
 
 def make_clip(plan: Plan, folder: Path, weights: Path) -> None:
     """CLIP by contrast, on careless captions."""
-    data, tokenizer = _captioned(plan, folder)
-    clip = train_rewards.train_clip(data, tokenizer, plan.clip, folder=folder / "clip")
+    examples, tokenizer = _captioned(plan, folder)
+    clip = train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip")
     save_reward("clip", clip.cpu(), tokenizer, weights / "rewards" / "clip")
 
 
 def make_blip2(plan: Plan, folder: Path, weights: Path) -> None:
     """BLIP-2 from CLIP's towers, on the same captions."""
-    data, tokenizer = _captioned(plan, folder)
-    clip = train_rewards.train_clip(data, tokenizer, plan.clip, folder=folder / "clip")
-    blip2 = train_rewards.train_blip2(data, clip, tokenizer, plan.blip2, folder=folder / "blip2")
+    examples, tokenizer = _captioned(plan, folder)
+    clip = train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip")
+    blip2 = train_rewards.train_blip2(examples, clip, tokenizer, plan.blip2, folder=folder / "blip2")
     save_reward("blip2", blip2.cpu(), tokenizer, weights / "rewards" / "blip2")
 
 
 def make_preference_models(plan: Plan, folder: Path, weights: Path) -> None:
     """PickScore and ImageReward, from CLIP's towers and the preferences."""
-    data, tokenizer = _captioned(plan, folder)
-    clip = train_rewards.train_clip(data, tokenizer, plan.clip, folder=folder / "clip")
+    examples, tokenizer = _captioned(plan, folder)
+    clip = train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip")
     preferences = preference_data(plan, folder, weights)
     pickscore = train_rewards.train_pickscore(
-        data, preferences, clip, tokenizer, plan.pickscore, folder=folder / "pickscore"
+        examples, preferences, clip, tokenizer, plan.pickscore, folder=folder / "pickscore"
     )
     save_reward("pickscore", pickscore.cpu(), tokenizer, weights / "rewards" / "pickscore")
     imagereward = train_rewards.train_imagereward(
-        data, preferences, clip, tokenizer, plan.imagereward, folder=folder / "imagereward"
+        examples, preferences, clip, tokenizer, plan.imagereward, folder=folder / "imagereward"
     )
     save_reward("imagereward", imagereward.cpu(), tokenizer, weights / "rewards" / "imagereward")
 
