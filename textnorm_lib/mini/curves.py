@@ -8,6 +8,8 @@ import pandas as pd
 
 from textnorm_lib.errors import DataError
 
+POINTS = 100
+
 
 def curves(folder: Path) -> pd.DataFrame:
     """What every fit in ``folder`` has lost so far: stage, step, loss, validation (nan where none was taken)."""
@@ -25,8 +27,8 @@ def curves(folder: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def thinned(table: pd.DataFrame, points: int = 100) -> pd.DataFrame:
-    """``curves`` with about ``points`` rows a stage, each the mean loss since the last; validations are kept."""
-    every = table.groupby("stage")["step"].transform("max") // points + 1
+def thinned(table: pd.DataFrame) -> pd.DataFrame:
+    """``curves`` with about ``POINTS`` rows a stage, each the mean loss since the last; validations are kept."""
+    every = table.groupby("stage")["step"].transform("max") // POINTS + 1
     groups = table.groupby(["stage", table["step"] // every], sort=False)
     return groups.agg(step=("step", "last"), loss=("loss", "mean"), validation=("validation", "max")).reset_index(0)
