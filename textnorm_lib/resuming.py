@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 
 from textnorm_lib.errors import ConfigError, DataError, StoreError
 from textnorm_lib.lora import FILE, load_lora, save_lora
@@ -41,7 +41,7 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         save_lora(pipeline, partial)
-        save_file(_moments(optimiser), partial / _OPTIMISER)
+        (partial / _OPTIMISER).write_bytes(save(_moments(optimiser)))
         (partial / _STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
         digests = {name: _digest((partial / name).read_bytes()) for name in (FILE, _OPTIMISER, _STATE)}
         (partial / _DIGESTS).write_text(json.dumps(digests), encoding="utf-8")

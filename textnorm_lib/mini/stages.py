@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.mini import generator as model
@@ -124,7 +124,7 @@ def _make_annotator(
 def _save(judge: torch.nn.Module, path: Path) -> None:
     """Weights in half precision."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.half() for key, value in judge.state_dict().items()}, path)
+    path.write_bytes(save({key: value.half() for key, value in judge.state_dict().items()}))
 
 
 def make_quality_judges(plan: Plan, folder: Path, weights: Path) -> None:
