@@ -6,6 +6,7 @@ below from their definitions; where their packages are installed (rewards/enviro
 
 import dataclasses
 import math
+import os
 import re
 from pathlib import Path
 
@@ -492,6 +493,15 @@ def test_what_is_there_already_is_left_alone(published, convert, tmp_path):
         convert({**published, IMAGEREWARD: {}}, "imagereward")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [IMAGEREWARD, "bert", "imagereward"]
+
+
+def test_converted_files_may_be_read_by_whoever_may_read_new_files(published, convert):
+    before = os.umask(0o027)
+    try:
+        folder = convert(published, "imagereward")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
 
 
 # What makes the packages' own classes small; reference_worker.py says what the parts are.

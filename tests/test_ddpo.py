@@ -448,7 +448,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(base, pipeline,
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patched, pytest.raises(StoreError, match=r"No space left .*checkpoint_00001 keeps"):
-        patched.setattr("textnorm_lib.resuming.save_file", full)
+        patched.setattr("textnorm_lib.resuming.save", full)
         train(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_00000", "checkpoint_00001", "curve.jsonl"]
     assert len(train(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)) == 2
@@ -466,6 +466,8 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(base, pipeline,
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"kl_coefficient": -1.0}, "kl_coefficient is -1.0"),
         ({"min_count": 9}, "min_count is 9"),
+        ({"beta_1": 1.0}, "beta_1 is 1.0: a number of 0 or more, below 1"),
+        ({"beta_2": -0.5}, "beta_2 is -0.5"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(change, said):

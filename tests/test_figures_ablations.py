@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
-from toys import draw
+from toys import draw, judged_images
 
 from textnorm_lib import released
 from textnorm_lib.ablations import gains_by_group, risk_coverage
@@ -19,8 +19,7 @@ from textnorm_lib.metrics import prompt_metrics, summarise
 from textnorm_lib.names import ALL_FOUR, ENSEMBLES, FOUR, METRIC_NAMES, PAIR, UNDER_TEXTNORM, ensemble_name, judged_name
 from textnorm_lib.tables import TABLES
 from textnorm_lib.tables.style import NO_BREAK, STAR, short
-from textnorm_lib.tia2.labels import consolidate
-from textnorm_lib.tia2.prompts import CLASSES, composition_prompt, counting_prompt
+from textnorm_lib.tia2.prompts import CLASSES, counting_prompt
 from textnorm_lib.tuning import CHOICES
 
 PRINTED = ["CLIP", "BLIP-2", "ImageReward", "PickScore"]
@@ -40,20 +39,9 @@ def _means(*, n_prompts=31, metrics=("ap", "auroc"), **columns):
 
 @pytest.fixture(scope="module")
 def images():
-    """Judged images: eight counting prompts (one has one label only), three composition and four comprehensive ones."""
-    rng = np.random.default_rng(0)
-    prompts = {
-        "comprehensive": ["a red bird", "a neon sign of a cup", "a cake in the desert", "an oil painting of a ship"],
-        "counting": [counting_prompt("deer", count) for count in (1, 3)] + [counting_prompt("cup", n) for n in (2, 3)],
-        "composition": [composition_prompt("cat", other) for other in ("dog", "cup", "vase")],
-    }
-    keys = [(name, prompt) for name, some in prompts.items() for prompt in some for _ in range(PER_PROMPT)]
-    frame = pd.DataFrame(keys, columns=["set", "prompt"])
-    votes = rng.choice([0, 1], (len(frame), 3))
-    votes[frame["prompt"] == counting_prompt("cup", 2)] = 0
-    frame["label"], frame["rating"] = consolidate(votes)
-    frame["image"] = [f"{index}.png" for index in range(len(frame))]
-    return frame.assign(**{name: frame["rating"] + rng.normal(size=len(frame)) for name in JUDGED})
+    """Four counting prompts (one has one label only), three composition and four comprehensive ones."""
+    counting = [counting_prompt("deer", count) for count in (1, 3)] + [counting_prompt("cup", n) for n in (2, 3)]
+    return judged_images(counting, ("dog", "cup", "vase"), JUDGED, each=PER_PROMPT)
 
 
 @pytest.fixture(scope="module")

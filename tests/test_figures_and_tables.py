@@ -10,8 +10,8 @@ from textnorm_lib.metrics import METRICS, compare, summarise
 from textnorm_lib.names import REWARD_NAMES
 from textnorm_lib.tables import rewards
 from textnorm_lib.tables import style as table_style
-from textnorm_lib.tia2.official import REWARDS
 from textnorm_lib.tia2.prompts import CLASSES, composition_prompts, counting_prompts
+from textnorm_lib.tia2.release_files import REWARDS
 
 BOOTSTRAP = {"resamples": 200, "confidence": 0.95, "seed": 0}
 

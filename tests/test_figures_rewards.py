@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from toys import draw
+from toys import draw, judged_images
 
 from textnorm_lib import released
 from textnorm_lib.calibration import calibration_errors, out_of_fold_probabilities, reliability_curves
@@ -18,8 +18,7 @@ from textnorm_lib.names import METRIC_NAMES
 from textnorm_lib.rankings import HIGH, LOW, rank_correlations, scores_by_rating
 from textnorm_lib.tables import TABLES
 from textnorm_lib.tables.style import NO_BREAK, short
-from textnorm_lib.tia2.labels import consolidate
-from textnorm_lib.tia2.prompts import CLASSES, composition_prompt, counting_prompt
+from textnorm_lib.tia2.prompts import CLASSES, counting_prompt
 
 REWARDS = ["clip", "blip2", "imagereward", "pickscore"]
 PRINTED = ["CLIP", "BLIP-2", "ImageReward", "PickScore"]
@@ -30,20 +29,8 @@ PER_PROMPT = 12
 @pytest.fixture(scope="module")
 def images():
     """Seven counting prompts (one has one label only), four composition and four comprehensive ones."""
-    rng = np.random.default_rng(0)
-    prompts = {
-        "comprehensive": ["a red bird", "a neon sign of a cup", "a cake in the desert", "an oil painting of a ship"],
-        "counting": [counting_prompt("deer", count) for count in range(1, 7)] + [counting_prompt("cup", 2)],
-        "composition": [composition_prompt("cat", other) for other in ("dog", "cup", "vase", "ship")],
-    }
-    keys = [(name, prompt) for name, some in prompts.items() for prompt in some for _ in range(PER_PROMPT)]
-    frame = pd.DataFrame(keys, columns=["set", "prompt"])
-    votes = rng.choice([0, 1], (len(frame), 3))
-    votes[frame["prompt"] == counting_prompt("cup", 2)] = 0
-    frame[["vote_1", "vote_2", "vote_3"]] = votes
-    frame["label"], frame["rating"] = consolidate(votes)
-    frame["image"] = [f"{index}.png" for index in range(len(frame))]
-    return frame.assign(**{name: frame["rating"] + rng.normal(size=len(frame)) for name in REWARDS})
+    counting = [counting_prompt("deer", count) for count in range(1, 7)] + [counting_prompt("cup", 2)]
+    return judged_images(counting, ("dog", "cup", "vase", "ship"), REWARDS, each=PER_PROMPT)
 
 
 @pytest.fixture(scope="module")

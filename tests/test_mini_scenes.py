@@ -181,7 +181,7 @@ def test_another_size_shows_the_same_objects_larger():
 
 def test_a_contact_sheet_holds_its_images():
     images = [np.full((8, 8, 3), value, dtype=np.uint8) for value in (0, 100, 200)]
-    sheet = np.asarray(scenes.contact_sheet(images, columns=2, scale=2, pad=1))
+    sheet = np.asarray(scenes.contact_sheet(images, columns=2, pad=1))
     assert sheet.shape == (2 * 17 + 1, 2 * 17 + 1, 3)
     assert (sheet[5, 5] == 0).all() and (sheet[5, 25] == 100).all() and (sheet[25, 5] == 200).all()
     captioned = scenes.contact_sheet(images, columns=3, captions=["a realistic photo of three deer"] * 3)

@@ -102,7 +102,7 @@ def test_scenes_are_drawn_once_and_read_back(scenes, tmp_path):
 
 def test_the_autoencoder_learns_and_its_latents_have_unit_variance(scenes, tmp_path):
     recipe = Recipe(steps=15, learning_rate=2e-3, warmup=1)
-    autoencoder = train.train_autoencoder(scenes, recipe, folder=tmp_path / "autoencoder", batch_size=8)
+    autoencoder = train.train_autoencoder(scenes, recipe, folder=tmp_path / "autoencoder")
     curve = json.loads((tmp_path / "autoencoder" / "curve.json").read_text())
     assert np.mean(curve[-3:]) < 0.8 * np.mean(curve[:3])
     latents = train.encode(autoencoder, scenes.images).float() * autoencoder.config.scaling_factor

@@ -36,10 +36,10 @@ def draw(frame):
     figure.subplots().plot(frame["x"])
     return figure
 
-def describe(frame):
+def describe(frame, *others):
     return f"{len(frame)} numbers."
 """
-TABLES = "def rename(frame):\n    return frame.rename(columns={'x': 'square'})\n"
+TABLES = "def rename(frame, *others):\n    return frame.rename(columns={'x': 'square'})\n"
 README = "# Study\n\n<!-- report: start -->\nold\n<!-- report: end -->\n\nThe end.\n"
 FINDINGS = (
     "The last is <!--= tab01_squares; x=4; x -->?<!--/-->, which is large.<!--? tab01_squares; x~4; x > 3 -->\n"
@@ -141,6 +141,18 @@ def built(study):
 
 
 # ---- build
+
+
+def test_a_table_made_of_several_results_keeps_the_numbers_of_each(study):
+    run = runs.start_run("01_toy", profile="mini")
+    numbers = run.step(study.steps.numbers, n=3)
+    run.table("tab01_squares", run.step(study.steps.squares, numbers), numbers)
+    assert list(run.made["tab01_squares"]["files"]) == [
+        *("tab01_squares.csv", "tab01_squares_2.csv", "tab01_squares.md", "tab01_squares.tex"),
+    ]
+    kept = runs.records_folder("mini") / "files"
+    assert (kept / "tab01_squares.csv").read_text() == "x\n0\n1\n4\n"
+    assert (kept / "tab01_squares_2.csv").read_text() == "x\n0\n1\n2\n"
 
 
 def test_build_collects_files_manifest_and_both_readmes(study):

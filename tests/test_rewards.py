@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from textnorm_lib.errors import ConfigError, DataError
-from textnorm_lib.mini import generator, reward_models
+from textnorm_lib.mini import generator, reward_models, save_rewards
 from textnorm_lib.rewards import blip2, load_reward, pickscore
 from textnorm_lib.rewards.crossattention import SharedImageTokens
 
@@ -66,7 +66,7 @@ def models(tokenizer, pixels) -> dict[str, torch.nn.Module]:
 def folder(models, tokenizer, tmp_path_factory) -> Path:
     where = tmp_path_factory.mktemp("rewards")
     for name, model in models.items():
-        reward_models.save_reward(name, model, tokenizer, where / name)
+        save_rewards.save_reward(name, model, tokenizer, where / name)
     return where
 
 
@@ -190,7 +190,7 @@ def test_open_clip_gives_the_features_of_transformers(models, folder, tokenizer,
     clip = models["clip"]
     sizes = json.loads((folder / "clip" / "open_clip_config.json").read_text())["model_cfg"]
     twin = open_clip.model.CLIP(**sizes).eval()
-    twin.load_state_dict(reward_models.open_clip_weights(clip))
+    twin.load_state_dict(save_rewards.open_clip_weights(clip))
     ids = tokenizer(PROMPTS, padding="max_length", return_tensors="pt").input_ids
     short = tokenizer(PROMPTS, padding=True, return_tensors="pt").input_ids  # the first end token counts, not the last
     images, texts = twin.encode_image(pixels, normalize=True), twin.encode_text(ids, normalize=True)
@@ -246,14 +246,14 @@ def test_unknown_names_and_heads_are_refused_by_name(folder, models, tokenizer):
     with pytest.raises(ConfigError, match=r"'vqa'.*itm, itc"):
         load_reward("blip2", folder=folder / "blip2", head="vqa")
     with pytest.raises(ConfigError, match="'blip3'"):
-        reward_models.save_reward("blip3", models["blip2"], tokenizer, folder / "blip3")
+        save_rewards.save_reward("blip3", models["blip2"], tokenizer, folder / "blip3")
 
 
 @pytest.mark.parametrize("name", ["clip", "pickscore", "blip2", "imagereward"])
 def test_what_is_missing_or_damaged_is_named(name, folder, models, tokenizer, tmp_path):
     with pytest.raises(DataError, match=r"nowhere/.*config\.json is missing; restore"):
         load_reward(name, folder=tmp_path / "nowhere")
-    reward_models.save_reward(name, models[name], tokenizer, tmp_path / name)
+    save_rewards.save_reward(name, models[name], tokenizer, tmp_path / name)
     (weights,) = (tmp_path / name).glob("*.safetensors")
     few = dict(list(load_file(weights).items())[3:])
     save_file(few, weights, metadata={"format": "pt"})
@@ -271,7 +271,7 @@ def test_what_is_missing_or_damaged_is_named(name, folder, models, tokenizer, tm
 
 @pytest.mark.parametrize("name", ["clip", "pickscore", "blip2", "imagereward"])
 def test_a_score_that_is_no_number_is_refused_with_image_and_prompt(name, models, tokenizer, images, tmp_path):
-    reward_models.save_reward(name, models[name], tokenizer, tmp_path / name)
+    save_rewards.save_reward(name, models[name], tokenizer, tmp_path / name)
     (file,) = (tmp_path / name).glob("*.safetensors")
     weights = load_file(file)
     key = next(key for key in weights if "token_embedding" in key or "word_embeddings" in key)

@@ -188,6 +188,7 @@ def test_the_papers_settings_are_appendix_7_2s():
         *(("learning_rate", 0.0), ("learning_rate", float("nan")), ("kl_coefficient", -0.25), ("weight_decay", -1.0)),
         *(("caption_dropout", 1.0), ("caption_dropout", -0.1), ("weighting", "softmax"), ("dtype", "float8")),
         *(("epsilon", 0.0), ("max_gradient_norm", float("inf")), ("pass_size", -1)),
+        *(("beta_1", 1.0), ("beta_1", -0.1), ("beta_2", 1.0), ("beta_2", float("nan"))),
     ],
 )
 def test_a_setting_out_of_range_is_named(name, value):
@@ -202,6 +203,13 @@ def test_centred_weights_need_as_many_worst_images_and_batches_of_pairs():
         replace(PAPER, weighting="centred", best=51)
     with pytest.raises(ConfigError, match=r"^batch_size is 5: centred trains on pairs"):
         replace(PAPER, weighting="centred", batch_size=5)
+
+
+def test_the_latest_checkpoint_is_that_of_the_most_steps_and_not_the_last_by_name(tmp_path):
+    assert resuming.latest_checkpoint(tmp_path) is None
+    for name in ("checkpoint_99950", "checkpoint_100000", "checkpoint_00050", "checkpoint_999999.bak"):
+        (tmp_path / name).mkdir()
+    assert resuming.latest_checkpoint(tmp_path) == tmp_path / "checkpoint_100000"
 
 
 @pytest.mark.parametrize(("killed_after", "same_process"), [(1, True), (1, False), (3, False), (5, True)])

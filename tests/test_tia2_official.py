@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from textnorm_lib.errors import DataError, DataUnavailable
-from textnorm_lib.tia2 import load_official, official
+from textnorm_lib.tia2 import load_official, official, release_files
 
 SET = "counting"
 VOTES, CONTRASTIVE, SCORES = (path.format(SET) for path in official.FOLDERS.values())
@@ -30,9 +30,9 @@ def fake_objects(textnorm="textnorm_ur"):
             name = f"image_{number}_{i // 10}_{i % 10}.jpg"
             votes[name] = {"image": name, "caption": prompt, "human_labels": [1, 1, -1] if i < good else [0, 1, -1]}
         if good:
-            metrics = dict.fromkeys(official.SCORE_RANGES, 0.5) | {"spearman": -0.25, "ap25": 1.0000000000000002}
+            metrics = dict.fromkeys(release_files.SCORE_RANGES, 0.5) | {"spearman": -0.25, "ap25": 1.0000000000000002}
             knobs = {"scale": 3.0, "lambda": 0.5} if textnorm == "textnorm_ur" else {"scale": 3.0}
-            rewards = {reward: dict(metrics) for reward in official.REWARDS[:-1]}
+            rewards = {reward: dict(metrics) for reward in release_files.REWARDS[:-1]}
             scores[prompt] = {"human": good / 50, **rewards, textnorm: metrics | knobs}
     contrastive = {prompt: [f"not {prompt}", "something else"] for prompt in (ALSO_SCORED, SCORED, ALL_BAD)}
     return {VOTES: votes, CONTRASTIVE: contrastive, SCORES: scores}
@@ -82,8 +82,8 @@ def test_frames_of_a_valid_set(tmp_path):
     assert list(found.contrastive.columns) == ["prompt", "position", "contrastive_prompt"]
     assert list(found.scores.columns) == ["prompt", "reward", "metric", "value"]
     assert len(found.scores) == 2 * 5 * 7
-    assert tuple(found.scores["reward"].unique()) == official.REWARDS
-    assert set(found.scores["metric"]) == set(official.SCORE_RANGES)
+    assert tuple(found.scores["reward"].unique()) == release_files.REWARDS
+    assert set(found.scores["metric"]) == set(release_files.SCORE_RANGES)
     assert found.tuning.values.tolist() == [[p, "uncertainty", 3.0, 0.5] for p in (SCORED, ALSO_SCORED)]
     assert found.share_good.values.tolist() == [[SCORED, 0.4], [ALSO_SCORED, 0.02]]
 

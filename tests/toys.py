@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.style import house_style, settle, stamp
 from textnorm_lib.mini import generator
+from textnorm_lib.tia2.labels import consolidate
+from textnorm_lib.tia2.prompts import composition_prompt, counting_prompt
 
 
 def toy_pipeline(prompts: Sequence[str] = ("a deer", "two frogs"), channels: tuple[int, int] = (16, 16)):
@@ -26,3 +30,24 @@ def draw(name: str, *frames) -> Figure:
         settle(figure)
     assert figure.get_size_inches()[0] == 5.5
     return figure
+
+
+def judged_images(counting: Sequence[str], others: Sequence[str], rewards: Sequence[str], *, each: int) -> pd.DataFrame:
+    """Images with votes and scores, ``each`` of a prompt: four comprehensive, ``counting``, cats beside ``others``.
+
+    Those of two cups have one label only. A reward is the rating and noise.
+    """
+    rng = np.random.default_rng(0)
+    prompts = {
+        "comprehensive": ["a red bird", "a neon sign of a cup", "a cake in the desert", "an oil painting of a ship"],
+        "counting": counting,
+        "composition": [composition_prompt("cat", other) for other in others],
+    }
+    keys = [(name, prompt) for name, some in prompts.items() for prompt in some for _ in range(each)]
+    frame = pd.DataFrame(keys, columns=["set", "prompt"])
+    votes = rng.choice([0, 1], (len(frame), 3))
+    votes[frame["prompt"] == counting_prompt("cup", 2)] = 0
+    frame[["vote_1", "vote_2", "vote_3"]] = votes
+    frame["label"], frame["rating"] = consolidate(votes)
+    frame["image"] = [f"{index}.png" for index in range(len(frame))]
+    return frame.assign(**{name: frame["rating"] + rng.normal(size=len(frame)) for name in rewards})

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from scipy.special import xlogy
 
 from textnorm_lib.bootstrap import prompt_bootstrap
+from textnorm_lib.columns import finite_column
 from textnorm_lib.errors import DataError
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.progress import progress
@@ -39,30 +40,8 @@ def expected_gold(proxy: ArrayLike, gold: ArrayLike, n: int) -> float:
     for n = 1, the result is the pool's mean. Raises ``DataError`` for a value that is not finite, lengths that differ,
     n < 1 and n > N.
     """
-    shared, _, _ = _ranked(proxy, gold, n)
+    shared = _ranked(proxy, gold, n)
     return float(_weights(shared.size, n) @ shared)
-
-
-def expected_gold_with_error(proxy: ArrayLike, gold: ArrayLike, n: int) -> tuple[float, float]:
-    """``expected_gold`` and its standard error, were the pool's N images drawn again: by the jackknife.
-
-    Its variance is exactly unbiased at n = 1 and too large on average above (Efron and Stein 1981), the more so the
-    more of the pool n takes: up to about twice the true one. At n = N it is nan. The error is one prompt's; how much
-    prompts differ, only a bootstrap over prompts tells. Raises as ``expected_gold``.
-    """
-    shared, own, ties = _ranked(proxy, gold, n)
-    size = shared.size
-    value = float(_weights(size, n) @ shared)
-    if n == size:
-        return value, np.nan
-    weights = _weights(size - 1, n)  # without an image those below it keep their ranks, those above move down by one
-    below = np.append(0.0, np.cumsum(weights * shared[:-1]))
-    above = np.append(np.cumsum((weights * shared[1:])[::-1])[::-1], 0.0)
-    first, number = np.repeat(np.cumsum(ties) - ties, ties), np.repeat(ties, ties)
-    to_rank = np.append(0.0, np.cumsum(weights))
-    of_each = (to_rank[first + number - 1] - to_rank[first]) / np.maximum(number - 1, 1)  # of those tied with it
-    without = below + above + of_each * (shared - own)
-    return value, float(np.sqrt((size - 1) * without.var()))
 
 
 def kl_best_of_n(n: int) -> float:
@@ -79,7 +58,7 @@ def choose_best(proxy: ArrayLike, n: int, k: int) -> np.ndarray:
 
     Appendix 9 shows the best four. Raises ``DataError`` for a value that is not finite, n > N, k > n, and n or k < 1.
     """
-    proxy = _finite("proxy", proxy)
+    proxy = finite_column("proxy", proxy)
     _check_number("n", n, at_most=proxy.size)
     _check_number("k", k, at_most=n)
     return np.argsort(-proxy[:n], kind="stable")[:k]
@@ -201,20 +180,19 @@ def _groups(curves: pd.DataFrame, distance: str, values: list[str]) -> list[tupl
         row = " / ".join(map(str, curves.loc[repeated, keys].iloc[0]))
         raise DataError(f"curves: {row} occurs twice; one row each is needed")
     for column in (distance, *values):
-        _finite(f"curves: {column}", curves[column])
+        finite_column(f"curves: {column}", curves[column])
     sets = [*curves.groupby("set", sort=False), (ALL_SETS, curves)]
     return [(name, *of_reward) for name, rows in sets for of_reward in rows.groupby("reward", sort=False)]
 
 
-def _ranked(proxy: ArrayLike, gold: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """By increasing proxy: the mean gold of those tied with each image (N,), its own (N,), how many tie (groups,)."""
-    proxy, gold = _finite("proxy", proxy), _finite("gold", gold)
+def _ranked(proxy: ArrayLike, gold: ArrayLike, n: int) -> np.ndarray:
+    """By increasing proxy: the mean gold of those tied with each image, (N,)."""
+    proxy, gold = finite_column("proxy", proxy), finite_column("gold", gold)
     if proxy.size != gold.size:
         raise DataError(f"proxy has {proxy.size} values, gold {gold.size}: one each an image")
     _check_number("n", n, at_most=proxy.size)
     _, group, ties = np.unique(proxy, return_inverse=True, return_counts=True)
-    means = np.bincount(group, weights=gold) / ties
-    return np.repeat(means, ties), gold[np.argsort(group, kind="stable")], ties
+    return np.repeat(np.bincount(group, weights=gold) / ties, ties)
 
 
 def _weights(size: int, n: int) -> np.ndarray:
@@ -223,18 +201,6 @@ def _weights(size: int, n: int) -> np.ndarray:
     ranks = np.arange(size, n, -1)
     falling = np.cumprod(np.append(n / size, (ranks - n) / (ranks - 1)))
     return np.append(np.zeros(n - 1), falling[::-1])
-
-
-def _finite(name: str, values: ArrayLike) -> np.ndarray:
-    try:
-        column = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        raise DataError(f"{name} holds something that is no number; finite numbers are needed") from None
-    if column.ndim != 1 or column.size == 0:
-        raise DataError(f"{name} has shape {column.shape}: one number an image, and an image at least, are needed")
-    if (wrong := np.flatnonzero(~np.isfinite(column))).size:
-        raise DataError(f"{name}[{wrong[0]}] is {column[wrong[0]]}: a finite number is needed")
-    return column
 
 
 def _check_number(name: str, value: int, *, at_most: float = np.inf) -> None:

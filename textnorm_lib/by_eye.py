@@ -18,10 +18,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from textnorm_lib.errors import DataError
-from textnorm_lib.figures.mini import PHOTO
 from textnorm_lib.figures.style import house_style, render
 from textnorm_lib.rankings import RATING
 from textnorm_lib.store import write_atomically
+from textnorm_lib.tia2.prompts import PREFIX
 
 SHEET, BALLOT, VOTES = "sheet.png", "ballot.csv", "votes.csv"
 ABREAST, SIDE, PITCH = 6, 1.92, 1.25  # images a row; an image's side in inches; from row to row, in images' sides
@@ -63,7 +63,7 @@ def draw_blind(picked: pd.DataFrame) -> Figure:
         left, top = place % ABREAST, place // ABREAST * PITCH
         extent = (left + 0.02, left + 0.98, top + 0.98, top + 0.02)
         axes.imshow(matplotlib.image.imread(io.BytesIO(one.png)), extent=extent, interpolation="none", aspect="auto")
-        text = textwrap.fill(f"{one.number}: {one.prompt.removeprefix(PHOTO)}", 32)
+        text = textwrap.fill(f"{one.number}: {one.prompt.removeprefix(PREFIX)}", 32)
         axes.text(left + 0.03, top + 1.0, text, size=8, va="top")
     return figure
 

@@ -7,7 +7,6 @@ numbers from it and do not ask which profile they run in. It spells out every ke
 """
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from textnorm_lib.config_finetuning import STRICT, Coefficient, Ddpo, PromptsPerSet, Revision, RewardName, Rwr, Sizes
+from textnorm_lib.config_messages import closest, first_defect
 from textnorm_lib.errors import ConfigError
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -156,7 +156,7 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     a value out of range.
     """
     if name not in profile_names():
-        raise ConfigError(f"unknown profile {name!r}: {_closest(str(name), profile_names())}")
+        raise ConfigError(f"unknown profile {name!r}: {closest(str(name), profile_names())}")
     path = PROFILES / f"{name}.yaml"
     values = {"name": name, **_extended(path)}
     for key, value in (overrides or {}).items():
@@ -165,7 +165,7 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
         # Through JSON, because pydantic's strict mode takes a plain mapping for a dataclass from JSON only.
         return TypeAdapter(Profile).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        raise ConfigError(f"{path.name}: {_first_defect(error)}") from None
+        raise ConfigError(f"{path.name}: {first_defect(error, Profile)}") from None
 
 
 def as_dict(profile: Profile) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def _extended(path: Path) -> dict[str, Any]:
         return values
     base = values.pop("extends")
     if base not in profile_names():
-        raise ConfigError(f"{path.name}: extends = {base!r}: {_closest(str(base), profile_names())}")
+        raise ConfigError(f"{path.name}: extends = {base!r}: {closest(str(base), profile_names())}")
     whole = _read(PROFILES / f"{base}.yaml")
     if "extends" in whole:
         raise ConfigError(f"{path.name}: extends = {base!r}: extends another itself; name one that spells out all keys")
@@ -233,37 +233,3 @@ def _replace(values: dict[str, Any], dotted: str, value: Any) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"override {dotted!r}: there is no section {section!r} in the profile")
     values[last] = value
-
-
-def _first_defect(error: ValidationError) -> str:
-    # A misspelt key is also a missing one: the first says more.
-    defect = min(error.errors(include_url=False), key=lambda defect: defect["type"] != "unexpected_keyword_argument")
-    path = [str(part) for part in defect["loc"]]
-    key = ".".join(path)
-    if defect["type"] == "unexpected_keyword_argument":
-        return f"{key} = {defect['input']!r}: unknown key; {_closest(path[-1], _keys(path[:-1]))}"
-    if defect["type"] == "missing":
-        return f"{key} is missing; add it (every profile spells out every key)"
-    value = defect["input"]
-    given = (
-        "" if isinstance(value, dict) and defect["type"] == "value_error" else f" = {value!r} ({type(value).__name__})"
-    )
-    message = _lower(defect["msg"].removeprefix("Value error, "))
-    return f"{key}{given}: {message}"
-
-
-def _keys(sections: list[str]) -> tuple[str, ...]:
-    """The keys that the section at this path knows."""
-    kind: Any = Profile
-    for section in sections:
-        kind = next(field.type for field in dataclasses.fields(kind) if field.name == section)
-    return tuple(field.name for field in dataclasses.fields(kind))
-
-
-def _closest(word: str, known: tuple[str, ...]) -> str:
-    match = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {match[0]!r}?" if match else f"known are {', '.join(known)}"
-
-
-def _lower(message: str) -> str:
-    return message[0].lower() + message[1:]

@@ -1,13 +1,13 @@
 """The sections ``rwr`` and ``ddpo`` of a profile: what is tuned, on how much, and how it differs from the paper."""
 
 import dataclasses
-import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from textnorm_lib import ddpo_settings, rwr_settings
+from textnorm_lib.config_messages import closest
 from textnorm_lib.errors import ConfigError
 
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -67,9 +67,7 @@ class Finetuning:
         """Raise ``ValueError`` for a recipe that is none, and a checkpoint that training does not save."""
         known = [one.name for one in dataclasses.fields(module.Settings) if one.name not in ("seed", "kl_coefficient")]
         if unknown := [name for name in self.recipe if name not in known]:
-            close = difflib.get_close_matches(unknown[0], known, n=1)
-            remedy = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-            raise ValueError(f"recipe: {unknown[0]!r} is no setting; {remedy}")
+            raise ValueError(f"recipe: {unknown[0]!r} is no setting; {closest(unknown[0], known)}")
         defaults = dataclasses.asdict(module.PAPER)
         for name, value in self.recipe.items():
             kinds = (int, float) if isinstance(defaults[name], float) else (type(defaults[name]),)

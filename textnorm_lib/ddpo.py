@@ -28,7 +28,7 @@ from textnorm_lib.errors import ConfigError, StudyError
 from textnorm_lib.policy_gradient import Learner, RunningStatistics
 from textnorm_lib.processes import Processes
 from textnorm_lib.progress import progress
-from textnorm_lib.resuming import append_row, cut_curve, kept, latest_checkpoint, load_checkpoint, save_checkpoint
+from textnorm_lib.resuming import append_row, cut_curve, kept, resume, save_checkpoint
 from textnorm_lib.sampling import autocast, image_seed
 
 __all__ = ["PAPER", "RewardFunction", "Settings", "train"]
@@ -109,9 +109,9 @@ class _Run:
 
     def resume(self) -> int:
         """Go on from the latest checkpoint, if there is one; the number of epochs that are done."""
-        checkpoint, done = latest_checkpoint(self.folder), 0
-        if checkpoint:
-            state = load_checkpoint(checkpoint, self.pipeline, self.learner.optimiser, check=self._check_same)
+        told, done = self.state(0)["told"], 0
+        state = resume(self.folder, self.pipeline, self.learner.optimiser, told=told, may_change=_MAY_CHANGE)
+        if state:
             self.statistics.buffers, done = state["buffers"], state["epoch"]
             self.learner.scaler.load_state_dict(state["scaler"])
         elif self.processes.first:  # so that a run in this very process starts anew from the same adapter
@@ -125,21 +125,12 @@ class _Run:
         scaler = self.learner.scaler.state_dict()
         return {"epoch": epoch, "told": told, "buffers": self.statistics.buffers, "scaler": scaler}
 
-    def _check_same(self, state: dict[str, Any]) -> None:
-        for name, value in self.state(0)["told"].items():
-            if name not in _MAY_CHANGE and value != (before := state["told"].get(name)):
-                raise ConfigError(f"{self.folder} holds a run with another {name}, {before!r:.80}; take another folder")
-
     def epoch(self, epoch: int, reward: RewardFunction, gold: RewardFunction | None) -> dict[str, Any]:
         """Sample, score and train; the row of the curve."""
         started, total = time.monotonic(), self.settings.images_per_epoch
-        numbers = (torch.arange(total) + epoch * total).view(
-            -1, self.settings.batch_size
-        )  # images of the run, in batches
-        places, counts = (
-            numbers % len(self.prompts),
-            numbers // len(self.prompts),
-        )  # which prompt, its how-manieth image
+        numbers = torch.arange(total) + epoch * total  # images of the run
+        numbers = numbers.view(-1, self.settings.batch_size)
+        places, counts = numbers % len(self.prompts), numbers // len(self.prompts)  # prompt, its how-manieth image
         own = self.processes.own(places).flatten()
         prompts = [self.prompts[place] for place in own]
         pairs = zip(prompts, self.processes.own(counts).flatten().tolist(), strict=True)

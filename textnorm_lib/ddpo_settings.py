@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from textnorm_lib.errors import ConfigError
+from textnorm_lib.settings_checks import require, require_counts, require_optimisation
 
 
 @dataclass(frozen=True)
@@ -40,27 +40,18 @@ class Settings:
     def __post_init__(self) -> None:
         """Raises ``ConfigError``, naming the setting."""
         trained = self.denoising_steps - self.untrained_steps
-        whole = ("epochs", "images_per_epoch", "updates_per_epoch", "batch_size", "denoising_steps")
-        for name in (*whole, "buffer_size", "min_count", "kl_every", "save_every"):
-            _require(getattr(self, name) >= 1, name, self, "1 or more is needed")
-        for name in ("learning_rate", "epsilon", "max_gradient_norm", "clip_range", "max_advantage"):
-            _require(0 < getattr(self, name) < math.inf, name, self, "a finite number above 0 is needed")
-        for name in ("weight_decay", "kl_coefficient"):
-            _require(0 <= getattr(self, name) < math.inf, name, self, "a finite number of 0 or more is needed")
-        _require(1 <= self.guidance_scale < math.inf, "guidance_scale", self, "1 (no guidance) or more is needed")
-        _require(self.dtype in ("float32", "bfloat16", "float16"), "dtype", self, "known: float32, bfloat16, float16")
-        _require(self.step_weights in ("equal", "noise"), "step_weights", self, "known: equal, noise")
-        _require(self.untrained_steps >= 0 and trained > 0, "untrained_steps", self, "some step has to be trained")
-        _require(self.min_count <= self.buffer_size, "min_count", self, "the buffer never holds so many")
-        _require(self.images_per_epoch % self.batch_size == 0, "images_per_epoch", self, "not a multiple of batch_size")
-        _require(
-            self.updates_per_epoch <= self.batch_size * trained, "updates_per_epoch", self, "more than transitions"
-        )
-
-
-def _require(holds: bool, name: str, settings: Settings, needed: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} is {getattr(settings, name)!r}: {needed}")
+        require_counts(self, "epochs", "images_per_epoch", "updates_per_epoch", "batch_size", "denoising_steps")
+        require_counts(self, "buffer_size", "min_count", "kl_every", "save_every")
+        require_optimisation(self)
+        for name in ("clip_range", "max_advantage"):
+            require(0 < getattr(self, name) < math.inf, name, self, "a finite number above 0 is needed")
+        require(1 <= self.guidance_scale < math.inf, "guidance_scale", self, "1 (no guidance) or more is needed")
+        require(self.step_weights in ("equal", "noise"), "step_weights", self, "known: equal, noise")
+        require(self.untrained_steps >= 0 and trained > 0, "untrained_steps", self, "some step has to be trained")
+        require(self.min_count <= self.buffer_size, "min_count", self, "the buffer never holds so many")
+        require(self.images_per_epoch % self.batch_size == 0, "images_per_epoch", self, "not a multiple of batch_size")
+        transitions = self.batch_size * trained
+        require(self.updates_per_epoch <= transitions, "updates_per_epoch", self, "more than transitions")
 
 
 PAPER = Settings()

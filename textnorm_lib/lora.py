@@ -8,6 +8,7 @@ a divergence to it needs no second copy. Files are in diffusers' format, for ``p
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,6 +45,13 @@ def add_lora(pipeline, *, rank: int, targets: Sequence[str], generator: torch.Ge
         first = torch.zeros(value.shape)
         value.data.copy_(first.normal_(std=1 / rank, generator=generator) if "lora_A" in name else first)
     return list(trained.values())
+
+
+def adamw(parameters: Sequence[torch.nn.Parameter], settings: Any) -> torch.optim.AdamW:
+    """The adapter's optimiser; ``settings`` are those of a run, ``ddpo_settings.py`` or ``rwr_settings.py``."""
+    betas = (settings.beta_1, settings.beta_2)
+    step_size, decay = settings.learning_rate, settings.weight_decay
+    return torch.optim.AdamW(parameters, step_size, betas=betas, eps=settings.epsilon, weight_decay=decay)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ Metrics are computed per prompt and averaged over prompts. A resample redraws wh
 prompt are not independent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from sklearn.metrics import confusion_matrix_at_thresholds
 from statsmodels.stats.multitest import multipletests
 
 from textnorm_lib.bootstrap import prompt_bootstrap
+from textnorm_lib.columns import column, finite_column
 from textnorm_lib.errors import DataError
 from textnorm_lib.store import step
 
@@ -39,9 +40,9 @@ def alignment_metrics(rewards: ArrayLike, labels: ArrayLike, ratings: ArrayLike)
     with n < k all images count. All seven are nan where only one label occurs, the correlations also where all
     rewards or all ratings are equal. Raises ``DataError`` for lengths that differ, no image, or a value out of range.
     """
-    rewards = _column("rewards", rewards, np.isfinite, "a finite number is needed")
-    labels = _column("labels", labels, lambda x: (x == 0) | (x == 1), "0 or 1 is needed")
-    ratings = _column("ratings", ratings, lambda x: (x >= 0) & (x <= 1), "a number from 0 to 1 is needed")
+    rewards = finite_column("rewards", rewards)
+    labels = column("labels", labels, lambda x: (x == 0) | (x == 1), "0 or 1 is needed")
+    ratings = column("ratings", ratings, lambda x: (x >= 0) & (x <= 1), "a number from 0 to 1 is needed")
     if not rewards.size == labels.size == ratings.size:
         raise DataError(
             f"rewards has {rewards.size} values, labels {labels.size}, ratings {ratings.size}: one an image"
@@ -236,28 +237,14 @@ def _wilcoxon(differences: np.ndarray) -> float:
 
 def _pair_differences(rewards: ArrayLike, ratings: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Differences of all pairs i < j of images, each (n (n - 1) / 2,)."""
-    rewards = _column("rewards", rewards, np.isfinite, "a finite number is needed")
-    ratings = _column("ratings", ratings, np.isfinite, "a finite number is needed")
+    rewards = finite_column("rewards", rewards)
+    ratings = finite_column("ratings", ratings)
     if rewards.size != ratings.size or rewards.size < 2:
         raise DataError(
             f"rewards has {rewards.size} values, ratings {ratings.size}: equally many, 2 or more, are needed"
         )
     first, second = np.triu_indices(rewards.size, k=1)
     return rewards[first] - rewards[second], ratings[first] - ratings[second]
-
-
-def _column(name: str, values: ArrayLike, valid: Callable[[np.ndarray], np.ndarray], needed: str) -> np.ndarray:
-    """``values`` as floats (n,), n >= 1, all ``valid``; otherwise ``DataError`` with the first position that is not."""
-    try:
-        column = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        column = pd.to_numeric(pd.Series(list(values)), errors="coerce").to_numpy(float, na_value=np.nan)
-    if column.ndim != 1 or column.size == 0:
-        raise DataError(f"{name} has shape {column.shape}: one number an image, and an image at least, are needed")
-    wrong = np.flatnonzero(~valid(column))
-    if wrong.size:
-        raise DataError(f"{name}[{wrong[0]}] is {list(values)[wrong[0]]}: {needed}")
-    return column
 
 
 def _require_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -42,6 +42,11 @@ def judged_name(reward: str) -> tuple[str, str]:
     return ensemble_name(rewards), FORMS[prefix]
 
 
+def choosers_of(column: pd.Series, names: dict[str, str]) -> list[str]:
+    """Those of ``names`` that occur, in print's order."""
+    return [name for name in names if name in set(column)]
+
+
 def pairs_in_order(comparisons: pd.DataFrame) -> list[tuple[str, str]]:
     """Model and opponent of each pair of models, the first row's model first, the others in print's order."""
     reference, order = comparisons["model"].iloc[0], list(MODEL_NAMES)

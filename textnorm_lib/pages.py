@@ -46,6 +46,7 @@ class Chapter:
 
     @property
     def file(self) -> str:
+        """The page's own name."""
         return f"{self.name}.html"
 
     @property

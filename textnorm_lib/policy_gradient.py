@@ -20,6 +20,7 @@ import torch
 from textnorm_lib.ddpo_settings import Settings
 from textnorm_lib.denoising import Steps, Trajectories, guided
 from textnorm_lib.errors import ConfigError, StudyError
+from textnorm_lib.lora import adamw
 from textnorm_lib.processes import Processes
 from textnorm_lib.sampling import autocast
 
@@ -70,13 +71,7 @@ class Learner:
         self.parameters = [value for _, value in sorted(unet.named_parameters()) if value.requires_grad]
         if not self.parameters:
             raise ConfigError("the U-Net has no trainable adapter: call add_lora on the pipeline first")
-        self.optimiser = torch.optim.AdamW(
-            self.parameters,
-            settings.learning_rate,
-            betas=(settings.beta_1, settings.beta_2),
-            eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
-        )
+        self.optimiser = adamw(self.parameters, settings)
         self.optimiser.zero_grad(set_to_none=True)  # an interrupted run may have left a gradient
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=settings.dtype == "float16")
         self.weights = step_weights(steps, settings)

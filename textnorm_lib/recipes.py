@@ -127,16 +127,14 @@ def tune(
     return [recipe_of(setting, unit) for setting in best_settings(grid.value)]
 
 
-def tuned_textnorm(
-    compute: Callable[..., Artifact], profile: Profile, rewards: Sequence[str] = PAPERS_ENSEMBLE
-) -> Recipe:
-    """TextNorm as notebooks 04 to 07 use it: an ensemble's best setting on the benchmark's development prompts.
+def tuned_textnorm(compute: Callable[..., Artifact], profile: Profile) -> Recipe:
+    """TextNorm as notebooks 04 to 07 use it: the paper's ensemble at its best setting on the development prompts.
 
     Or as the profile gives it, where there are no votes to tune it on (``config.TextNorm``).
     """
     if profile.textnorm:
         return Recipe(profile.textnorm.rewards, profile.textnorm.temperatures, profile.textnorm.penalty)
-    return tune(compute, scored_benchmark(compute, profile), [rewards])[0]
+    return tune(compute, scored_benchmark(compute, profile), [PAPERS_ENSEMBLE])[0]
 
 
 def evaluate_sealed(

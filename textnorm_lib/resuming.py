@@ -11,15 +11,15 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 
-from textnorm_lib.errors import DataError, StoreError
+from textnorm_lib.errors import ConfigError, DataError, StoreError
 from textnorm_lib.lora import FILE, load_lora, save_lora
 from textnorm_lib.store import write_atomically
 
@@ -41,7 +41,7 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         save_lora(pipeline, partial)
-        save_file(_moments(optimiser), partial / _OPTIMISER)
+        (partial / _OPTIMISER).write_bytes(save(_moments(optimiser)))
         (partial / _STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
         digests = {name: _digest((partial / name).read_bytes()) for name in (FILE, _OPTIMISER, _STATE)}
         (partial / _DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
@@ -53,34 +53,50 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(
-    folder: Path, pipeline, optimiser: torch.optim.Optimizer, *, check: Callable[[dict[str, Any]], None] | None = None
-) -> dict[str, Any]:
-    """Set adapter and optimiser to what ``save_checkpoint`` wrote, once ``check`` has seen its state; that state.
+def resume(
+    folder: Path,
+    pipeline,
+    optimiser: torch.optim.Optimizer,
+    *,
+    told: Mapping[str, Any],
+    may_change: Collection[str],
+) -> dict[str, Any] | None:
+    """Set adapter and optimiser to the latest checkpoint in ``folder``; its state, None where there is none.
 
-    Raises ``DataError`` for files that are missing or changed, and what ``check`` raises, before anything is set.
+    ``told`` is what the run is made of, as in the state that ``save_checkpoint`` wrote. Raises ``ConfigError`` where it
+    differs in more than ``may_change``, ``DataError`` for files that are missing or changed; then nothing is set.
     """
-    try:
-        digests = json.loads((folder / _DIGESTS).read_bytes())
-        contents = {name: (folder / name).read_bytes() for name in (FILE, _OPTIMISER, _STATE)}
-        changed = [name for name, content in contents.items() if _digest(content) != digests[name]]
-        state = None if changed else json.loads(contents[_STATE])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder}: cannot be read ({' '.join(str(error).split())}); {_REMEDY}") from error
-    if changed:
-        raise DataError(f"{folder / changed[0]} is not what was written; {_REMEDY}")
-    if check:
-        check(state)
-    load_lora(pipeline, folder)
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        return None
+    contents = _read(checkpoint)
+    state = json.loads(contents[_STATE])
+    for name, value in told.items():
+        if name not in may_change and value != (before := state["told"].get(name)):
+            raise ConfigError(f"{folder} holds a run with another {name}, {before!r:.80}; take another folder")
+    load_lora(pipeline, checkpoint)
     _set_moments(optimiser, load(contents[_OPTIMISER]))
     return state
 
 
+def _read(folder: Path) -> dict[str, bytes]:
+    """A checkpoint's files as they were written."""
+    try:
+        digests = json.loads((folder / _DIGESTS).read_bytes())
+        contents = {name: (folder / name).read_bytes() for name in (FILE, _OPTIMISER, _STATE)}
+        changed = [name for name, content in contents.items() if _digest(content) != digests[name]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: cannot be read ({' '.join(str(error).split())}); {_REMEDY}") from error
+    if changed:
+        raise DataError(f"{folder / changed[0]} is not what was written; {_REMEDY}")
+    return contents
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint after the most epochs."""
-    return max(
-        (path for path in folder.glob("checkpoint_*") if re.fullmatch(r"checkpoint_\d{5,}", path.name)), default=None
-    )
+    found = (re.fullmatch(r"checkpoint_(\d{5,})", path.name) for path in folder.glob("checkpoint_*"))
+    latest = max((match for match in found if match), key=lambda match: int(match[1]), default=None)
+    return folder / latest[0] if latest else None
 
 
 def kept(folder: Path) -> str:

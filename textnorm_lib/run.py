@@ -119,12 +119,16 @@ class Run:
         display(Image(small, format="png", alt=alt))
 
     def table(self, name: str, *data: Artifact) -> pd.DataFrame:
-        """Make a registered table from stored results, keep it for the report, return it for display."""
+        """Make a registered table from stored results, keep it for the report, return it for display.
+
+        The numbers of each result are kept in a CSV file of its own, of the second in ``name_2.csv``, and so on.
+        """
         item = self._item(name, TABLES)
         values = [artifact.value for artifact in data]
         table = item.build(*values)
+        numbered = [name, *(f"{name}_{number}" for number in range(2, len(values) + 1))]
         files = {
-            f"{name}.csv": as_csv(values[0]),
+            **{f"{one}.csv": as_csv(frame) for one, frame in zip(numbered, values, strict=True)},
             f"{name}.md": as_markdown(table, item.caption, self.profile.name),
             f"{name}.tex": as_tex(table, item.caption, self.profile.name),
         }

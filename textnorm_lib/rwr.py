@@ -47,10 +47,10 @@ import pandas as pd
 import torch
 
 from textnorm_lib.errors import ConfigError, StudyError
-from textnorm_lib.lora import base_only
+from textnorm_lib.lora import adamw, base_only
 from textnorm_lib.processes import Processes
 from textnorm_lib.progress import progress
-from textnorm_lib.resuming import append_row, cut_curve, kept, latest_checkpoint, load_checkpoint, save_checkpoint
+from textnorm_lib.resuming import append_row, cut_curve, kept, resume, save_checkpoint
 from textnorm_lib.rwr_examples import Examples
 from textnorm_lib.rwr_settings import PAPER, Settings
 from textnorm_lib.sampling import autocast
@@ -104,13 +104,7 @@ class _Run:
         trained = {name: value for name, value in sorted(self.unet.named_parameters()) if value.requires_grad}
         self._check(list(trained))
         self.parameters = list(trained.values())
-        self.optimiser = torch.optim.AdamW(
-            self.parameters,
-            settings.learning_rate,
-            betas=(settings.beta_1, settings.beta_2),
-            eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
-        )
+        self.optimiser = adamw(self.parameters, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.dtype == "float16")
         content = b"".join(part.numpy().tobytes() for part in examples)
         self.told = {**dataclasses.asdict(settings), "set of examples": hashlib.sha256(content).hexdigest()}
@@ -127,20 +121,14 @@ class _Run:
 
     def resume(self) -> int:
         """Go on from the latest checkpoint, if there is one; the number of steps that are done."""
-        checkpoint, done = latest_checkpoint(self.folder), 0
-        if checkpoint:
-            state = load_checkpoint(checkpoint, self.pipeline, self.optimiser, check=self._check_same)
+        state, done = resume(self.folder, self.pipeline, self.optimiser, told=self.told, may_change=_MAY_CHANGE), 0
+        if state:
             self.scaler.load_state_dict(state["scaler"])
             done = state["step"]
         elif self.processes.first:  # so that an interrupted run starts anew from the same adapter in this process, too
             self.save(0)
         self.rows = cut_curve(self.folder, done) if self.processes.first else []
         return done
-
-    def _check_same(self, state: dict[str, Any]) -> None:
-        for name, value in self.told.items():
-            if name not in _MAY_CHANGE and value != (before := state["told"].get(name)):
-                raise ConfigError(f"{self.folder} holds a run with another {name}, {before!r:.80}; take another folder")
 
     def save(self, step: int) -> None:
         """The checkpoint after ``step`` steps."""

@@ -1,9 +1,8 @@
 """How a run of reward-weighted regression is done: every setting with its reason; the defaults are the paper's."""
 
-import math
 from dataclasses import dataclass
 
-from textnorm_lib.errors import ConfigError
+from textnorm_lib.settings_checks import require, require_counts, require_optimisation
 
 WEIGHTINGS = ("reward", "rank", "equal", "centred")
 
@@ -32,25 +31,16 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises ``ConfigError``, naming the setting."""
-        for name in ("images_per_prompt", "best", "steps", "batch_size", "save_every"):
-            _require(getattr(self, name) >= 1, name, self, "1 or more is needed")
-        for name in ("learning_rate", "epsilon", "max_gradient_norm"):
-            _require(0 < getattr(self, name) < math.inf, name, self, "a finite number above 0 is needed")
-        for name in ("pass_size", "weight_decay", "kl_coefficient"):
-            _require(0 <= getattr(self, name) < math.inf, name, self, "a finite number of 0 or more is needed")
-        _require(self.best <= self.images_per_prompt, "best", self, f"of {self.images_per_prompt} images a prompt")
-        _require(self.weighting in WEIGHTINGS, "weighting", self, f"known: {', '.join(WEIGHTINGS)}")
+        require_counts(self, "images_per_prompt", "best", "steps", "batch_size", "save_every")
+        require_optimisation(self)
+        require(self.pass_size >= 0, "pass_size", self, "a number of 0 (all at once) or more is needed")
+        require(self.best <= self.images_per_prompt, "best", self, f"of {self.images_per_prompt} images a prompt")
+        require(self.weighting in WEIGHTINGS, "weighting", self, f"known: {', '.join(WEIGHTINGS)}")
         if self.weighting == "centred":
             half = self.images_per_prompt // 2
-            _require(self.best <= half, "best", self, f"of {self.images_per_prompt}, centred has as many worst: {half}")
-            _require(self.batch_size % 2 == 0, "batch_size", self, "centred trains on pairs")
-        _require(0 <= self.caption_dropout < 1, "caption_dropout", self, "a share of 0 or more, below 1, is needed")
-        _require(self.dtype in ("float32", "bfloat16", "float16"), "dtype", self, "known: float32, bfloat16, float16")
-
-
-def _require(holds: bool, name: str, settings: Settings, needed: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} is {getattr(settings, name)!r}: {needed}")
+            require(self.best <= half, "best", self, f"of {self.images_per_prompt}, centred has as many worst: {half}")
+            require(self.batch_size % 2 == 0, "batch_size", self, "centred trains on pairs")
+        require(0 <= self.caption_dropout < 1, "caption_dropout", self, "a share of 0 or more, below 1, is needed")
 
 
 PAPER = Settings()

@@ -78,6 +78,7 @@ class Artifact:
 
     @property
     def key(self) -> str:
+        """The hash that names its folder."""
         return self.folder.name
 
     @property

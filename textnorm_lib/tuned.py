@@ -43,8 +43,8 @@ def tune_by_rwr(compute: Callable[..., Artifact], profile: Profile, pool: Pool) 
     """Reward-weighted regression on the pool's images, as ``profile.rwr`` asks for; ``compute`` is a ``Run``'s step."""
     model = Weights(profile.generator.model, profile.generator.revision)
     prompts = compute(choose_open_prompts, pool.judged or pool.rewarded, **_prompts(profile.rwr))
-    data = (prompts, pool.rewarded, pool.images, model)
-    trained = compute(train_rwr, *data, **_options(profile.rwr, profile))
+    options = _options(profile.rwr, profile)
+    trained = compute(train_rwr, prompts, pool.rewarded, pool.images, model, **options)
     return _look_at(compute, profile, profile.rwr, prompts, trained, model)
 
 

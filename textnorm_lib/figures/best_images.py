@@ -1,19 +1,15 @@
 """Figures of best-of-n in images: what rewards choose, and what they love though the annotators reject it."""
 
-import io
 import textwrap
 
-import matplotlib.image
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from textnorm_lib.figures.best_of_n import choosers_of, item
 from textnorm_lib.figures.gallery import ordinal
-from textnorm_lib.figures.mini import MARKS, PHOTO
-from textnorm_lib.figures.style import TEXT_WIDTH, new_figure
-from textnorm_lib.names import REWARD_NAMES
+from textnorm_lib.figures.images import draw_image, new_sheet, votes_as_marks
+from textnorm_lib.items import Item
+from textnorm_lib.names import REWARD_NAMES, choosers_of
+from textnorm_lib.tia2.prompts import PREFIX
 
 PER_SET, BESIDE, BETWEEN, ABOVE = 4, 1.7, 0.3, 1.15  # the sheet of grids: images a set, then in images' sides
 MOST_SETS = 3  # a row, for which the sheet's width is made
@@ -26,8 +22,7 @@ def draw_grids(frame: pd.DataFrame) -> Figure:
     prompts, sizes = frame["prompt"].unique(), sorted(frame["n"].unique())
     width = BESIDE + MOST_SETS * PER_SET + (MOST_SETS - 1) * BETWEEN
     height = len(prompts) * (ABOVE + len(rewards))
-    figure = new_figure(TEXT_WIDTH / width * height + 0.15)
-    axes = _sheet(figure, width, height)
+    figure, axes = new_sheet(width, height)
     for block, prompt in enumerate(prompts):
         top = block * (ABOVE + len(rewards)) + ABOVE
         axes.text(0, top - 0.5, prompt, size=7, va="bottom")
@@ -37,7 +32,7 @@ def draw_grids(frame: pd.DataFrame) -> Figure:
             of_n = frame[(frame["prompt"] == prompt) & (frame["n"] == n)]
             for row, reward in enumerate(rewards):
                 for one in of_n[of_n["model"] == reward].itertuples():
-                    _image(axes, left + one.place - 1, top + row, one.png, framed=one.label == 1)
+                    draw_image(axes, left + one.place - 1, top + row, one.png, framed=one.label == 1)
         for row, reward in enumerate(rewards):
             axes.text(0, top + row + 0.5, REWARD_NAMES[reward], size=6, va="center")
     return figure
@@ -65,18 +60,16 @@ def draw_loved(frame: pd.DataFrame) -> Figure:
     """``pick_loved``: a row a reward."""
     rewards = [name for name in REWARD_NAMES if name in frame]
     width, height = LOVED_BESIDE + ABREAST, len(rewards) * PITCH
-    figure = new_figure(TEXT_WIDTH / width * height + 0.15)
-    axes = _sheet(figure, width, height)
+    figure, axes = new_sheet(width, height)
     for row, reward in enumerate(rewards):
         axes.text(0, row * PITCH + 0.5, REWARD_NAMES[reward], size=7, va="center", rotation=90)
         shown = frame[frame["reward"] == reward].head(ABREAST)
         for column, (_, one) in enumerate(shown.iterrows()):
             left = LOVED_BESIDE + column
-            _image(axes, left, row * PITCH, one["png"])
+            draw_image(axes, left, row * PITCH, one["png"])
             others = " ".join(f"{round(one[name], 1) + 0.0:.1f}" for name in rewards if name != reward)  # 0.0, not -0.0
-            votes = " ".join(MARKS[one[f"vote_{slot}"]] for slot in (1, 2, 3))
-            lines = [f"{one[reward]:+.1f}, {ordinal(one['rank'])}   {votes}", f"({others})"]
-            text = "\n".join([*lines, textwrap.fill(one["prompt"].removeprefix(PHOTO), 18)])
+            lines = [f"{one[reward]:+.1f}, {ordinal(one['rank'])}   {votes_as_marks(one)}", f"({others})"]
+            text = "\n".join([*lines, textwrap.fill(one["prompt"].removeprefix(PREFIX), 18)])
             axes.text(left + 0.03, row * PITCH + 1.0, text, size=5.5, va="top", linespacing=1.1)
         if shown.empty:
             axes.text(LOVED_BESIDE + 0.03, row * PITCH + 0.5, "none found", size=6.5)
@@ -88,44 +81,32 @@ def describe_loved(frame: pd.DataFrame) -> str:
     words = []
     for reward in [name for name in REWARD_NAMES if name in frame]:
         shown = [
-            f"{one['prompt'].removeprefix(PHOTO)} ({one[reward]:+.1f}, {ordinal(one['rank'])} of {one['n_images']})"
+            f"{one['prompt'].removeprefix(PREFIX)} ({one[reward]:+.1f}, {ordinal(one['rank'])} of {one['n_images']})"
             for _, one in frame[frame["reward"] == reward].head(ABREAST).iterrows()
         ]
         words.append(f"{REWARD_NAMES[reward]}: {', '.join(shown) or 'none'}")
     return f"Images that a reward loves and all three annotators reject. {'; '.join(words)}."
 
 
-def _sheet(figure: Figure, width: float, height: float) -> Axes:
-    """Axes for images, whose unit is an image's side."""
-    axes = figure.subplots()
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-    axes.set_axis_off()
-    return axes
-
-
-def _image(axes: Axes, left: float, top: float, png: bytes, *, framed: bool = False) -> None:
-    extent = (left + 0.03, left + 0.97, top + 0.97, top + 0.03)
-    axes.imshow(matplotlib.image.imread(io.BytesIO(png)), extent=extent, interpolation="none")
-    if framed:
-        axes.add_patch(Rectangle((left + 0.03, top + 0.03), 0.94, 0.94, fill=False, linewidth=1.0))
-
-
 ITEMS = [
-    item(
-        "fig50_best_of_n_images",
-        "The four best of n images by each of five rewards, for one prompt of each set: that of which nearest to half "
-        "of the pool is good, or the first where nobody votes. Framed: good by the majority of the annotators.",
-        draw_grids,
-        describe_grids,
-        paper_item="Figure 4",
+    Item(
+        name="fig50_best_of_n_images",
+        notebook="04_best_of_n",
+        caption="The four best of n images by each of five rewards, for one prompt of each set: that of which nearest "
+        "to half of the pool is good, or the first where nobody votes. Framed: good by the majority of the annotators.",
+        build=draw_grids,
+        describe=describe_grids,
         needs="prompts",
+        paper_item="Figure 4",
     ),
-    item(
-        "fig54_loved_and_rejected",
-        "Images that a reward loves and all three annotators reject, though a fifth of the pool or more is good; found "
-        "by rule. Below: the reward's score in the pool's standard deviations, its rank in the pool and the votes; in "
-        "brackets the other rewards' scores, in the order of the rows.",
-        draw_loved,
-        describe_loved,
+    Item(
+        name="fig54_loved_and_rejected",
+        notebook="04_best_of_n",
+        caption="Images that a reward loves and all three annotators reject, though a fifth of the pool or more is "
+        "good; found by rule. Below: the reward's score in the pool's standard deviations, its rank in the pool and "
+        "the votes; in brackets the other rewards' scores, in the order of the rows.",
+        build=draw_loved,
+        describe=describe_loved,
+        needs="annotators",
     ),
 ]

@@ -1,7 +1,5 @@
 """Figures of best-of-n in numbers: how the choices are judged, gold against proxy, the gain realised (notebook 04)."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,7 +11,7 @@ from textnorm_lib.figures.release import SETS, errorbar
 from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
 from textnorm_lib.items import Item
 from textnorm_lib.metrics import ALL_SETS
-from textnorm_lib.names import CHOOSER_NAMES, REWARD_NAMES, SET_ORDER
+from textnorm_lib.names import CHOOSER_NAMES, REWARD_NAMES, SET_ORDER, choosers_of
 from textnorm_lib.rankings import RATING
 from textnorm_lib.tables.style import percent, short
 
@@ -177,54 +175,36 @@ def describe_gain_realised(gains: pd.DataFrame) -> str:
     return f"Share of the gain that choosing by the annotators would bring, best of {n}: {', '.join(words)}."
 
 
-def choosers_of(column: pd.Series, names: dict[str, str]) -> list[str]:
-    """Those of ``names`` that occur, in print's order."""
-    return [name for name in names if name in set(column)]
-
-
-def item(
-    name: str,
-    caption: str,
-    build: Callable,
-    describe: Callable,
-    paper_item: str | None = None,
-    needs: str = "annotators",
-) -> Item:
-    return Item(
-        name=name,
-        notebook="04_best_of_n",
-        caption=caption,
-        build=build,
-        describe=describe,
-        needs=needs,
-        paper_item=paper_item,
-    )
-
-
 ITEMS = [
-    item(
-        "fig51_best_of_n_judged",
-        "TextNorm's best four of n against those of each other reward, and against those that the annotators "
+    Item(
+        name="fig51_best_of_n_judged",
+        notebook="04_best_of_n",
+        caption="TextNorm's best four of n against those of each other reward, and against those that the annotators "
         "themselves would choose: wins, ties and losses by the majority of three blind judges, with 95% intervals in "
         "which prompts are the unit.",
-        draw_judged,
-        describe_judged,
+        build=draw_judged,
+        describe=describe_judged,
+        needs="annotators",
         paper_item="Figure 9",
     ),
-    item(
-        "fig52_gold_and_proxy",
-        "Gold against proxy as n grows. Proxy: what the reward that chooses thinks of its choice, in its pool's "
-        "standard deviations; gold: the annotators' rating. Means over prompts of the gain over one image, with 95% "
-        "bootstrap intervals; dashed: d (a - b d) with d = √KL, fitted. Annotators: chosen by the rating itself, the "
-        "most that can be had.",
-        draw_gold_and_proxy,
-        describe_gold_and_proxy,
+    Item(
+        name="fig52_gold_and_proxy",
+        notebook="04_best_of_n",
+        caption="Gold against proxy as n grows. Proxy: what the reward that chooses thinks of its choice, in its "
+        "pool's standard deviations; gold: the annotators' rating. Means over prompts of the gain over one image, "
+        "with 95% bootstrap intervals; dashed: d (a - b d) with d = √KL, fitted. Annotators: chosen by the rating "
+        "itself, the most that can be had.",
+        build=draw_gold_and_proxy,
+        describe=describe_gold_and_proxy,
+        needs="annotators",
     ),
-    item(
-        "fig53_gain_realised",
-        "How much of the possible gain in rating each reward realises: 1 chooses as the annotators would, 0 is no "
-        "better than chance. Means over prompts (their number in brackets) with 95% bootstrap intervals.",
-        draw_gain_realised,
-        describe_gain_realised,
+    Item(
+        name="fig53_gain_realised",
+        notebook="04_best_of_n",
+        caption="How much of the possible gain in rating each reward realises: 1 chooses as the annotators would, 0 is "
+        "no better than chance. Means over prompts (their number in brackets) with 95% bootstrap intervals.",
+        build=draw_gain_realised,
+        describe=describe_gain_realised,
+        needs="annotators",
     ),
 ]

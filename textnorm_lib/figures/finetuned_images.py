@@ -1,17 +1,11 @@
 """The figure of tuned models in images: the same prompt and seed over training (the paper's figures 1 and 5)."""
 
-import io
-
-import matplotlib.image
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from textnorm_lib.figures.best_of_n import choosers_of
 from textnorm_lib.figures.finetuning import item
-from textnorm_lib.figures.style import TEXT_WIDTH, new_figure
-from textnorm_lib.names import BASE, REWARD_NAMES
+from textnorm_lib.figures.images import draw_image, new_sheet
+from textnorm_lib.names import BASE, REWARD_NAMES, choosers_of
 
 BESIDE, BETWEEN, ABOVE = 1.7, 0.3, 0.95  # room left of the rows, between two seeds, above a prompt; in images' sides
 NARROWEST = 13.5  # so many images' sides is the sheet wide at least: larger images would make it too high
@@ -24,10 +18,7 @@ def draw_samples(samples: pd.DataFrame, *, unit: str) -> Figure:
     seeds = samples.groupby("prompt")["seed"].rank(method="dense").astype(int) - 1  # the first, the second, of a prompt
     width = max(BESIDE + (seeds.max() + 1) * (len(checkpoints) + BETWEEN) - BETWEEN, NARROWEST)
     height = len(prompts) * (ABOVE + len(rewards))
-    figure = new_figure(TEXT_WIDTH / width * height + 0.15)
-    axes = figure.subplots()
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-    axes.set_axis_off()
+    figure, axes = new_sheet(width, height)
     for block, prompt in enumerate(prompts):
         top = block * (ABOVE + len(rewards)) + ABOVE
         axes.text(0, top - 0.4, prompt, size=7, va="bottom")
@@ -42,15 +33,8 @@ def draw_samples(samples: pd.DataFrame, *, unit: str) -> Figure:
                 axes.text(start + column + 0.5, top - 0.03, name, size=6, ha="center", va="bottom")
                 for one in shown[shown["checkpoint"] == checkpoint].itertuples():
                     for row in range(len(rewards)) if one.tuned_on == BASE else [rewards.index(one.tuned_on)]:
-                        _draw_image(axes, start + column, top + row, one.png, framed=one.label == 1)
+                        draw_image(axes, start + column, top + row, one.png, framed=one.label == 1)
     return figure
-
-
-def _draw_image(axes: Axes, left: float, top: float, png: bytes, *, framed: bool) -> None:
-    extent = (left + 0.03, left + 0.97, top + 0.97, top + 0.03)
-    axes.imshow(matplotlib.image.imread(io.BytesIO(png)), extent=extent, interpolation="none")
-    if framed:
-        axes.add_patch(Rectangle((left + 0.03, top + 0.03), 0.94, 0.94, fill=False, linewidth=1.0))
 
 
 def describe_samples(samples: pd.DataFrame) -> str:

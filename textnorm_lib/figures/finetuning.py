@@ -14,12 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from textnorm_lib.errors import DataError
-from textnorm_lib.figures.best_of_n import choosers_of
 from textnorm_lib.figures.release import errorbar
 from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
 from textnorm_lib.items import Item
 from textnorm_lib.metrics import ALL_SETS
-from textnorm_lib.names import REWARD_NAMES
+from textnorm_lib.names import REWARD_NAMES, choosers_of
 from textnorm_lib.tables.style import short
 
 GAINS = {  # what -> its axis
@@ -111,10 +110,12 @@ def grid(frame: pd.DataFrame, rows: Sequence[str], labels: dict[str, str]) -> tu
 
 
 def all_sets(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of all sets together."""
     return frame[frame["set"] == ALL_SETS]
 
 
 def of_reward(frame: pd.DataFrame, reward: str, what: str) -> pd.DataFrame:
+    """What happened to one number of the models tuned on ``reward``, in the order of training."""
     return frame[(frame["tuned_on"] == reward) & (frame["what"] == what)].sort_values("checkpoint")
 
 
@@ -140,6 +141,7 @@ def thin_line(axes: Axes, x: Sequence[float], y: Sequence[float], reward: str) -
 
 
 def style_of(reward: str) -> dict[str, object]:
+    """A reward's colour and marker."""
     return {"color": COLOURS[reward], "marker": MARKERS[reward], "markersize": 3}
 
 
@@ -155,6 +157,7 @@ def keep_in_view(axes: Axes, gains: pd.DataFrame, runs: pd.DataFrame | None = No
 
 
 def legend(figure: Figure, gains: pd.DataFrame, *others: Line2D) -> None:
+    """What lines and intervals are, and what a point rests on."""
     mean = Line2D([], [], color="0.4", marker="|", label="mean with 95% interval")
     thin = Line2D([], [], color="0.4", linewidth=0.5, label="one run")
     handles = [mean, thin, *others]

@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import xlogy
 
-from textnorm_lib.figures.best_of_n import choosers_of
 from textnorm_lib.figures.finetuning import (
     GAINS,
     all_sets,
@@ -22,7 +21,7 @@ from textnorm_lib.figures.finetuning import (
 )
 from textnorm_lib.figures.release import errorbar
 from textnorm_lib.figures.style import new_figure
-from textnorm_lib.names import REWARD_NAMES
+from textnorm_lib.names import REWARD_NAMES, choosers_of
 from textnorm_lib.tables.style import short
 
 

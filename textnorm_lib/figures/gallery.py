@@ -1,18 +1,16 @@
 """A gallery of images on which rewards and annotators disagree, as the paper's figures 2 and 8 (notebook 02)."""
 
-import io
 import textwrap
 
-import matplotlib.image
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from textnorm_lib.figures.mini import MARKS, PHOTO
-from textnorm_lib.figures.style import TEXT_WIDTH, new_figure
+from textnorm_lib.figures.images import draw_image, new_sheet, votes_as_marks
 from textnorm_lib.items import Item
 from textnorm_lib.names import REWARD_NAMES
 from textnorm_lib.rankings import HIGH, LOW
+from textnorm_lib.tia2.prompts import PREFIX
 
 HEADS = {HIGH: "three votes for bad, but ranked high", LOW: "three votes for good, but ranked low"}
 PER_KIND = 3
@@ -26,10 +24,7 @@ def draw_disagreements(frame: pd.DataFrame) -> Figure:
     """
     rewards = [reward for reward in REWARD_NAMES if reward in frame]
     width, height = BESIDE + 2 * PER_KIND + BETWEEN, ABOVE + len(rewards) * (1 + BELOW)
-    figure = new_figure(TEXT_WIDTH / width * height)
-    axes = figure.subplots()
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-    axes.set_axis_off()
+    figure, axes = new_sheet(width, height, room=0)
     for left, kind in ((BESIDE, HIGH), (BESIDE + PER_KIND + BETWEEN, LOW)):
         axes.text(left + 0.03, ABOVE - 0.05, HEADS[kind], size=7, va="bottom")
         for row, reward in enumerate(rewards):
@@ -46,11 +41,12 @@ def draw_disagreements(frame: pd.DataFrame) -> Figure:
 
 def _draw_one(axes: Axes, left: float, top: float, one: pd.Series, others: list[int]) -> None:
     """The image with what was asked for, its rank, its votes, and the other rewards' ranks."""
-    extent = (left + 0.03, left + 0.97, top + 0.97, top + 0.03)
-    axes.imshow(matplotlib.image.imread(io.BytesIO(one["png"])), extent=extent, interpolation="none")
-    votes = " ".join(MARKS[one[f"vote_{slot}"]] for slot in (1, 2, 3))
-    lines = [f"{ordinal(one['rank'])} of {one['n_images']}   {votes}", f"others {', '.join(map(str, others))}"]
-    text = "\n".join([*lines, textwrap.fill(one["prompt"].removeprefix(PHOTO), 18)])
+    draw_image(axes, left, top, one["png"])
+    lines = [
+        f"{ordinal(one['rank'])} of {one['n_images']}   {votes_as_marks(one)}",
+        f"others {', '.join(map(str, others))}",
+    ]
+    text = "\n".join([*lines, textwrap.fill(one["prompt"].removeprefix(PREFIX), 18)])
     axes.text(left + 0.03, top + 1.0, text, size=5.5, va="top", linespacing=1.1)
 
 
@@ -66,7 +62,7 @@ def describe_disagreements(frame: pd.DataFrame) -> str:
     for reward in [reward for reward in REWARD_NAMES if reward in frame]:
         for kind, rows in frame[frame["reward"] == reward].groupby("kind", sort=False):
             shown = [
-                f"{row.prompt.removeprefix(PHOTO)} ({ordinal(row.rank)} of {row.n_images})"
+                f"{row.prompt.removeprefix(PREFIX)} ({ordinal(row.rank)} of {row.n_images})"
                 for row in rows.head(PER_KIND).itertuples()
             ]
             words.append(f"{REWARD_NAMES[reward]}, {kind}: {', '.join(shown)}")

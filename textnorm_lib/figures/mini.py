@@ -1,24 +1,20 @@
 """Figures of TIA2 in miniature: images with their votes, and the built set beside the released one (notebook 01)."""
 
-import io
 import textwrap
 
-import matplotlib.image
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from textnorm_lib.figures.style import TEXT_WIDTH, new_figure
+from textnorm_lib.figures.images import draw_image, new_sheet, votes_as_marks
+from textnorm_lib.figures.style import new_figure
 from textnorm_lib.items import Item
 from textnorm_lib.names import SET_ORDER
-from textnorm_lib.tia2.prompts import CATEGORIES
+from textnorm_lib.tia2.prompts import CATEGORIES, PREFIX
 
-MARKS = {1: "✓", 0: "✗", -1: "–"}
 ABREAST, PER_PROMPT = 2, 4  # a row of the sheet: two prompts, four images each
 CAPTION, MARKS_BELOW, GAP = 0.2, 0.2, 0.2  # above and below a prompt's images, between two prompts; in images' sides
-PHOTO = "a realistic photo of "
 SHEET_COLUMNS, SHEET_PITCH = 6, 1.32  # images a row; from one row to the next, in images' sides
 WORLDS = {  # name -> how it is drawn
     "released": {"color": "black", "marker": "o", "linestyle": "none"},
@@ -35,27 +31,15 @@ def draw_samples(samples: pd.DataFrame) -> Figure:
     prompts = samples["prompt"].unique()
     width, pitch = ABREAST * (PER_PROMPT + GAP) - GAP, CAPTION + 1 + MARKS_BELOW
     height = pitch * -(-len(prompts) // ABREAST)
-    figure = new_figure(TEXT_WIDTH / width * height + 0.15)
-    axes = figure.subplots()
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-    axes.set_axis_off()
+    figure, axes = new_sheet(width, height)
     for index, prompt in enumerate(prompts):
         left, top = index % ABREAST * (PER_PROMPT + GAP), index // ABREAST * pitch + CAPTION
         axes.text(left + 0.03, top - 0.03, prompt, size=6.5, va="bottom")
         shown = samples[samples["prompt"] == prompt].head(PER_PROMPT)
-        for column, one in enumerate(shown.itertuples()):
-            _draw_sample(axes, left + column, top, one)
+        for column, (_, one) in enumerate(shown.iterrows()):
+            draw_image(axes, left + column, top, one["png"], framed=one["label"] == 1)
+            axes.text(left + column + 0.5, top + 1.0, votes_as_marks(one), size=6.5, ha="center", va="top")
     return figure
-
-
-def _draw_sample(axes: Axes, left: float, top: float, one) -> None:
-    """One row of ``samples``: the image with a little room around it, its frame and its votes."""
-    extent = (left + 0.03, left + 0.97, top + 0.97, top + 0.03)
-    axes.imshow(matplotlib.image.imread(io.BytesIO(one.png)), extent=extent, interpolation="none")
-    if one.label == 1:
-        axes.add_patch(Rectangle((left + 0.03, top + 0.03), 0.94, 0.94, fill=False, linewidth=1.2))
-    marks = " ".join(MARKS[vote] for vote in (one.vote_1, one.vote_2, one.vote_3))
-    axes.text(left + 0.5, top + 1.0, marks, size=6.5, ha="center", va="top")
 
 
 def describe_samples(samples: pd.DataFrame) -> str:
@@ -68,22 +52,18 @@ def describe_samples(samples: pd.DataFrame) -> str:
 def draw_sheet(images: pd.DataFrame) -> Figure:
     """Images in rows of six with the prompt below each; ``images``: prompt, png."""
     rows = -(-len(images) // SHEET_COLUMNS)
-    figure = new_figure(TEXT_WIDTH / SHEET_COLUMNS * rows * SHEET_PITCH + 0.15)
-    axes = figure.subplots()
-    axes.set(xlim=(0, SHEET_COLUMNS), ylim=(rows * SHEET_PITCH, 0), aspect="equal")
-    axes.set_axis_off()
+    figure, axes = new_sheet(SHEET_COLUMNS, rows * SHEET_PITCH)
     for index, one in enumerate(images.itertuples()):
         left, top = index % SHEET_COLUMNS, index // SHEET_COLUMNS * SHEET_PITCH
-        extent = (left + 0.04, left + 0.96, top + 0.96, top + 0.04)
-        axes.imshow(matplotlib.image.imread(io.BytesIO(one.png)), extent=extent, interpolation="none")
-        text = textwrap.fill(one.prompt.removeprefix(PHOTO), 20)
+        draw_image(axes, left, top, one.png)
+        text = textwrap.fill(one.prompt.removeprefix(PREFIX), 20)
         axes.text(left + 0.04, top + 1.0, text, size=5.5, va="top", linespacing=0.95)
     return figure
 
 
 def describe_sheet(images: pd.DataFrame) -> str:
     """What was asked for, image by image."""
-    return "Images in rows of six. In order: " + "; ".join(images["prompt"].str.removeprefix(PHOTO)) + "."
+    return "Images in rows of six. In order: " + "; ".join(images["prompt"].str.removeprefix(PREFIX)) + "."
 
 
 def draw_beside(

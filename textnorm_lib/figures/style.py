@@ -66,9 +66,9 @@ def render(figure: Figure, kind: str, dpi: int = 200) -> bytes:
     return buffer.getvalue()
 
 
-def thumbnail(figure: Figure, dpi: int = 100) -> bytes:
+def thumbnail(figure: Figure) -> bytes:
     """A PNG of 128 well chosen colours, small enough for a notebook that is kept under version control."""
-    image = Image.open(io.BytesIO(render(figure, "png", dpi))).convert("RGB")
+    image = Image.open(io.BytesIO(render(figure, "png", dpi=100))).convert("RGB")
     buffer = io.BytesIO()
     image.quantize(128, kmeans=2, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -63,18 +63,13 @@ def fit(
     model.train()
     done = len(curve)
     for step in progress(range(done, recipe.steps), description, total=recipe.steps, initial=done, unit="step"):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * _schedule(step, recipe)
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         loss = loss_function(step, generator)
         if not math.isfinite(loss.item()):
             raise StudyError(
                 f"{description}: the loss is {loss.item()} at step {step}; {folder} keeps the last good one"
             )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
-        optimiser.step()
+        _descend(model, optimiser, loss, recipe, step)
         _update(average, model, min(recipe.average_decay, (1 + step) / (10 + step)))
         curve.append(round(loss.item(), 6))
         best.look(step, model, average)
@@ -85,6 +80,16 @@ def fit(
     model.eval()
     table = pd.DataFrame({"step": range(len(curve)), "loss": curve})
     return table.assign(validation=table["step"].map(best.scores)) if validation else table
+
+
+def _descend(model: nn.Module, optimiser: torch.optim.Optimizer, loss: torch.Tensor, recipe: Recipe, step: int) -> None:
+    """One step down the gradient of ``loss``."""
+    for group in optimiser.param_groups:
+        group["lr"] = recipe.learning_rate * _schedule(step, recipe)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
+    optimiser.step()
 
 
 class _Best:

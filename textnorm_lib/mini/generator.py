@@ -11,12 +11,20 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from textnorm_lib.compat import prepare_torchvision
 
 IMAGE_SIZE = 64
 LATENT_SHAPE = (4, 16, 16)
 MAX_TOKENS = 24
 TEXT_WIDTH = 128
+
+
+def as_tensor(images: np.ndarray) -> torch.Tensor:
+    """uint8 (n, h, w, 3) -> float (n, 3, h, w) in [-1, 1]."""
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def build_tokenizer(captions: Iterable[str]):

@@ -15,10 +15,11 @@ from statsmodels.stats.proportion import proportion_confint
 from textnorm_lib.metrics import prompt_metrics, summarise
 from textnorm_lib.mini import spoil, train_annotators
 from textnorm_lib.mini.annotators import detect, load_annotator, vote
+from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.grammar import parse
 from textnorm_lib.mini.plan import DEVELOPMENT_SEED, HELD_OUT_SEED, JUDGES, PREFERENCE_ANNOTATORS, Plan
 from textnorm_lib.mini.prompts import SETS, mini_prompts, split
-from textnorm_lib.mini.train import as_tensor, training_scenes
+from textnorm_lib.mini.train import training_scenes
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.sampling import load_pipeline

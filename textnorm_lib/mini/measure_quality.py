@@ -16,12 +16,13 @@ from statsmodels.stats.proportion import proportion_confint
 
 from textnorm_lib.metrics import prompt_metrics, summarise
 from textnorm_lib.mini import severity
+from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.grammar import parse
 from textnorm_lib.mini.measure import INTERVALS, development_images, development_prompts
 from textnorm_lib.mini.plan import DEVELOPMENT_SEED, HELD_OUT_SEED, QUALITY_JUDGES, Plan
 from textnorm_lib.mini.quality import QualityJudge, load_quality_judge
 from textnorm_lib.mini.scenes import render_many
-from textnorm_lib.mini.train import Scenes, as_tensor, training_scenes
+from textnorm_lib.mini.train import Scenes, training_scenes
 from textnorm_lib.mini.train_quality import draw_severities
 from textnorm_lib.sampling import generate, load_pipeline, plan_images
 

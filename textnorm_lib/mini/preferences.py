@@ -15,10 +15,11 @@ import torch
 
 from textnorm_lib.errors import DataError
 from textnorm_lib.mini.annotators import Detector, Seen, detect, shows
+from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.grammar import Spec, parse
-from textnorm_lib.mini.train import as_tensor
 from textnorm_lib.progress import progress
 
+BATCH_SIZE = 128
 THRESHOLD = 0.5  # the least score of an object that counts
 
 
@@ -75,10 +76,10 @@ def collect_preferences(images: np.ndarray, prompts: list[str], annotators: Sequ
     return Preferences(images, prompts, prompt_numbers, np.array(pairs)[decided], shares[decided])
 
 
-def _count_faults(annotator: Detector, images: np.ndarray, specs: list[Spec], batch_size: int = 128) -> list[int]:
+def _count_faults(annotator: Detector, images: np.ndarray, specs: list[Spec]) -> list[int]:
     counted = []
-    for start in progress(range(0, len(images), batch_size), "faults", unit="batch"):
+    for start in progress(range(0, len(images), BATCH_SIZE), "faults", unit="batch"):
         with torch.no_grad():
-            batch = detect(annotator, as_tensor(images[start : start + batch_size]))
+            batch = detect(annotator, as_tensor(images[start : start + BATCH_SIZE]))
         counted += [faults(seen, spec) for seen, spec in zip(batch, specs[start:], strict=False)]
     return counted

@@ -18,8 +18,7 @@ from torch import nn
 
 from textnorm_lib.errors import DataError
 from textnorm_lib.mini.annotators import Block
-from textnorm_lib.mini.generator import IMAGE_SIZE
-from textnorm_lib.mini.train import as_tensor
+from textnorm_lib.mini.generator import IMAGE_SIZE, as_tensor
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards.pixels import Images, check, square
 

@@ -2,24 +2,17 @@
 
 Image (3, 64, 64) in [-1, 1], 8 x 8 patches of 8 x 8 pixels; prompts of up to 24 tokens; width 128 everywhere. As their
 namesakes, the other three start from CLIP: PickScore is CLIP, and BLIP-2 and ImageReward take its image tower and its
-word embeddings. ``save_reward`` writes each in the format in which its namesake is published, so that the same classes
-(``textnorm_lib.rewards``) score with the miniature and with the real one.
+word embeddings. ``save_rewards.py`` writes them.
 """
 
 import copy
-import json
-import shutil
-from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from textnorm_lib.compat import prepare_torchvision
-from textnorm_lib.errors import ConfigError
 from textnorm_lib.mini.generator import IMAGE_SIZE, MAX_TOKENS
 from textnorm_lib.rewards.imagereward import ImageRewardModel
-from textnorm_lib.rewards.pretrained import no_bars
 
 PATCH_SIZE = 8
 WIDTH = 128
@@ -28,7 +21,6 @@ VISION_LAYERS = 4
 TEXT_LAYERS = 3  # CLIP's
 FUSION_LAYERS = 3  # of the Q-Former and of ImageReward's text encoder
 QUERY_TOKENS = 8
-PIXEL_MEAN = PIXEL_STD = 0.5  # for every channel: pixels in [-1, 1]
 _TRANSFORMER = {
     "hidden_size": WIDTH,
     "intermediate_size": 4 * WIDTH,
@@ -47,7 +39,6 @@ _FUSION_TEXT = {
 }
 # Parts of a layer of CLIP's, and their names in other implementations, which stack query, key and value as well.
 _LAYER = ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2", "self_attn.out_proj")
-_OPEN_CLIP_LAYER = ("ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj", "attn.out_proj", "attn.in_proj_")
 _BLIP_LAYER = ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2", "self_attn.projection", "self_attn.qkv.")
 
 
@@ -160,116 +151,23 @@ def _blip_vision_weights(vision, images: torch.Tensor) -> dict[str, torch.Tensor
         "embeddings.patch_embedding.weight": patches[:, None, None, None] * (kernel - kernel.mean(dim=0)),
         "embeddings.patch_embedding.bias": torch.zeros_like(norm.bias),
         "embeddings.position_embedding": (torch.cat([whole * place[:1], patches * place[1:]]) + norm.bias)[None],
-        **_layer_weights(vision.encoder, "encoder.layers", _BLIP_LAYER),
-        **_prefixed("post_layernorm", vision.post_layernorm),
+        **layer_weights(vision.encoder, "encoder.layers", _BLIP_LAYER),
+        **prefixed("post_layernorm", vision.post_layernorm),
     }
 
 
-def _layer_weights(encoder: nn.Module, prefix: str, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+def layer_weights(encoder: nn.Module, prefix: str, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """The weights of a CLIP encoder's layers under other names; query, key and value are stacked in this order."""
     weights = {}
     for index, layer in enumerate(encoder.layers):
         for part, name in zip(_LAYER, names[:-1], strict=True):
-            weights |= _prefixed(f"{prefix}.{index}.{name}", layer.get_submodule(part))
+            weights |= prefixed(f"{prefix}.{index}.{name}", layer.get_submodule(part))
         parts = (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj)
         for kind in ("weight", "bias"):
             weights[f"{prefix}.{index}.{names[-1]}{kind}"] = torch.cat([getattr(part, kind) for part in parts])
     return weights
 
 
-def _prefixed(prefix: str, module: nn.Module) -> dict[str, torch.Tensor]:
+def prefixed(prefix: str, module: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a part under a name of its own."""
     return {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
-
-
-@torch.no_grad()
-def open_clip_weights(clip) -> dict[str, torch.Tensor]:
-    """The weights of a transformers CLIPModel under open_clip's names."""
-    vision, text = clip.vision_model, clip.text_model
-    return {
-        "visual.class_embedding": vision.embeddings.class_embedding,
-        "visual.conv1.weight": vision.embeddings.patch_embedding.weight,
-        "visual.positional_embedding": vision.embeddings.position_embedding.weight,
-        **_prefixed("visual.ln_pre", vision.pre_layrnorm),
-        **_layer_weights(vision.encoder, "visual.transformer.resblocks", _OPEN_CLIP_LAYER),
-        **_prefixed("visual.ln_post", vision.post_layernorm),
-        "visual.proj": clip.visual_projection.weight.T,
-        "token_embedding.weight": text.embeddings.token_embedding.weight,
-        "positional_embedding": text.embeddings.position_embedding.weight,
-        **_layer_weights(text.encoder, "transformer.resblocks", _OPEN_CLIP_LAYER),
-        **_prefixed("ln_final", text.final_layer_norm),
-        "text_projection": clip.text_projection.weight.T,
-        "logit_scale": clip.logit_scale,
-    }
-
-
-def save_reward(name: str, model: nn.Module, tokenizer, folder: Path) -> None:
-    """Write a reward model and its tokenizer in its namesake's format, weights in half precision (safetensors)."""
-    if name not in _WRITERS:
-        raise ConfigError(f"save_reward: {name!r} is no reward; known: {', '.join(_WRITERS)}")
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    tokenizer.save_pretrained(partial)
-    _WRITERS[name](copy.deepcopy(model).half(), partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
-
-
-def _write_open_clip(clip, folder: Path) -> None:
-    text, vision = clip.config.text_config, clip.config.vision_config
-    configuration = {
-        "model_cfg": {
-            "embed_dim": clip.config.projection_dim,
-            "quick_gelu": False,
-            "vision_cfg": {
-                "image_size": vision.image_size,
-                "patch_size": vision.patch_size,
-                "width": vision.hidden_size,
-                "head_width": vision.hidden_size // vision.num_attention_heads,
-                "layers": vision.num_hidden_layers,
-            },
-            "text_cfg": {
-                "context_length": text.max_position_embeddings,
-                "vocab_size": text.vocab_size,
-                "hf_tokenizer_name": "local",  # open_clip takes the one in the folder, whatever the name
-                "width": text.hidden_size,
-                "heads": text.num_attention_heads,
-                "layers": text.num_hidden_layers,
-            },
-        },
-        "preprocess_cfg": {"mean": [PIXEL_MEAN] * 3, "std": [PIXEL_STD] * 3},
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(configuration, indent=2) + "\n")
-    weights = {name: value.contiguous() for name, value in open_clip_weights(clip).items()}
-    save_file(weights, folder / "open_clip_model.safetensors")
-
-
-def _write_transformers(model, folder: Path) -> None:
-    with no_bars():
-        model.save_pretrained(folder)
-    # transformers loads a model in the type that its configuration names; ours is loaded in single precision.
-    config = folder / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
-    _write_preprocessing(folder)
-
-
-def _write_imagereward(model: ImageRewardModel, folder: Path) -> None:
-    (folder / "config.json").write_text(model.config_json())
-    save_file(model.state_dict(), folder / "model.safetensors")
-    _write_preprocessing(folder)
-
-
-def _write_preprocessing(folder: Path) -> None:
-    """transformers' own file of how an image becomes pixel values."""
-    from transformers import BlipImageProcessor
-
-    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    BlipImageProcessor(size=size, image_mean=[PIXEL_MEAN] * 3, image_std=[PIXEL_STD] * 3).save_pretrained(folder)
-
-
-_WRITERS = {
-    "clip": _write_open_clip,
-    "pickscore": _write_transformers,
-    "blip2": _write_transformers,
-    "imagereward": _write_imagereward,
-}

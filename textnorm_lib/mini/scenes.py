@@ -54,6 +54,7 @@ class Scene:
 
     @property
     def caption(self) -> str:
+        """What the scene shows, in words."""
         return write(self.spec)
 
 
@@ -75,11 +76,11 @@ def render(spec: Spec, generator: np.random.Generator, *, size: int = SIZE) -> S
     return Scene(np.asarray(image), tuple(placed), spec)
 
 
-def render_many(specs: Sequence[Spec], seed: int, *, workers: int = 1, size: int = SIZE) -> Iterator[Scene]:
+def render_many(specs: Sequence[Spec], seed: int, *, workers: int = 1) -> Iterator[Scene]:
     """Render ``specs`` in order, with a progress bar; scene i depends on ``seed`` and i alone, not on ``workers``."""
     if workers < 1:
         raise DataError(f"{workers} workers; take one or more")
-    render_one = partial(_render_one, seed=seed, size=size)
+    render_one = partial(_render_one, seed=seed)
     bar = partial(progress, description="rendering scenes", total=len(specs), unit="scenes")
     if workers == 1:
         yield from bar(map(render_one, enumerate(specs)))
@@ -89,12 +90,12 @@ def render_many(specs: Sequence[Spec], seed: int, *, workers: int = 1, size: int
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray], *, columns: int, captions: Sequence[str] = (), scale: int = 2, pad: int = 4
+    images: Sequence[np.ndarray], *, columns: int, captions: Sequence[str] = (), pad: int = 4
 ) -> Image.Image:
-    """Images side by side, ``columns`` a row, each magnified ``scale`` times, its caption in small print below."""
+    """Images side by side, ``columns`` a row, each twice as large, its caption in small print below."""
     if not len(images):
         raise DataError("a contact sheet of no images; give one or more")
-    height, width = (scale * side for side in images[0].shape[:2])
+    height, width = (2 * side for side in images[0].shape[:2])
     text_height = 24 if captions else 0
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (width + pad) + pad, rows * (height + text_height + pad) + pad), "white")
@@ -106,9 +107,9 @@ def contact_sheet(
     return sheet
 
 
-def _render_one(numbered: tuple[int, Spec], *, seed: int, size: int) -> Scene:
+def _render_one(numbered: tuple[int, Spec], *, seed: int) -> Scene:
     index, spec = numbered
-    return render(spec, np.random.default_rng([seed, index]), size=size)
+    return render(spec, np.random.default_rng([seed, index]))
 
 
 def _tint(generator: np.random.Generator, *, named: bool) -> Tint:

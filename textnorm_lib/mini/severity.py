@@ -14,9 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from textnorm_lib.mini.generator import LATENT_SHAPE
+from textnorm_lib.mini.generator import LATENT_SHAPE, as_tensor
 from textnorm_lib.mini.spoil import CELL, IMAGE, denoised, warped, written_once
-from textnorm_lib.mini.train import Scenes, as_tensor
+from textnorm_lib.mini.train import Scenes
 
 MOST_NOISE = 0.7  # on the latent at severity 1, in units of its own spread
 MOST_SWAPS = 12  # pieces of an object that change places

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from textnorm_lib.mini.train import Scenes, as_tensor
+from textnorm_lib.mini.generator import as_tensor
+from textnorm_lib.mini.train import Scenes
 from textnorm_lib.progress import progress
 
 LATENT_NOISE = 0.3  # the most that a latent is disturbed by, in units of its own spread

@@ -9,24 +9,22 @@ own part to ``weights``. It goes on where it was stopped, and a stage that is do
 follows from the plan's numbers and seeds.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from textnorm_lib.compat import prepare_torchvision
-from textnorm_lib.errors import DataError
 from textnorm_lib.mini import generator as model
-from textnorm_lib.mini import reward_models, spoil, train, train_annotators, train_quality, train_rewards
+from textnorm_lib.mini import spoil, train, train_annotators, train_quality, train_rewards
 from textnorm_lib.mini.annotators import load_annotator
 from textnorm_lib.mini.bundle import WEIGHTS, write_digests
+from textnorm_lib.mini.curves import curves, thinned
 from textnorm_lib.mini.grammar import Asked, Spec, parse, write
 from textnorm_lib.mini.measure import measure_annotators, measure_development
 from textnorm_lib.mini.measure_quality import measure_quality
@@ -41,6 +39,7 @@ from textnorm_lib.mini.plan import (
 )
 from textnorm_lib.mini.preferences import Preferences, collect_preferences
 from textnorm_lib.mini.prompts import sample_spec
+from textnorm_lib.mini.save_rewards import save_reward
 from textnorm_lib.mini.train_annotators import Version
 from textnorm_lib.sampling import generate, load_pipeline, plan_images
 from textnorm_lib.weights import Weights
@@ -125,7 +124,7 @@ def _make_annotator(
 def _save(judge: torch.nn.Module, path: Path) -> None:
     """Weights in half precision."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.half() for key, value in judge.state_dict().items()}, path)
+    path.write_bytes(save({key: value.half() for key, value in judge.state_dict().items()}))
 
 
 def make_quality_judges(plan: Plan, folder: Path, weights: Path) -> None:
@@ -142,32 +141,32 @@ def make_quality_judges(plan: Plan, folder: Path, weights: Path) -> None:
 
 def make_clip(plan: Plan, folder: Path, weights: Path) -> None:
     """CLIP by contrast, on careless captions."""
-    data, tokenizer = _captioned(plan, folder)
-    clip = train_rewards.train_clip(data, tokenizer, plan.clip, folder=folder / "clip")
-    reward_models.save_reward("clip", clip.cpu(), tokenizer, weights / "rewards" / "clip")
+    examples, tokenizer = _captioned(plan, folder)
+    clip = train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip")
+    save_reward("clip", clip.cpu(), tokenizer, weights / "rewards" / "clip")
 
 
 def make_blip2(plan: Plan, folder: Path, weights: Path) -> None:
     """BLIP-2 from CLIP's towers, on the same captions."""
-    data, tokenizer = _captioned(plan, folder)
-    clip = train_rewards.train_clip(data, tokenizer, plan.clip, folder=folder / "clip")
-    blip2 = train_rewards.train_blip2(data, clip, tokenizer, plan.blip2, folder=folder / "blip2")
-    reward_models.save_reward("blip2", blip2.cpu(), tokenizer, weights / "rewards" / "blip2")
+    examples, tokenizer = _captioned(plan, folder)
+    clip = train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip")
+    blip2 = train_rewards.train_blip2(examples, clip, tokenizer, plan.blip2, folder=folder / "blip2")
+    save_reward("blip2", blip2.cpu(), tokenizer, weights / "rewards" / "blip2")
 
 
 def make_preference_models(plan: Plan, folder: Path, weights: Path) -> None:
     """PickScore and ImageReward, from CLIP's towers and the preferences."""
-    data, tokenizer = _captioned(plan, folder)
-    clip = train_rewards.train_clip(data, tokenizer, plan.clip, folder=folder / "clip")
+    examples, tokenizer = _captioned(plan, folder)
+    clip = train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip")
     preferences = preference_data(plan, folder, weights)
     pickscore = train_rewards.train_pickscore(
-        data, preferences, clip, tokenizer, plan.pickscore, folder=folder / "pickscore"
+        examples, preferences, clip, tokenizer, plan.pickscore, folder=folder / "pickscore"
     )
-    reward_models.save_reward("pickscore", pickscore.cpu(), tokenizer, weights / "rewards" / "pickscore")
+    save_reward("pickscore", pickscore.cpu(), tokenizer, weights / "rewards" / "pickscore")
     imagereward = train_rewards.train_imagereward(
-        data, preferences, clip, tokenizer, plan.imagereward, folder=folder / "imagereward"
+        examples, preferences, clip, tokenizer, plan.imagereward, folder=folder / "imagereward"
     )
-    reward_models.save_reward("imagereward", imagereward.cpu(), tokenizer, weights / "rewards" / "imagereward")
+    save_reward("imagereward", imagereward.cpu(), tokenizer, weights / "rewards" / "imagereward")
 
 
 def make_record(plan: Plan, folder: Path, weights: Path) -> None:
@@ -229,29 +228,6 @@ def preference_data(plan: Plan, folder: Path, weights: Path) -> Preferences:
     images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
     annotators = [load_annotator(weights / "annotators" / f"{name}.safetensors") for name in PREFERENCE_ANNOTATORS]
     return collect_preferences(images, table["prompt"].tolist(), annotators)
-
-
-def curves(folder: Path) -> pd.DataFrame:
-    """What every fit in ``folder`` has lost so far: stage, step, loss, validation (nan where none was taken)."""
-    files = sorted(folder.glob("*/curve.json"))
-    if not files:
-        raise DataError(f"{folder} holds no training run; run a stage first")
-    tables = []
-    for file in files:
-        loss = json.loads(file.read_text())
-        scores = file.with_name("scores.json")
-        found = json.loads(scores.read_text()) if scores.exists() else {}
-        validation = [found.get(str(step), np.nan) for step in range(len(loss))]
-        table = {"stage": file.parent.name, "step": range(len(loss)), "loss": loss, "validation": validation}
-        tables.append(pd.DataFrame(table))
-    return pd.concat(tables, ignore_index=True)
-
-
-def thinned(table: pd.DataFrame, points: int = 100) -> pd.DataFrame:
-    """``curves`` with about ``points`` rows a stage, each the mean loss since the last; validations are kept."""
-    every = table.groupby("stage")["step"].transform("max") // points + 1
-    groups = table.groupby(["stage", table["step"] // every], sort=False)
-    return groups.agg(step=("step", "last"), loss=("loss", "mean"), validation=("validation", "max")).reset_index(0)
 
 
 def _scenes(plan: Plan, folder: Path) -> train.Scenes:

@@ -19,12 +19,14 @@ from textnorm_lib.errors import DataError
 from textnorm_lib.mini import annotators
 from textnorm_lib.mini import generator as model
 from textnorm_lib.mini.fit import Recipe, fit
+from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.grammar import write
 from textnorm_lib.mini.prompts import sample_spec
 from textnorm_lib.mini.scenes import render_many
 from textnorm_lib.progress import progress
 from textnorm_lib.tia2.prompts import CLASSES
 
+AUTOENCODER_BATCH, LATENTS_BATCH = 8, 64  # images of a step, and of a pass that nothing is learnt in
 AUTOENCODER = Recipe(steps=14_000, learning_rate=1.5e-3)
 GENERATOR = Recipe(steps=7_000, learning_rate=1e-3, warmup=500)
 GENERATOR_TUNING = Recipe(steps=2_500, learning_rate=8e-4, warmup=100)
@@ -76,12 +78,7 @@ def training_scenes(folder: Path, *, count: int, seed: int, workers: int = 2) ->
     return Scenes(np.load(images, mmap_mode="r"), arrays["captions"].tolist(), arrays["objects"], arrays["places"])
 
 
-def as_tensor(images: np.ndarray) -> torch.Tensor:
-    """uint8 (n, h, w, 3) -> float (n, 3, h, w) in [-1, 1]."""
-    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def train_autoencoder(scenes: Scenes, recipe: Recipe, *, folder: Path, batch_size: int = 8, device: str = "cpu"):
+def train_autoencoder(scenes: Scenes, recipe: Recipe, *, folder: Path, device: str = "cpu"):
     """An autoencoder that keeps colours (L1), outlines (L1 of differences between neighbours) and a tame latent (KL).
 
     Its ``scaling_factor`` is set so that latents have unit variance, as Stable Diffusion's.
@@ -90,7 +87,7 @@ def train_autoencoder(scenes: Scenes, recipe: Recipe, *, folder: Path, batch_siz
     autoencoder = model.build_autoencoder().to(device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        images = _pieces(scenes.images, batch_size, whole=step > WHOLE_FROM * recipe.steps, generator=generator)
+        images = _pieces(scenes.images, AUTOENCODER_BATCH, whole=step > WHOLE_FROM * recipe.steps, generator=generator)
         images = as_tensor(images).to(device)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             posterior = autoencoder.encode(images).latent_dist
@@ -116,12 +113,12 @@ def _pieces(images: np.ndarray, count: int, *, whole: bool, generator: torch.Gen
 
 
 @torch.no_grad()
-def encode(autoencoder, images: np.ndarray, *, batch_size: int = 64, device: str = "cpu") -> torch.Tensor:
+def encode(autoencoder, images: np.ndarray, *, device: str = "cpu") -> torch.Tensor:
     """Mean latents, unscaled, in half precision: (n, 4, 16, 16)."""
     autoencoder.eval()
     latents = []
-    for start in progress(range(0, len(images), batch_size), "latents", unit="batch"):
-        batch = as_tensor(images[start : start + batch_size]).to(device)
+    for start in progress(range(0, len(images), LATENTS_BATCH), "latents", unit="batch"):
+        batch = as_tensor(images[start : start + LATENTS_BATCH]).to(device)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             latents.append(autoencoder.encode(batch).latent_dist.mean.half().cpu())
     return torch.cat(latents)

@@ -14,8 +14,9 @@ import torch
 
 from textnorm_lib.mini import annotators
 from textnorm_lib.mini.fit import Recipe, fit
+from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.spoil import degrade, stretch
-from textnorm_lib.mini.train import Scenes, as_tensor
+from textnorm_lib.mini.train import Scenes
 from textnorm_lib.tia2.prompts import CLASSES
 
 DETECTOR = Recipe(steps=2_000, learning_rate=1e-3)  # as drawn and through the autoencoder

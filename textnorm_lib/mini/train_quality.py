@@ -15,8 +15,9 @@ import torch.nn.functional as F
 
 from textnorm_lib.mini import severity
 from textnorm_lib.mini.fit import Recipe, fit
+from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.quality import QualityNet
-from textnorm_lib.mini.train import Scenes, as_tensor
+from textnorm_lib.mini.train import Scenes
 
 QUALITY = Recipe(steps=4_000, learning_rate=1e-3)
 LEAST_SEVERITY, LEAST_GAP = 0.05, 0.2  # of the milder of two versions, and between the two

@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from textnorm_lib.errors import DataError
 from textnorm_lib.mini import reward_models
 from textnorm_lib.mini.fit import Recipe, fit
+from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.grammar import MOST_OF_ONE, PHOTO, Spec, write
+from textnorm_lib.mini.preference_pairs import PreferencePairs
 from textnorm_lib.mini.preferences import Preferences
 from textnorm_lib.mini.spoil import degrade
-from textnorm_lib.mini.train import Scenes, as_tensor
+from textnorm_lib.mini.train import Scenes
 from textnorm_lib.rewards import blip2 as blip2_parts
 from textnorm_lib.tia2.prompts import CLASSES, PREFIX, plural
 
@@ -97,14 +99,14 @@ def captioned(scenes: Scenes, captions: list[str], tokenizer, *, device: str = "
     return Captioned(scenes.images, encoded.input_ids, encoded.attention_mask, device)
 
 
-def train_clip(data: Captioned, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 128):
+def train_clip(examples: Captioned, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 128):
     """CLIP (Radford et al. 2021): image and caption of a pair together, those of different pairs apart."""
     torch.manual_seed(recipe.seed)
-    clip = reward_models.build_clip(tokenizer).to(data.device)
+    clip = reward_models.build_clip(tokenizer).to(examples.device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        images, tokens, mask = data.batch(batch_size, generator)
-        with torch.autocast(torch.device(data.device).type, torch.bfloat16):
+        images, tokens, mask = examples.batch(batch_size, generator)
+        with torch.autocast(torch.device(examples.device).type, torch.bfloat16):
             return contrast(clip, images, tokens, mask)
 
     fit(clip, loss_function, recipe, folder=folder, description="CLIP")
@@ -125,15 +127,15 @@ def similarities(clip, images: torch.Tensor, tokens: torch.Tensor, mask: torch.T
     return clip.logit_scale.exp().clamp(max=SHARPEST) * seen @ read.T
 
 
-def train_blip2(data: Captioned, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 64):
+def train_blip2(examples: Captioned, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 64):
     """BLIP-2's first stage (Li et al. 2023): contrast, and its own caption against a confusable one of the batch."""
     torch.manual_seed(recipe.seed)
-    blip2 = reward_models.blip2_from_clip(clip, tokenizer, images=_typical(data)).to(data.device)
+    blip2 = reward_models.blip2_from_clip(clip, tokenizer, images=_typical(examples)).to(examples.device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        images, tokens, mask = data.batch(batch_size, generator)
-        own = torch.arange(batch_size, device=data.device)
-        with torch.autocast(torch.device(data.device).type, torch.bfloat16):
+        images, tokens, mask = examples.batch(batch_size, generator)
+        own = torch.arange(batch_size, device=examples.device)
+        with torch.autocast(torch.device(examples.device).type, torch.bfloat16):
             seen = blip2_parts.image_tokens(blip2, images)
             queries = blip2_parts.query_features(blip2, seen).float()
             read = blip2_parts.text_features(blip2, tokens, mask).float()
@@ -142,7 +144,7 @@ def train_blip2(data: Captioned, clip, tokenizer, recipe: Recipe, *, folder: Pat
             matched = [blip2_parts.itm_logits(blip2, seen, tokens[which], mask[which]) for which in (other, own)]
         contrast_loss = (F.cross_entropy(similar, own) + F.cross_entropy(similar.T, own)) / 2
         logits = torch.cat(matched).float()
-        matches = torch.arange(2, device=data.device).repeat_interleave(batch_size)
+        matches = torch.arange(2, device=examples.device).repeat_interleave(batch_size)
         return F.cross_entropy(logits, matches) + contrast_loss
 
     fit(blip2, loss_function, recipe, folder=folder, description="BLIP-2")
@@ -156,17 +158,24 @@ def _confusable(similar: torch.Tensor, tokens: torch.Tensor, generator: torch.Ge
     return torch.multinomial(likely.cpu(), 1, generator=generator)[:, 0].to(tokens.device)
 
 
-def _typical(data: Captioned) -> torch.Tensor:
+def _typical(examples: Captioned) -> torch.Tensor:
     """Images by whose tokens CLIP's first norm is folded (``reward_models.py``), where CLIP is."""
-    return as_tensor(data.images[:256]).to(data.device)
+    return as_tensor(examples.images[:256]).to(examples.device)
 
 
 def train_pickscore(
-    data: Captioned, preferences: Preferences, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 48
+    examples: Captioned,
+    preferences: Preferences,
+    clip,
+    tokenizer,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    batch_size: int = 48,
 ):
     """PickScore (Kirstain et al. 2023): CLIP goes on; the better image of a pair should have the larger cosine."""
     pickscore = reward_models.pickscore_from_clip(clip)
-    pairs = _Pairs(preferences, tokenizer, data.device)
+    pairs = PreferencePairs(preferences, tokenizer, examples.device)
 
     def reward(images: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         seen = F.normalize(pickscore.get_image_features(pixel_values=images).pooler_output.float(), dim=-1)
@@ -174,9 +183,9 @@ def train_pickscore(
         return pickscore.logit_scale.exp().clamp(max=SHARPEST) * (seen * F.normalize(read, dim=-1)).sum(dim=-1)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        with torch.autocast(torch.device(data.device).type, torch.bfloat16):
+        with torch.autocast(torch.device(examples.device).type, torch.bfloat16):
             preference = pairs.loss(reward, batch_size, generator)
-            return preference + CONTRAST * contrast(pickscore, *data.batch(batch_size, generator))
+            return preference + CONTRAST * contrast(pickscore, *examples.batch(batch_size, generator))
 
     fit(
         pickscore,
@@ -190,16 +199,23 @@ def train_pickscore(
 
 
 def train_imagereward(
-    data: Captioned, preferences: Preferences, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 32
+    examples: Captioned,
+    preferences: Preferences,
+    clip,
+    tokenizer,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    batch_size: int = 32,
 ):
     """ImageReward (Xu et al. 2023): a cross-encoder ranks images as people did, and captions as BLIP does."""
     torch.manual_seed(recipe.seed)
-    model = reward_models.imagereward_from_clip(clip, tokenizer, images=_typical(data)).to(data.device)
-    pairs = _Pairs(preferences, tokenizer, data.device)
+    model = reward_models.imagereward_from_clip(clip, tokenizer, images=_typical(examples)).to(examples.device)
+    pairs = PreferencePairs(preferences, tokenizer, examples.device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        images, tokens, mask = data.batch(batch_size, generator)
-        with torch.autocast(torch.device(data.device).type, torch.bfloat16):
+        images, tokens, mask = examples.batch(batch_size, generator)
+        with torch.autocast(torch.device(examples.device).type, torch.bfloat16):
             with torch.no_grad():
                 similar = similarities(clip, images, tokens, mask)
             other = _confusable(similar, tokens, generator)
@@ -217,41 +233,3 @@ def train_imagereward(
         validation=lambda: pairs.accuracy(model),
     )
     return model
-
-
-class _Pairs:
-    """Preferences as batches: every tenth prompt that has some is held out to tell when to stop."""
-
-    def __init__(self, preferences: Preferences, tokenizer, device: str) -> None:
-        self.preferences, self.device = preferences, device
-        encoded = tokenizer(preferences.prompts, padding=True, truncation=True, return_tensors="pt")
-        self.tokens, self.mask = encoded.input_ids.to(device), encoded.attention_mask.to(device)
-        numbers = preferences.prompt_numbers[preferences.pairs[:, 0]]
-        held_out = np.isin(numbers, np.unique(numbers)[::10])
-        self.held_out, self.taught = np.flatnonzero(held_out), np.flatnonzero(~held_out)
-        if not len(self.taught):
-            raise DataError(f"{len(numbers)} preferences on one prompt; give two prompts or more, one is held out")
-
-    def loss(self, reward, size: int, generator: torch.Generator) -> torch.Tensor:
-        """Cross-entropy of the Bradley-Terry model with the share of annotators who prefer the first image."""
-        chosen = self.taught[torch.randint(len(self.taught), (size,), generator=generator).numpy()]
-        margin = self._margin(reward, chosen, generator)
-        shares = torch.from_numpy(self.preferences.shares[chosen]).float().to(self.device)
-        return F.binary_cross_entropy_with_logits(margin, shares)
-
-    @torch.no_grad()
-    def accuracy(self, reward) -> float:
-        """Share of held-out pairs in which the image with the larger reward is the preferred one."""
-        right = []
-        for start in range(0, len(self.held_out), 128):
-            chosen = self.held_out[start : start + 128]
-            margin = self._margin(reward, chosen, None).cpu().numpy()
-            right.append((margin > 0) == (self.preferences.shares[chosen] > 0.5))
-        return float(np.concatenate(right).mean())
-
-    def _margin(self, reward, chosen: np.ndarray, generator: torch.Generator | None) -> torch.Tensor:
-        first, second = self.preferences.pairs[chosen].T
-        both = as_tensor(self.preferences.images[np.concatenate([first, second])]).to(self.device)
-        images = both if generator is None else degrade(both, generator)
-        rewards = reward(images, self.tokens[first].repeat(2, 1), self.mask[first].repeat(2, 1)).float()
-        return rewards[: len(chosen)] - rewards[len(chosen) :]

@@ -1,5 +1,6 @@
 """What converting a published checkpoint takes: weights all accounted for, BERT's tokenizer, a folder written whole."""
 
+import os
 import pickle
 import shutil
 import zipfile
@@ -109,8 +110,18 @@ def written(folder: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        follow_umask(partial)
         partial.replace(folder)
     except SafetensorError as error:
         raise DataError(f"{partial} cannot be written ({error}); make room there, or choose another folder") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def follow_umask(folder: Path) -> None:
+    """Give the files in ``folder`` the mode of any new file: safetensors lets nobody but their owner read them."""
+    mask = os.umask(0)  # there is no other way to ask for it
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from textnorm_lib.compat import prepare_torchvision
@@ -68,9 +69,11 @@ class ImageRewardModel(nn.Module):
 
 
 def imagereward_from_folder(folder: Path) -> ImageRewardModel:
-    """The model that ``config.json`` describes with the weights of ``model.safetensors``, in single precision."""
+    """The model that ``config.json`` describes with the weights of ``model.safetensors``, in single precision.
+
+    Raises ``ValueError`` for a weight that is missing, unknown or of another shape.
+    """
     prepare_torchvision()
-    from safetensors.torch import load_file
     from transformers import BlipTextConfig, BlipVisionConfig
 
     configuration = json.loads((folder / "config.json").read_text())
@@ -80,8 +83,22 @@ def imagereward_from_folder(folder: Path) -> ImageRewardModel:
         configuration["head_widths"],
         configuration["head_dropout"],
     )
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    _read_weights(model, folder / "model.safetensors")
     return model.eval()
+
+
+@torch.no_grad()
+def _read_weights(model: nn.Module, path: Path) -> None:
+    """Weight by weight: all of a file beside the model would take its memory twice."""
+    weights = model.state_dict()
+    with safe_open(path, framework="pt") as file:
+        if odd := sorted(weights.keys() ^ set(file.keys())):
+            raise ValueError(f"{len(odd)} weights are missing or unknown, such as {odd[0]}")
+        for name, weight in weights.items():
+            stored = file.get_tensor(name)
+            if stored.shape != weight.shape:
+                raise ValueError(f"{name} has shape {list(stored.shape)}, not {list(weight.shape)}")
+            weight.copy_(stored)
 
 
 class ImageRewardReward(CrossReward):

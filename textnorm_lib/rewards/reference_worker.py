@@ -59,15 +59,19 @@ class ImageReward:
         self.model = package.ImageReward(med_config=None, device=device)
 
     def read(self, folder):
+        """The state dict in the original's file."""
         return _read(folder / "ImageReward.pt")
 
     def write(self, state, folder):
+        """A state dict to the original's file."""
         _write(state, folder / "ImageReward.pt")
 
     def finish(self, device):
+        """Once the weights are there."""
         self.model.to(device)
 
     def scores(self, image, prompts, head):
+        """An image with each of the prompts, one after another."""
         return [self.model.score(prompt, image) for prompt in prompts]
 
 
@@ -98,10 +102,12 @@ class Blip2:
         self.text_processor = load_processor("blip_caption")
 
     def read(self, folder):
+        """The state dict in the original's two files."""
         vision, rest = _read(folder / "eva_vit_g.pth"), _read(folder / "blip2_pretrained.pth")["model"]
         return {**{self.vision + key: value for key, value in vision.items()}, **rest}
 
     def write(self, state, folder):
+        """A state dict to the original's two files."""
         vision = {key.removeprefix(self.vision): value for key, value in state.items() if key.startswith(self.vision)}
         rest = {key: value for key, value in state.items() if not key.startswith(self.vision)}
         _write(vision, folder / "eva_vit_g.pth")
@@ -115,6 +121,7 @@ class Blip2:
         self.model.to(device)
 
     def scores(self, image, prompts, head):
+        """An image with each of the prompts, by the ``head``: "itm" or "itc"."""
         pixels = self.image_processor(image).unsqueeze(0).to(self.model.device)
         outputs = (
             self.model({"image": pixels, "text_input": self.text_processor(prompt)}, match_head=head)
@@ -135,6 +142,7 @@ class Worker:
         self.compat.prepare_torchvision()
 
     def load(self, folder, device):
+        """The request ``load``."""
         from transformers import BertConfig
 
         folder = Path(folder)
@@ -147,6 +155,7 @@ class Worker:
         self.original.finish(device)
 
     def random(self, folder, device, sizes, seed):
+        """The request ``random``."""
         import torch
         from transformers import BertConfig
 
@@ -163,6 +172,7 @@ class Worker:
         self.original.finish(device)
 
     def save(self, folder):
+        """The request ``save``."""
         folder = Path(folder)
         if not folder.samefile("."):
             shutil.copytree(TOKENIZER, folder / TOKENIZER, dirs_exist_ok=True)
@@ -171,6 +181,7 @@ class Worker:
         self.original.write({key: value.cpu() for key, value in self.original.model.state_dict().items()}, folder)
 
     def score(self, prompts, head, path, image=None):
+        """The request ``score``: (n prompts,)."""
         import numpy as np
         import torch
         from PIL import Image

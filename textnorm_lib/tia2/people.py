@@ -26,6 +26,7 @@ class AnswersFile:
 
     @property
     def key(self) -> str:
+        """SHA-256 of the file; ``DataError`` for one that cannot be read."""
         try:
             return digest(self.path.read_bytes())
         except OSError as error:

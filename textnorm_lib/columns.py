@@ -1,0 +1,28 @@
+"""Numbers of images as whoever computes with them gives them, checked."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from textnorm_lib.errors import DataError
+
+
+def column(name: str, values: ArrayLike, valid: Callable[[np.ndarray], np.ndarray], needed: str) -> np.ndarray:
+    """``values`` as floats (n,), n >= 1, all ``valid``; otherwise ``DataError`` with the first position that is not."""
+    try:
+        column = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        column = pd.to_numeric(pd.Series(list(values)), errors="coerce").to_numpy(float, na_value=np.nan)
+    if column.ndim != 1 or column.size == 0:
+        raise DataError(f"{name} has shape {column.shape}: one number an image, and an image at least, are needed")
+    wrong = np.flatnonzero(~valid(column))
+    if wrong.size:
+        raise DataError(f"{name}[{wrong[0]}] is {list(values)[wrong[0]]}: {needed}")
+    return column
+
+
+def finite_column(name: str, values: ArrayLike) -> np.ndarray:
+    """``column`` of finite numbers."""
+    return column(name, values, np.isfinite, "a finite number is needed")
