@@ -23,12 +23,14 @@ from numpy.typing import ArrayLike
 from scipy.special import xlogy
 
 from textnorm_lib.bootstrap import prompt_bootstrap
+from textnorm_lib.checks import shown
 from textnorm_lib.errors import DataError
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.progress import progress
 from textnorm_lib.store import step
 
 _KEYS = ("set", "prompt", "reward")
+_LARGEST = 1e150  # gold whose squares can still be added up
 _NO_GAIN = 1e-12  # what rounding may leave of a mean gain of none
 
 
@@ -209,6 +211,8 @@ def _groups(curves: pd.DataFrame, distance: str, values: list[str]) -> list[tupl
 def _ranked(proxy: ArrayLike, gold: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """By increasing proxy: the mean gold of those tied with each image (N,), its own (N,), how many tie (groups,)."""
     proxy, gold = _finite("proxy", proxy), _finite("gold", gold)
+    if (largest := np.abs(gold).max()) > _LARGEST:
+        raise DataError(f"gold holds {largest}: numbers up to {_LARGEST} are needed, as they are squared and added up")
     if proxy.size != gold.size:
         raise DataError(f"proxy has {proxy.size} values, gold {gold.size}: one each an image")
     _check_number("n", n, at_most=proxy.size)
@@ -228,7 +232,7 @@ def _weights(size: int, n: int) -> np.ndarray:
 def _finite(name: str, values: ArrayLike) -> np.ndarray:
     try:
         column = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor within a graph
         raise DataError(f"{name} holds something that is no number; finite numbers are needed") from None
     if column.ndim != 1 or column.size == 0:
         raise DataError(f"{name} has shape {column.shape}: one number an image, and an image at least, are needed")
@@ -240,7 +244,7 @@ def _finite(name: str, values: ArrayLike) -> np.ndarray:
 def _check_number(name: str, value: int, *, at_most: float = np.inf) -> None:
     if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= value <= at_most:
         limit = "" if at_most == np.inf else f" to {at_most}, the images there are to choose from,"
-        raise DataError(f"{name} is {value}: a whole number from 1{limit or ' up'} is needed")
+        raise DataError(f"{name} is {shown(value)}: a whole number from 1{limit or ' up'} is needed")
 
 
 def _check_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -12,7 +12,8 @@ Metrics are computed per prompt and averaged over prompts. A resample redraws wh
 prompt are not independent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from sklearn.metrics import confusion_matrix_at_thresholds
 from statsmodels.stats.multitest import multipletests
 
 from textnorm_lib.bootstrap import prompt_bootstrap
+from textnorm_lib.checks import is_number, shown
 from textnorm_lib.errors import DataError
 from textnorm_lib.store import step
 
@@ -158,8 +160,8 @@ def pairwise_accuracy(rewards: ArrayLike, ratings: ArrayLike, *, tie_threshold: 
     call tied; rewards no more than ``tie_threshold`` apart are tied. Where people often tie and rewards never do,
     Kendall's tau-b favours a reward by its ties; this does not. Raises ``DataError`` for bad values or n < 2.
     """
-    if not tie_threshold >= 0:
-        raise DataError(f"tie_threshold is {tie_threshold}: a number of 0 or more is needed")
+    if not is_number(tie_threshold, 0, np.inf):
+        raise DataError(f"tie_threshold is {shown(tie_threshold)}: a number of 0 or more is needed")
     reward_differences, rating_differences = _pair_differences(rewards, ratings)
     order = np.where(np.abs(reward_differences) <= tie_threshold, 0.0, np.sign(reward_differences))
     return float(np.mean(order == np.sign(rating_differences)))
@@ -250,14 +252,23 @@ def _column(name: str, values: ArrayLike, valid: Callable[[np.ndarray], np.ndarr
     """``values`` as floats (n,), n >= 1, all ``valid``; otherwise ``DataError`` with the first position that is not."""
     try:
         column = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        column = pd.to_numeric(pd.Series(list(values)), errors="coerce").to_numpy(float, na_value=np.nan)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor within a graph
+        values = list(values) if isinstance(values, Iterable) else [values]
+        column = np.array([_float(value) for value in values])
     if column.ndim != 1 or column.size == 0:
         raise DataError(f"{name} has shape {column.shape}: one number an image, and an image at least, are needed")
     wrong = np.flatnonzero(~valid(column))
     if wrong.size:
-        raise DataError(f"{name}[{wrong[0]}] is {list(values)[wrong[0]]}: {needed}")
+        raise DataError(f"{name}[{wrong[0]}] is {shown(list(values)[wrong[0]])}: {needed}")
     return column
+
+
+def _float(value: Any) -> float:
+    """``value`` as a float, nan for what is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
 
 
 def _require_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
