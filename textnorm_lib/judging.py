@@ -63,8 +63,8 @@ def win_tie_loss(votes: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFra
     "loss"), count, share, low, high (the module's interval; nan with one prompt), n_comparisons, n_prompts. Raises
     ``DataError`` as ``majority``, and for a confidence that is not between 0 and 1.
     """
-    if not (is_number(confidence, 0, 1) and 0 < confidence < 1):
-        raise DataError(f"confidence is {shown(confidence)}: a number between 0 and 1 is needed")
+    if not 0 < confidence < 1:
+        raise DataError(f"confidence is {confidence}: a number between 0 and 1 is needed")
     rows = []
     for key, group in _groups(majority(votes)):
         sizes = group.groupby(_PROMPT).size().to_numpy()
