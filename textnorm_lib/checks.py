@@ -3,7 +3,7 @@
 from numbers import Real
 from typing import Any
 
-LONGEST = 80  # characters of a value in a message
+LONGEST, LONGEST_PATH = 80, 300  # characters of a value and of a path in a message
 
 
 def is_number(value: Any, low: float, high: float) -> bool:
@@ -16,10 +16,10 @@ def is_number(value: Any, low: float, high: float) -> bool:
         return False
 
 
-def shown(value: Any) -> str:
-    """``value`` for a message: one line of at most 80 characters, whatever it is."""
+def shown(value: Any, longest: int = LONGEST) -> str:
+    """``value`` for a message: one line of at most ``longest`` characters, whatever it is."""
     try:
         text = " ".join(str(value).split())
     except ValueError:  # Python prints no whole number of more than 4,300 digits
         text = f"a huge {type(value).__name__}"
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

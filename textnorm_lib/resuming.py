@@ -65,7 +65,7 @@ def load_checkpoint(
         contents = {name: (folder / name).read_bytes() for name in (FILE, _OPTIMISER, _STATE)}
         changed = [name for name, content in contents.items() if _digest(content) != digests[name]]
         state = None if changed else json.loads(contents[_STATE])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{folder}: cannot be read ({' '.join(str(error).split())}); {_REMEDY}") from error
     if changed:
         raise DataError(f"{folder / changed[0]} is not what was written; {_REMEDY}")
@@ -106,7 +106,9 @@ def cut_curve(folder: Path, epochs: int) -> list[dict[str, Any]]:
     lines = path.read_bytes().splitlines(keepends=True)[:epochs] if path.exists() else []
     try:
         rows = [json.loads(line) for line in lines]
-    except ValueError as error:
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("a line is no JSON object")
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}); restore it, or start in another folder") from error
     if len(rows) < epochs:
         raise DataError(f"{path} has {len(rows)} rows for {epochs} epochs; restore it, or start in another folder")

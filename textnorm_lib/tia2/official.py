@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from textnorm_lib.errors import DataError, DataUnavailable
+from textnorm_lib.files import check_regular
 from textnorm_lib.tia2.labels import ANNOTATORS, BAD, GOOD, SKIP, image_table
 
 SETS = ("comprehensive", "counting", "composition")
@@ -186,6 +187,7 @@ def _read_object(path: Path) -> tuple[dict[str, Any], str]:
         return entries
 
     try:
+        check_regular(path)
         raw = path.read_bytes()
         content = json.loads(raw, object_pairs_hook=unique)
     except FileNotFoundError:
