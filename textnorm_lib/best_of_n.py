@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from scipy.special import xlogy
 
 from textnorm_lib.bootstrap import prompt_bootstrap
+from textnorm_lib.checks import shown
 from textnorm_lib.columns import finite_column
 from textnorm_lib.errors import DataError
 from textnorm_lib.metrics import ALL_SETS
@@ -30,6 +31,7 @@ from textnorm_lib.progress import progress
 from textnorm_lib.store import step
 
 _KEYS = ("set", "prompt", "reward")
+_LARGEST = 1e150  # gold whose squares can still be added up
 _NO_GAIN = 1e-12  # what rounding may leave of a mean gain of none
 
 
@@ -188,6 +190,8 @@ def _groups(curves: pd.DataFrame, distance: str, values: list[str]) -> list[tupl
 def _ranked(proxy: ArrayLike, gold: ArrayLike, n: int) -> np.ndarray:
     """By increasing proxy: the mean gold of those tied with each image, (N,)."""
     proxy, gold = finite_column("proxy", proxy), finite_column("gold", gold)
+    if (largest := np.abs(gold).max()) > _LARGEST:
+        raise DataError(f"gold holds {largest}: numbers up to {_LARGEST} are needed, as they are squared and added up")
     if proxy.size != gold.size:
         raise DataError(f"proxy has {proxy.size} values, gold {gold.size}: one each an image")
     _check_number("n", n, at_most=proxy.size)
@@ -206,7 +210,7 @@ def _weights(size: int, n: int) -> np.ndarray:
 def _check_number(name: str, value: int, *, at_most: float = np.inf) -> None:
     if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= value <= at_most:
         limit = "" if at_most == np.inf else f" to {at_most}, the images there are to choose from,"
-        raise DataError(f"{name} is {value}: a whole number from 1{limit or ' up'} is needed")
+        raise DataError(f"{name} is {shown(value)}: a whole number from 1{limit or ' up'} is needed")
 
 
 def _check_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from textnorm_lib.errors import DataError
 from textnorm_lib.figures.style import house_style, render
+from textnorm_lib.files import file_within
 from textnorm_lib.rankings import RATING
 from textnorm_lib.store import write_atomically
 from textnorm_lib.tia2.prompts import PREFIX
@@ -48,7 +49,7 @@ def pick_for_eye(made: Path, images: pd.DataFrame, chosen: pd.DataFrame, *, numb
     taken = list(dict.fromkeys(image for image in dealt if image is not None))[:number]
     by = last.groupby("image")["model"].unique().str.join("+").rename("chosen_by")
     told = images.set_index("image").join(by).loc[rng.permutation(taken)].reset_index()
-    files = [(made / name).read_bytes() for name in told["image"]]
+    files = [file_within(made, name).read_bytes() for name in told["image"]]
     return told[["prompt", *_JUDGED]].assign(number=range(1, number + 1), png=files)
 
 

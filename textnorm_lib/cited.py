@@ -38,10 +38,12 @@ class Tables:
 
     @cached_property
     def key(self) -> str:
+        """The digest of all the files."""
         return digest({name: digest((self.folder / f"{name}.csv").read_bytes()) for name in sorted(self.names)})
 
     @cached_property
     def frames(self) -> dict[str, pd.DataFrame]:
+        """Each table as it stands in its file."""
         return {name: pd.read_csv(self.folder / f"{name}.csv") for name in self.names}
 
 

@@ -1,11 +1,12 @@
 """Numbers of images as whoever computes with them gives them, checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
+from textnorm_lib.checks import shown
 from textnorm_lib.errors import DataError
 
 
@@ -13,16 +14,25 @@ def column(name: str, values: ArrayLike, valid: Callable[[np.ndarray], np.ndarra
     """``values`` as floats (n,), n >= 1, all ``valid``; otherwise ``DataError`` with the first position that is not."""
     try:
         column = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        column = pd.to_numeric(pd.Series(list(values)), errors="coerce").to_numpy(float, na_value=np.nan)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor within a graph
+        values = list(values) if isinstance(values, Iterable) else [values]
+        column = np.array([_float(value) for value in values])
     if column.ndim != 1 or column.size == 0:
         raise DataError(f"{name} has shape {column.shape}: one number an image, and an image at least, are needed")
     wrong = np.flatnonzero(~valid(column))
     if wrong.size:
-        raise DataError(f"{name}[{wrong[0]}] is {list(values)[wrong[0]]}: {needed}")
+        raise DataError(f"{name}[{wrong[0]}] is {shown(list(values)[wrong[0]])}: {needed}")
     return column
 
 
 def finite_column(name: str, values: ArrayLike) -> np.ndarray:
     """``column`` of finite numbers."""
     return column(name, values, np.isfinite, "a finite number is needed")
+
+
+def _float(value: Any) -> float:
+    """``value`` as a float, nan for what is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from textnorm_lib.errors import DataError
+from textnorm_lib.files import check_regular
 from textnorm_lib.progress import progress
 from textnorm_lib.store import step
 
@@ -151,7 +152,7 @@ def read_votes(
         for key in _OF_VOTE:
             if not isinstance(vote[key], str) or vote[key] not in known[key]:
                 these = "those of the comparisons given" if key == "comparison" else ", ".join(known[key])
-                raise DataError(f"{where}: {key} is {vote[key]!r}; known are {these}")
+                raise DataError(f"{where}: {key} is {vote[key]!r:.80}; known are {these}")
         cell = tuple(vote[key] for key in _OF_VOTE[:3])
         if cell in found:
             raise DataError(f"{where}: {' / '.join(cell)} has its answer in line {found[cell][0]}; keep one of the two")
@@ -205,6 +206,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str], list[Any]]]:
         raise DataError(f"{path}: votes are read from .csv and .jsonl files; name it by what it holds")
     line = 0
     try:
+        check_regular(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
                 reader = csv.reader(file, strict=True)

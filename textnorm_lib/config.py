@@ -16,6 +16,7 @@ import yaml
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from textnorm_lib.checks import shown
 from textnorm_lib.config_finetuning import STRICT, Coefficient, Ddpo, PromptsPerSet, Revision, RewardName, Rwr, Sizes
 from textnorm_lib.config_messages import closest, first_defect
 from textnorm_lib.errors import ConfigError
@@ -177,8 +178,17 @@ class _KeyTwice(Exception):
     """A key that a mapping holds twice; YAML would silently keep the second."""
 
 
+class _Alias(Exception):
+    """A value that is named elsewhere; a few lines of these can stand for more than any memory holds."""
+
+
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, without tolerance for a key given twice."""
+    """YAML's safe loader, without tolerance for a key given twice and for aliases."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise _Alias(self.peek_event().anchor)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
         keys = [key.value for key, _ in node.value]
@@ -215,10 +225,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path.name}: not UTF-8 text; save it as UTF-8") from None
     except _KeyTwice as error:
         raise ConfigError(f"{path.name}: {error} is given twice; delete one of the two") from None
+    except _Alias as error:
+        raise ConfigError(f"{path.name}: *{shown(error)} stands for another value; write that value out") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path.name}: not valid YAML{line}; check the indentation and the colons there") from None
+    except (ValueError, TypeError, RecursionError) as error:  # a date that there is not, brackets without end
+        raise ConfigError(f"{path.name}: not valid YAML ({shown(error)}); copy a profile and change it") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path.name}: holds no keys; copy one of {', '.join(profile_names())} and change it")
     if "name" in values:

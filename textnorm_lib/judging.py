@@ -14,6 +14,7 @@ prompts again, as the other modules do, will not do here: an outcome that never 
 """
 
 from collections.abc import Iterator
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from textnorm_lib.checks import is_number, shown
 from textnorm_lib.comparisons import ANSWERS
 from textnorm_lib.errors import DataError
 from textnorm_lib.metrics import ALL_SETS
@@ -30,6 +32,7 @@ JUDGES = 3
 OUTCOMES = ("win", "tie", "loss")
 
 _NEGLIGIBLE = 1e-13  # of a probability
+_MOST = 100_000  # comparisons that a power is computed for; more would take minutes, and nobody makes so many
 _ABOUT = ["comparison", "set", "prompt", "model", "opponent"]
 _PROMPT = ["set", "prompt"]
 
@@ -102,10 +105,10 @@ def sign_test_power(n: int, *, win: float, loss: float, alpha: float = 0.05) -> 
 
     ``win`` and ``loss`` are their probabilities, the rest ties, which the test drops: how many are left is binomial,
     and the sum over it is exact to 1e-13. Only comparisons of different prompts are independent; two of one prompt
-    count for one to two. Raises ``DataError`` unless n >= 1, 0 < alpha < 1, win, loss >= 0 and 0 < win + loss <= 1.
+    count for one to two. Raises ``DataError`` unless n is a whole number from 1 to 100,000, 0 < alpha < 1, win, loss
+    >= 0 and 0 < win + loss <= 1.
     """
-    if not (n >= 1 and 0 < alpha < 1 and win >= 0 and loss >= 0 and 0 < win + loss <= 1):
-        raise DataError(f"n is {n}, win {win}, loss {loss}, alpha {alpha}: n >= 1 and probabilities are needed")
+    _check_rates(n, win, loss, alpha)
     fewest, most = stats.binom.interval(1 - _NEGLIGIBLE, n, win + loss)
     decided = np.arange(fewest, most + 1)
     rare = stats.binom.ppf(alpha / 2, decided, 0.5)
@@ -118,16 +121,29 @@ def comparisons_needed(win: float, loss: float, *, power: float = 0.8, alpha: fl
     """How many independent comparisons tell these win and loss rates apart with probability ``power``.
 
     The smallest n for which ``sign_test_power`` reaches ``power``; a few numbers above it may fall a little short
-    again, because an exact test's level comes in steps. Raises ``DataError`` as it does, for equal rates, and for a
-    ``power`` that is not between ``alpha`` and 1.
+    again, because an exact test's level comes in steps. Raises ``DataError`` as it does, for rates that are equal or so
+    alike that it takes more than 100,000, and for a ``power`` that is not between ``alpha`` and 1.
     """
-    if win == loss or not alpha < power < 1:
-        raise DataError(f"win is {win}, loss {loss}, power {power}: two rates and a power from {alpha} to 1 are needed")
+    _check_rates(1, win, loss, alpha)
+    if win == loss or not is_number(power, alpha, 1) or power in (alpha, 1):
+        told = f"win is {win}, loss {loss}, power {shown(power)}"
+        raise DataError(f"{told}: two rates and a power from {alpha} to 1 are needed")
     in_deviations = stats.norm.isf(alpha / 2) + stats.norm.ppf(power)
-    n = max(1, int(in_deviations**2 * (win + loss - (win - loss) ** 2) / (win - loss) ** 2 / 2))  # half of the normal's
+    about = in_deviations**2 * ((win + loss) / (win - loss) ** 2 - 1)  # by the normal distribution
+    if about > _MOST:
+        raise DataError(f"win is {win}, loss {loss}: so alike that it takes more than {_MOST:,} comparisons to tell")
+    n = max(1, int(about / 2))
     while sign_test_power(n, win=win, loss=loss, alpha=alpha) < power:
         n += 1
     return n
+
+
+def _check_rates(n: int, win: float, loss: float, alpha: float) -> None:
+    """Raise ``DataError`` unless these can be a number of comparisons and the probabilities of their outcomes."""
+    rates = all(is_number(rate, 0, 1) for rate in (win, loss, alpha))
+    if not (rates and 0 < win + loss <= 1 and 0 < alpha < 1 and isinstance(n, Integral) and is_number(n, 1, _MOST)):
+        told = f"n is {shown(n)}, win {shown(win)}, loss {shown(loss)}, alpha {shown(alpha)}"
+        raise DataError(f"{told}: a whole n from 1 to {_MOST:,} and probabilities are needed")
 
 
 def _interval(hits: np.ndarray, sizes: np.ndarray, confidence: float) -> tuple[float, float]:
@@ -152,6 +168,8 @@ def _groups(outcomes: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str, str],
 def _checked(votes: pd.DataFrame) -> pd.DataFrame:
     """``votes`` with rows numbered from 0, if they are sound; otherwise ``DataError``."""
     columns = [*_ABOUT, "left_model", "judge", "question", "answer"]
+    if not isinstance(votes, pd.DataFrame):
+        raise DataError(f"votes is a {type(votes).__name__}: a table with {', '.join(columns)} is needed")
     if missing := [column for column in columns if column not in votes or votes[column].isna().any()]:
         raise DataError(f"votes: every vote needs {', '.join(columns)}; {missing[0]!r} is missing")
     if votes.empty:

@@ -10,6 +10,7 @@ that was being written; a line cut short is removed when the file is opened agai
 """
 
 import json
+import math
 import os
 import weakref
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from textnorm_lib.errors import DataError, StoreError
+from textnorm_lib.files import check_regular
 
 FORMAT = "textnorm labels 1"
 Key = tuple[str, str]  # an item's name and a question
@@ -107,6 +109,8 @@ class LabelFile:
     def _resume(self, header: dict[str, Any]) -> tuple[Labels, bool]:
         """What the file says so far, and whether a last line was cut short."""
         try:
+            if self.path.exists():
+                check_regular(self.path)
             stored = self.path.read_bytes() if self.path.exists() else b""
             whole = stored[: stored.rfind(b"\n") + 1]
             if whole:
@@ -131,18 +135,19 @@ def read_labels(path: Path) -> Labels:
     Raises ``DataError``, naming the line, for anything that no session writes, and for a file that cannot be read.
     """
     try:
+        check_regular(path)
         lines = path.read_bytes().split(b"\n")[:-1]
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; give a session's file") from None
     labels = None
     for number, line in enumerate(lines, start=1):
         try:
-            event = json.loads(line)
+            event = json.loads(line, object_pairs_hook=_unique)
             if labels is None:
                 labels = Labels(_header(event))
             else:
                 _replay(labels, event)
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
             raise DataError(
                 f"{path}, line {number}: no session writes this; restore the file or mend the line"
             ) from None
@@ -151,10 +156,18 @@ def read_labels(path: Path) -> Labels:
     return labels
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key is given twice")
+    return dict(pairs)
+
+
 def _header(event: dict[str, Any]) -> dict[str, Any]:
-    questions = event["questions"]
-    if event["format"] != FORMAT or not isinstance(event["annotator"], str) or not isinstance(questions, dict):
+    annotator, questions = event["annotator"], event["questions"]
+    if event["format"] != FORMAT or not isinstance(annotator, str) or not annotator.isprintable():
         raise ValueError
+    if not isinstance(questions, dict) or not all(isinstance(answers, list) for answers in questions.values()):
+        raise TypeError
     return event
 
 
@@ -167,8 +180,8 @@ def _replay(labels: Labels, event: dict[str, Any]) -> None:
         if (key, answer) != labels.history[-1]:
             raise ValueError
         labels.undo()
-    elif answer in labels.header["questions"][key[1]]:
-        labels.answer(key, answer, float(event["seconds"]))
+    elif answer in labels.header["questions"][key[1]] and 0 <= (seconds := float(event["seconds"])) < math.inf:
+        labels.answer(key, answer, seconds)
     else:
         raise ValueError
 

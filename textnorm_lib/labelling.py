@@ -27,12 +27,14 @@ import pandas as pd
 
 from textnorm_lib.comparisons import QUESTIONS, blind
 from textnorm_lib.errors import DataError
+from textnorm_lib.files import file_within
 from textnorm_lib.label_file import FORMAT, LabelFile
 
 ALIGNMENT = {"alignment": ("good", "bad", "skip")}
 COMPARISON = dict.fromkeys(QUESTIONS, ("left", "tie", "right"))
 
 _LONGEST_S = 60.0  # whoever takes longer was away: for the time that is left it counts as this
+_LONGEST_NAME = 60  # characters: with four bytes each still a file's name
 _RECENT = 20  # answers that tell how long the next ones will take
 
 
@@ -62,9 +64,9 @@ class Cell:
 
 
 def alignment_items(images: pd.DataFrame, folder: Path) -> list[LabelItem]:
-    """One item an image: ``images`` has image (a file in ``folder``) and prompt."""
+    """One item an image: ``images`` has image (a file in ``folder``) and prompt. Raises as ``files.file_within``."""
     pairs = zip(images["image"], images["prompt"], strict=True)
-    return [LabelItem(image, prompt, ((folder / image,),)) for image, prompt in pairs]
+    return [LabelItem(image, prompt, ((file_within(folder, image),),)) for image, prompt in pairs]
 
 
 def comparison_items(comparisons: pd.DataFrame, see: Callable[[Any], Path]) -> list[LabelItem]:
@@ -206,7 +208,9 @@ class Session:
 
 def _check(items: Sequence[LabelItem], annotator: str) -> None:
     if not annotator.strip() or not annotator.isprintable():
-        raise DataError(f"annotator is {annotator!r}; give a name")
+        raise DataError(f"annotator is {annotator!r:.80}; give a name")
+    if len(annotator) > _LONGEST_NAME:
+        raise DataError(f"annotator is {annotator!r:.80}...; give a name of at most {_LONGEST_NAME} characters")
     names = [item.name for item in items]
     if not names or len(set(names)) < len(names):
         raise DataError(f"{len(names)} items have {len(set(names))} different names; give each one its own")

@@ -14,6 +14,7 @@ import torch
 
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.errors import ConfigError, DataError
+from textnorm_lib.files import check_regular
 from textnorm_lib.store import write_atomically
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -94,6 +95,7 @@ def load_lora(pipeline, folder: Path) -> None:
 
     path = folder / FILE
     try:
+        check_regular(path)
         loaded = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore or delete it") from error

@@ -22,6 +22,7 @@ from sklearn.metrics import confusion_matrix_at_thresholds
 from statsmodels.stats.multitest import multipletests
 
 from textnorm_lib.bootstrap import prompt_bootstrap
+from textnorm_lib.checks import is_number, shown
 from textnorm_lib.columns import column, finite_column
 from textnorm_lib.errors import DataError
 from textnorm_lib.store import step
@@ -159,8 +160,8 @@ def pairwise_accuracy(rewards: ArrayLike, ratings: ArrayLike, *, tie_threshold: 
     call tied; rewards no more than ``tie_threshold`` apart are tied. Where people often tie and rewards never do,
     Kendall's tau-b favours a reward by its ties; this does not. Raises ``DataError`` for bad values or n < 2.
     """
-    if not tie_threshold >= 0:
-        raise DataError(f"tie_threshold is {tie_threshold}: a number of 0 or more is needed")
+    if not is_number(tie_threshold, 0, np.inf):
+        raise DataError(f"tie_threshold is {shown(tie_threshold)}: a number of 0 or more is needed")
     reward_differences, rating_differences = _pair_differences(rewards, ratings)
     order = np.where(np.abs(reward_differences) <= tie_threshold, 0.0, np.sign(reward_differences))
     return float(np.mean(order == np.sign(rating_differences)))

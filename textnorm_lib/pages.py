@@ -99,7 +99,7 @@ def _chapters(profile: str) -> tuple[list[Chapter], list[str]]:
 def _read(path: Path) -> NotebookNode:
     try:
         return nbformat.read(path, as_version=4)
-    except (ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, nbformat.ValidationError) as error:
         raise DataError(f"{path}: is no notebook ({type(error).__name__}); delete it and run the study again") from None
 
 

@@ -19,7 +19,7 @@ import torch
 
 from textnorm_lib.ddpo_settings import Settings
 from textnorm_lib.denoising import Steps, Trajectories, guided
-from textnorm_lib.errors import ConfigError, StudyError
+from textnorm_lib.errors import ConfigError, DataError, StudyError
 from textnorm_lib.lora import adamw
 from textnorm_lib.processes import Processes
 from textnorm_lib.sampling import autocast
@@ -36,7 +36,12 @@ class RunningStatistics:
         self.buffers: dict[str, list[float]] = {}
 
     def update(self, prompts: Sequence[str], rewards: np.ndarray) -> np.ndarray:
-        """Take in an epoch's rewards (n,) and give their advantages (n,)."""
+        """Take in an epoch's rewards (n,) and give their advantages (n,).
+
+        Raises ``DataError`` for anything but one finite number a prompt, before anything is taken in.
+        """
+        if np.shape(rewards) != (len(prompts),) or not np.isfinite(rewards).all():
+            raise DataError(f"rewards {np.shape(rewards)} of {len(prompts)} prompts: a finite number each is needed")
         names, advantages = np.array(prompts), np.empty(len(rewards))
         for prompt in dict.fromkeys(prompts):
             own = rewards[names == prompt]

@@ -119,7 +119,7 @@ def _defects(keys: str, path: Path) -> list[tuple[str, str]]:
     for file in sorted(path.rglob("*.json")):
         try:
             json.loads(file.read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or "no JSON"
             broken.append((file.relative_to(path).as_posix(), f"cannot be read ({reason})"))
     return missing + broken

@@ -160,9 +160,12 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {"items": {}}
     try:
-        return json.loads(path.read_text())
-    except ValueError:
-        raise StudyError(f"{path}: is not valid JSON; delete it and run the study again") from None
+        manifest = json.loads(path.read_text())
+        if not all(isinstance(entry, dict) for entry in manifest["items"].values()):
+            raise TypeError
+        return manifest
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise StudyError(f"{path}: is no JSON as a report writes it; delete it and run the study again") from None
 
 
 def _description(name: str) -> dict[str, str | None]:

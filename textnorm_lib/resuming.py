@@ -69,8 +69,7 @@ def resume(
     checkpoint = latest_checkpoint(folder)
     if checkpoint is None:
         return None
-    contents = _read(checkpoint)
-    state = json.loads(contents[_STATE])
+    contents, state = _read(checkpoint)
     for name, value in told.items():
         if name not in may_change and value != (before := state["told"].get(name)):
             raise ConfigError(f"{folder} holds a run with another {name}, {before!r:.80}; take another folder")
@@ -79,17 +78,18 @@ def resume(
     return state
 
 
-def _read(folder: Path) -> dict[str, bytes]:
-    """A checkpoint's files as they were written."""
+def _read(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """A checkpoint's files as they were written, and its state."""
     try:
         digests = json.loads((folder / _DIGESTS).read_bytes())
         contents = {name: (folder / name).read_bytes() for name in (FILE, _OPTIMISER, _STATE)}
         changed = [name for name, content in contents.items() if _digest(content) != digests[name]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        state = None if changed else json.loads(contents[_STATE])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{folder}: cannot be read ({' '.join(str(error).split())}); {_REMEDY}") from error
     if changed:
         raise DataError(f"{folder / changed[0]} is not what was written; {_REMEDY}")
-    return contents
+    return contents, state
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -122,7 +122,9 @@ def cut_curve(folder: Path, epochs: int) -> list[dict[str, Any]]:
     lines = path.read_bytes().splitlines(keepends=True)[:epochs] if path.exists() else []
     try:
         rows = [json.loads(line) for line in lines]
-    except ValueError as error:
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("a line is no JSON object")
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}); restore it, or start in another folder") from error
     if len(rows) < epochs:
         raise DataError(f"{path} has {len(rows)} rows for {epochs} epochs; restore it, or start in another folder")

@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -72,9 +73,13 @@ class Artifact:
         """What made it: step, version, configuration, inputs, seconds."""
         path = self.folder / "meta.json"
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            meta = json.loads(path.read_text(encoding="utf-8"))
+            names = meta["frames"]
+            if not (names is None or all(re.fullmatch(r"[\w-]+", name) for name in names)):
+                raise ValueError("frames are no names of files here")
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise _unreadable(path, error) from None
+        return meta
 
     @property
     def key(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
+from textnorm_lib.checks import is_number, shown
 from textnorm_lib.errors import ConfigError, DataError
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards.base import Images, Reward
@@ -49,13 +50,13 @@ def textnorm(scores: Array, temperature: float, *, mask: np.ndarray | torch.Tens
 def mean_ensemble(rewards: Array) -> Array:
     """Equation 2: the mean over the k rewards, (k, ...) -> (...), numpy or torch as given.
 
-    Raises ``DataError`` where there is no reward (k = 0), or a value is no finite float.
+    Raises ``DataError`` where there is no reward (k = 0), a value is no finite float, or their sum is too large for it.
     """
     values = _tensor("rewards", rewards)
     if values.ndim == 0 or len(values) == 0:
         raise DataError(f"rewards has shape {tuple(values.shape)}: (k, ...) with one reward or more is needed")
     _check_finite("rewards", values, torch.tensor(True, device=values.device))
-    return rewards.mean(0)
+    return _added_up(rewards, rewards.mean(0))
 
 
 def uncertainty_ensemble(rewards: Array, penalty: float) -> Array:
@@ -66,7 +67,8 @@ def uncertainty_ensemble(rewards: Array, penalty: float) -> Array:
     """
     _check_penalty(penalty)
     mean = mean_ensemble(rewards)
-    return mean - float(penalty) * ((rewards - mean) ** 2).mean(0)
+    with np.errstate(over="ignore"):
+        return _added_up(rewards, mean - float(penalty) * ((rewards - mean) ** 2).mean(0))
 
 
 class TextNormReward:
@@ -166,28 +168,39 @@ class TextNormReward:
 
 def _check_temperature(temperature: float) -> None:
     single = torch.finfo(torch.float32)  # a smaller number would be 0 in single precision
-    if not single.tiny <= temperature <= single.max:
-        raise ConfigError(f"temperature is {temperature}: a finite number above 0 is needed")
+    if not is_number(temperature, single.tiny, single.max):
+        raise ConfigError(f"temperature is {shown(temperature)}: a finite number above 0 is needed")
 
 
 def _check_penalty(penalty: float) -> None:
-    if not 0 <= penalty < np.inf:
-        raise ConfigError(f"penalty is {penalty}: a finite number of 0 or more is needed")
+    if not is_number(penalty, 0, np.finfo(float).max):
+        raise ConfigError(f"penalty is {shown(penalty)}: a finite number of 0 or more is needed")
 
 
 def _tensor(name: str, values: Array) -> torch.Tensor:
     """A tensor of floats as it is, a numpy array of floats as a tensor of its own."""
     if isinstance(values, np.ndarray) and values.dtype in (np.float16, np.float32, np.float64):
         return torch.from_numpy(np.array(values))
-    if isinstance(values, torch.Tensor) and values.is_floating_point():
+    # There is little arithmetic of float8, which has one byte, and of sparse tensors.
+    if isinstance(values, torch.Tensor) and values.is_floating_point() and values.itemsize > 1 and not values.is_sparse:
         return values
     kind = getattr(values, "dtype", type(values).__name__)
     raise DataError(f"{name} is {kind}: floats in a numpy array or a torch tensor are needed")
 
 
+def _added_up(rewards: Array, combined: Array) -> Array:
+    """``combined``, if nothing has become infinite in it."""
+    if not torch.as_tensor(combined).isfinite().all():
+        raise DataError(f"rewards of {rewards.dtype} are too large to be added up; give smaller ones or another type")
+    return combined
+
+
 def _present(mask: np.ndarray | torch.Tensor | None, scores: torch.Tensor) -> torch.Tensor:
     """``mask`` in the shape of ``scores``; True everywhere without one."""
-    given = mask if isinstance(mask, torch.Tensor) else torch.from_numpy(np.array(True if mask is None else mask))
+    try:
+        given = mask if isinstance(mask, torch.Tensor) else torch.from_numpy(np.array(True if mask is None else mask))
+    except (TypeError, ValueError):  # no type of torch's, ragged
+        raise DataError(f"mask is {getattr(mask, 'dtype', type(mask).__name__)}: booleans are needed") from None
     try:
         present = given.to(scores.device).broadcast_to(scores.shape)
     except RuntimeError:

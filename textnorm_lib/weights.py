@@ -26,6 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from textnorm_lib.checks import LONGEST_PATH
 from textnorm_lib.errors import DataError, DataUnavailable, StudyError
 from textnorm_lib.mini.bundle import bundle_digest, bundled
 from textnorm_lib.progress import progress
@@ -35,7 +36,7 @@ VARIABLE = "TEXTNORM_WEIGHTS"
 TEXTS = ("*.json", "*.txt")  # configurations and vocabularies, which the hub gives beside the weights
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
-_HUB_NAME, _COMMIT = re.compile(r"[\w.-]+/[\w.-]+"), re.compile(r"[0-9a-f]{40}")
+_HUB_NAME, _COMMIT = re.compile(r"\w[\w.-]*/\w[\w.-]*"), re.compile(r"[0-9a-f]{40}")
 
 
 class Published(NamedTuple):
@@ -95,7 +96,7 @@ class Weights:
     def _here(self) -> Path | None:
         """Where the name or TEXTNORM_WEIGHTS leads to; None: it is a hub's name with a pinned revision."""
         path = Path(self.name).expanduser()
-        if not path.exists():
+        if len(self.name) > LONGEST_PATH or not path.exists():
             path = self._below_variable()
             if path is None:
                 _check_pinned(self)
@@ -180,7 +181,7 @@ def _check_pinned(weights: Weights) -> None:
         below = f"below {VARIABLE} ({os.environ.get(VARIABLE) or 'not set'})"
         raise DataUnavailable(f"{known.use}there is no folder {name!r}, here or {below}; {_remedy(weights)}")
     if not _HUB_NAME.fullmatch(name):
-        raise DataError(f"weights {name!r}: there is no such file or folder; correct the name")
+        raise DataError(f"weights {name!r:.300}: there is no such file or folder; correct the name")
     if not _COMMIT.fullmatch(weights.revision or ""):
         raise DataError(
             f"{known.use}weights {name!r}: no such folder here, and for the hub revision = {weights.revision} pins "

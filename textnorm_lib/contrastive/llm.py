@@ -24,6 +24,7 @@ from textnorm_lib.contrastive.answers import Answer, AnswerError, parse_answer
 from textnorm_lib.contrastive.chat import Patience, Reply, complete, open_client
 from textnorm_lib.contrastive.few_shot import answer_length, few_shot_prompt
 from textnorm_lib.errors import ConfigError, StoreError
+from textnorm_lib.files import check_regular
 from textnorm_lib.progress import progress
 from textnorm_lib.store import digest, write_atomically
 
@@ -140,6 +141,7 @@ class LLMWriter:
         """The reply that is kept for ``request``; a damaged file is an error, because asking again may cost money."""
         path = self._file(request)
         try:
+            check_regular(path)
             kept = json.loads(path.read_bytes())
             reply = Reply(**kept["reply"])
             if kept["request"] != request or not isinstance(reply.text, str):

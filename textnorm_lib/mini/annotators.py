@@ -18,9 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from textnorm_lib.checks import LONGEST_PATH, shown
+from textnorm_lib.errors import DataError
+from textnorm_lib.files import check_regular
 from textnorm_lib.mini.backgrounds import LOCATIONS
 from textnorm_lib.mini.grammar import Spec
 from textnorm_lib.mini.shapes import COLOURS
@@ -137,10 +141,31 @@ def detection_loss(
     )
 
 
+def load_weights(net: nn.Module, path: Path, of: str, example: str) -> None:
+    """Set ``net`` to the weights in the safetensors file ``path``; ``of`` what they are, as the bundled ``example``.
+
+    Raises ``DataError`` for a file that is missing, holds something else, or has weights that are not finite.
+    """
+    remedy = f"give the weights of {of}, such as the bundled {example}"
+    try:
+        check_regular(path)
+        net.load_state_dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read ({shown(error, LONGEST_PATH)}); {remedy}") from None
+    except RuntimeError:  # other names or shapes, a line each
+        raise DataError(f"{path}: these are not the weights of {of}; {remedy}") from None
+    for name, value in net.state_dict().items():
+        if not value.isfinite().all():
+            raise DataError(f"{path}: the weight {name} is not finite; {remedy}")
+
+
 def load_annotator(path: Path) -> Detector:
-    """The annotator whose weights are the safetensors file ``path``, in single precision, ready to look at images."""
+    """The annotator whose weights are the safetensors file ``path``, in single precision, ready to look at images.
+
+    Raises ``DataError`` for a file that is missing or not an annotator's.
+    """
     detector = Detector()
-    detector.load_state_dict(load_file(path))
+    load_weights(detector, path, "an annotator", "annotators/judge_1.safetensors")
     return detector.eval()
 
 

@@ -19,6 +19,7 @@ from textnorm_lib.mini.styles import STYLES
 from textnorm_lib.tia2.prompts import CLASSES, NUMBER_WORDS, PREFIX, plural, with_article
 
 PHOTO = "photo"
+LONGEST = 200  # characters of a prompt that is read; those that are written have fewer than 100
 MOST_OF_ONE, MOST_OF_TWO = 8, 3  # the released contrastive sets: two counts above six; pairs up to three each
 
 # The first wording of each is the one that is written; the others, all from the paper's prompts, are read too.
@@ -96,6 +97,8 @@ def parse(prompt: str) -> Spec:
     Besides what ``write`` writes it reads capitals, a full stop, "one" for the article, a missing "a realistic photo
     of", and the paper's other wordings of a place. Raises ``DataError``, one line that names the prompt and the fault.
     """
+    if len(prompt) > LONGEST:
+        raise DataError(f"prompt {prompt!r:.80}... has {len(prompt):,} characters; expected are {LONGEST} at most")
     text = re.sub(r"\s+", " ", prompt).strip(" .").lower()
     if not text:
         raise DataError(f"the prompt is empty; expected e.g. {PREFIX}three deer")

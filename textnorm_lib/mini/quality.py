@@ -12,12 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from textnorm_lib.errors import DataError
-from textnorm_lib.mini.annotators import Block
+from textnorm_lib.mini.annotators import Block, load_weights
 from textnorm_lib.mini.generator import IMAGE_SIZE, as_tensor
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards.pixels import Images, check, square
@@ -79,14 +76,5 @@ def load_quality_judge(path: Path | str) -> QualityJudge:
     Raises ``DataError`` for a file that is missing, not a quality judge's, or has weights that are not finite.
     """
     path, net = Path(path), QualityNet()
-    remedy = "give the weights of a quality judge, such as the bundled annotators/quality_1.safetensors"
-    try:
-        net.load_state_dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}); {remedy}") from None
-    except RuntimeError:  # other names or shapes, a line each
-        raise DataError(f"{path}: these are not the weights of a quality judge; {remedy}") from None
-    for name, value in net.state_dict().items():
-        if not value.isfinite().all():
-            raise DataError(f"{path}: the weight {name} is not finite; {remedy}")
+    load_weights(net, path, "a quality judge", "annotators/quality_1.safetensors")
     return QualityJudge(path.stem, net.eval())

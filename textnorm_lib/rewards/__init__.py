@@ -66,7 +66,7 @@ def load_reward(
             raise DataError(f"{name}: {folder / file} is missing; {remedy}")
     try:
         reward = load(folder, batch_size=batch_size, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{name}: {folder} cannot be read ({reason}); {remedy}") from error
     return reward.to(device, dtype)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.errors import DataError
+from textnorm_lib.files import check_regular
 
 
 class Checkpoint:
@@ -25,6 +26,7 @@ class Checkpoint:
     def __init__(self, path: Path, model: str, *, entry: str | None = None) -> None:
         self.path, self.model = path, model
         try:
+            check_regular(path)
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())[:200]

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from textnorm_lib.checks import LONGEST_PATH, shown
 from textnorm_lib.errors import DataError
+from textnorm_lib.files import check_regular
 
 Images = Sequence[Image.Image | str | Path] | np.ndarray  # an array is uint8 (n, h, w, 3)
 
@@ -34,11 +36,12 @@ def _opened(image: Image.Image | str | Path | np.ndarray, what: str) -> Image.Im
     if not isinstance(image, str | Path):
         raise DataError(f"{what} is a {type(image).__name__}; give a PIL image or a path")
     try:
+        check_regular(image)
         with Image.open(image) as opened:
             return opened.convert("RGB")
-    except OSError as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{what} ({image}) cannot be read ({reason}); make it again") from error
+    except (OSError, Image.DecompressionBombError) as error:
+        where, reason = shown(image, LONGEST_PATH), shown(error, LONGEST_PATH)
+        raise DataError(f"{what} ({where}) cannot be read ({reason}); make it again") from error
 
 
 def check(images: Images, prompts: Sequence[str], name: str) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from textnorm_lib.config import Profile
 from textnorm_lib.errors import DataError
+from textnorm_lib.files import file_within
 from textnorm_lib.processes import own_share, wait_for_all
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards import Reward, load_reward
@@ -72,7 +73,7 @@ def _score_prompt(
     file, prompt, images, contrasts = task
     texts = list(dict.fromkeys([prompt, *contrasts]))
     with warnings.catch_warnings(record=True, action="always", category=CutPrompt) as warned:
-        matrix = _reward(name, path, dtype, device).score_matrix([made / image for image in images], texts)
+        matrix = _reward(name, path, dtype, device).score_matrix([file_within(made, image) for image in images], texts)
     rows = pd.MultiIndex.from_product([[prompt], images, texts], names=["prompt", "image", "text"])
     partial_file = file.with_suffix(".partial")
     pd.DataFrame({"score": matrix.reshape(-1)}, index=rows).reset_index().to_parquet(partial_file, index=False)

@@ -1,5 +1,9 @@
 """How a table is printed: as CSV (every digit), Markdown and TeX (rounded)."""
 
+import re
+from collections.abc import Callable
+from functools import partial
+
 import pandas as pd
 
 NO_BREAK = "\u00a0"
@@ -13,16 +17,34 @@ def as_csv(frame: pd.DataFrame) -> bytes:
 
 def as_markdown(table: pd.DataFrame, caption: str, profile: str) -> bytes:
     """The printed table with its caption and profile."""
-    return f"{table.to_markdown(index=False, disable_numparse=True)}\n\n{caption} (Profile: {profile}.)\n".encode()
+    cells = _without_markup(_one_line(table))
+    return f"{cells.to_markdown(index=False, disable_numparse=True)}\n\n{caption} (Profile: {profile}.)\n".encode()
 
 
 def as_tex(table: pd.DataFrame, caption: str, profile: str) -> bytes:
     """A booktabs table at footnote size, shrunk to the text's width where it is wider; needs booktabs and graphicx."""
-    body = table.to_latex(index=False, escape=True).rstrip()
+    body = _one_line(table).to_latex(index=False, escape=True).rstrip()
     text = f"{caption} (Profile: {profile}.)".replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
     text = text.replace("<", r"$<$")
     fitted = f"\\resizebox{{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}}{{!}}{{%\n{body}}}"
     return f"\\begin{{table}}\n\\footnotesize\n\\caption{{{text}}}\n{fitted}\n\\end{{table}}\n".encode()
+
+
+def _one_line(table: pd.DataFrame) -> pd.DataFrame:
+    """Text without line breaks and control characters, which would end a row or steer a terminal."""
+    return _of_text(table, lambda cell: re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", cell))
+
+
+def _without_markup(table: pd.DataFrame) -> pd.DataFrame:
+    """Text that begins no column, tag, picture or link of Markdown; "<.001" and "[.75, .78]" stay as they are."""
+    replaced = ((r"<(?=[A-Za-z/!?])", "&lt;"), (r"\|", "&#124;"), (r"\]\(", r"]\\("))
+    for pattern, harmless in replaced:
+        table = _of_text(table, partial(re.sub, pattern, harmless))
+    return table
+
+
+def _of_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    return table.map(lambda cell: change(cell) if isinstance(cell, str) else cell)
 
 
 def short(value: float, digits: int = 3) -> str:

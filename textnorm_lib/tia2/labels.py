@@ -23,7 +23,7 @@ def consolidate(votes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         votes = np.asarray(votes)
-    except ValueError:  # ragged lists
+    except (ValueError, RuntimeError):  # ragged lists, a tensor within a graph
         raise DataError("votes: some image has not exactly three votes; give an array of shape (..., 3)") from None
     if votes.ndim == 0 or votes.shape[-1] != len(ANNOTATORS):
         raise DataError(f"votes: the shape is {votes.shape}, not three votes an image; give an array of shape (..., 3)")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from textnorm_lib.errors import DataError
+from textnorm_lib.files import check_regular
 from textnorm_lib.labelled import alignment_votes
 from textnorm_lib.store import artifacts_folder, digest, step
 from textnorm_lib.tia2.labels import ANNOTATORS, INDEX
@@ -28,6 +29,7 @@ class AnswersFile:
     def key(self) -> str:
         """SHA-256 of the file; ``DataError`` for one that cannot be read."""
         try:
+            check_regular(self.path)
             return digest(self.path.read_bytes())
         except OSError as error:
             remedy = "label the images in notebook 01, or correct tia2.votes in the profile"

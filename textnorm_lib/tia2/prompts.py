@@ -96,7 +96,7 @@ _COMPOSITION = {composition_prompt(a, b): (a, b) for a, b in itertools.permutati
 def parse_counting(prompt: str) -> tuple[str, int]:
     """'a realistic photo of three deer' -> ('deer', 3); counts 1..9 of a known class. Else ``DataError``."""
     if prompt not in _COUNTING:
-        raise DataError(f"not a counting prompt: {prompt!r}; expected e.g. {counting_prompt('deer', 3)!r}")
+        raise DataError(f"not a counting prompt: {prompt!r:.80}; expected e.g. {counting_prompt('deer', 3)!r}")
     return _COUNTING[prompt]
 
 
@@ -106,7 +106,7 @@ def parse_composition(prompt: str) -> tuple[str, str]:
     Raises ``DataError`` for anything else.
     """
     if prompt not in _COMPOSITION:
-        raise DataError(f"not a composition prompt: {prompt!r}; expected e.g. {composition_prompt('cat', 'dog')!r}")
+        raise DataError(f"not a composition prompt: {prompt!r:.80}; expected e.g. {composition_prompt('cat', 'dog')!r}")
     return _COMPOSITION[prompt]
 
 

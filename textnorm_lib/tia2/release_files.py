@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from textnorm_lib.errors import DataError
+from textnorm_lib.files import check_regular
 from textnorm_lib.tia2.labels import ANNOTATORS, BAD, GOOD, SKIP, image_table
 
 REWARDS = ("clip", "blip2", "imagereward", "pickscore", "textnorm")
@@ -50,6 +51,7 @@ def read_object(path: Path) -> tuple[dict[str, Any], str]:
         return entries
 
     try:
+        check_regular(path)
         raw = path.read_bytes()
         content = json.loads(raw, object_pairs_hook=unique)
     except FileNotFoundError:

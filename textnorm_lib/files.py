@@ -1,0 +1,32 @@
+"""What is looked at before a file that somebody else may have made is opened."""
+
+import errno
+import os
+import re
+import stat
+from pathlib import Path
+
+from textnorm_lib.checks import shown
+from textnorm_lib.errors import DataError
+
+
+def check_regular(path: Path | str) -> None:
+    """Raise ``OSError``, as opening does, for what is not there, and for a pipe or a device: it may never end."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 (paths may be strings)
+    except ValueError:
+        raise OSError(errno.EINVAL, "no file can have this name") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "a pipe or a device, and no file")
+
+
+def file_within(folder: Path, name: str) -> Path:
+    """``folder / name`` for the name of a file in ``folder`` itself, or in a folder below it.
+
+    Raises ``DataError`` for a name that leads elsewhere: absolute, with "..", with a control character, or a link.
+    """
+    parts = re.split(r"[/\\]", name)
+    plain = bool(name) and name.isprintable() and ".." not in parts and not Path(name).is_absolute()
+    if not plain or not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"image {shown(repr(name))} is no file within {folder}; correct the table of images")
+    return folder / name
