@@ -5,17 +5,15 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.image
 import pandas as pd
 from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image as Picture
 
-from textnorm_lib.figures.mini import MARKS, PHOTO
-from textnorm_lib.figures.style import TEXT_WIDTH, new_figure
+from textnorm_lib.figures.images import draw_image, new_sheet, votes_as_marks
 from textnorm_lib.items import Item
+from textnorm_lib.tia2.prompts import PREFIX
 
 ROWS = {"first": "made first", "clip": "CLIP's\nfavourite", "textnorm": "TextNorm's\nfavourite"}
 BESIDE, PITCH, BELOW, LINE = 0.95, 1.22, 0.2, 0.14  # images' sides: left of a row, row to row, votes, a line of text
@@ -30,15 +28,12 @@ def draw_favourites(frame: pd.DataFrame) -> Figure:
     heads = {prompt: _head(prompt, rows) for prompt, rows in frame.groupby("prompt", sort=False)}
     above = LINE * (1 + max(head.count("\n") for head in heads.values())) + 0.05
     width, height = BESIDE + len(heads), above + (len(ROWS) - 1) * PITCH + 1 + BELOW
-    figure = new_figure(TEXT_WIDTH / width * height + 0.15)
-    axes = figure.subplots()
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-    axes.set_axis_off()
+    figure, axes = new_sheet(width, height)
     for column, (prompt, head) in enumerate(heads.items()):
         left = BESIDE + column
         axes.text(left + 0.5, above - 0.02, head, size=6.5, ha="center", va="bottom", linespacing=1.1)
-        for one in frame[frame["prompt"] == prompt].itertuples():
-            _draw_one(axes, left, above + list(ROWS).index(one.chooser) * PITCH, one)
+        for _, one in frame[frame["prompt"] == prompt].iterrows():
+            _draw_one(axes, left, above + list(ROWS).index(one["chooser"]) * PITCH, one)
     for row, (chooser, name) in enumerate(ROWS.items()):
         axes.text(0, above + row * PITCH + 0.5, f"{name}{_counted(frame, chooser)}", size=7, va="center")
     return figure
@@ -46,20 +41,15 @@ def draw_favourites(frame: pd.DataFrame) -> Figure:
 
 def _head(prompt: str, rows: pd.DataFrame) -> str:
     share = rows["share_good"].iloc[0]
-    words = textwrap.fill(prompt.removeprefix(PHOTO), 15, break_long_words=False)
+    words = textwrap.fill(prompt.removeprefix(PREFIX), 15, break_long_words=False)
     return words if pd.isna(share) else f"{words}\n({share:.0%} good)"
 
 
-def _draw_one(axes: Axes, left: float, top: float, one) -> None:
+def _draw_one(axes: Axes, left: float, top: float, one: pd.Series) -> None:
     """One row of the frame: the image, its frame, its votes."""
-    extent = (left + 0.04, left + 0.96, top + 0.96, top + 0.04)
-    axes.imshow(matplotlib.image.imread(io.BytesIO(one.png)), extent=extent, interpolation="none")
-    if pd.isna(one.label):
-        return
-    if one.label == 1:
-        axes.add_patch(Rectangle((left + 0.04, top + 0.04), 0.92, 0.92, fill=False, linewidth=1.6))
-    marks = " ".join(MARKS[int(vote)] for vote in (one.vote_1, one.vote_2, one.vote_3))
-    axes.text(left + 0.5, top + 0.98, marks, size=7, ha="center", va="top")
+    draw_image(axes, left, top, one["png"], framed=one["label"] == 1)
+    if not pd.isna(one["label"]):
+        axes.text(left + 0.5, top + 0.98, votes_as_marks(one), size=7, ha="center", va="top")
 
 
 def _counted(frame: pd.DataFrame, chooser: str) -> str:
