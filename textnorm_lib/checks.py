@@ -22,4 +22,5 @@ def shown(value: Any, longest: int = LONGEST) -> str:
         text = " ".join(str(value).split())
     except ValueError:  # Python prints no whole number of more than 4,300 digits
         text = f"a huge {type(value).__name__}"
+    text = "".join(letter if letter.isprintable() else "?" for letter in text[: longest + 1])
     return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -20,9 +20,12 @@ from textnorm_lib.checks import shown
 from textnorm_lib.config_finetuning import STRICT, Coefficient, Ddpo, PromptsPerSet, Revision, RewardName, Rwr, Sizes
 from textnorm_lib.config_messages import closest, first_defect
 from textnorm_lib.errors import ConfigError
+from textnorm_lib.strict_yaml import Alias, KeyTwice, StrictLoader
 
 PROFILES = Path(__file__).parent / "profiles"
 DEFAULT_PROFILE = "mini"
+LONGEST_PROFILE = 50_000  # characters; the longest has some 10,000
+_LONGEST_MESSAGE = 500
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -157,7 +160,7 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     a value out of range.
     """
     if name not in profile_names():
-        raise ConfigError(f"unknown profile {name!r}: {closest(str(name), profile_names())}")
+        raise ConfigError(f"unknown profile {name!r:.80}: {closest(str(name)[:80], profile_names())}")
     path = PROFILES / f"{name}.yaml"
     values = {"name": name, **_extended(path)}
     for key, value in (overrides or {}).items():
@@ -166,36 +169,14 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
         # Through JSON, because pydantic's strict mode takes a plain mapping for a dataclass from JSON only.
         return TypeAdapter(Profile).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        raise ConfigError(f"{path.name}: {first_defect(error, Profile)}") from None
+        raise ConfigError(f"{path.name}: {shown(first_defect(error, Profile), _LONGEST_MESSAGE)}") from None
+    except (TypeError, ValueError) as error:  # an override that no JSON can hold
+        raise ConfigError(f"{path.name}: overrides: {shown(error)}; give plain numbers and texts") from None
 
 
 def as_dict(profile: Profile) -> dict[str, Any]:
     """The resolved values as plain nested dictionaries, for hashing and for the manifest."""
     return dataclasses.asdict(profile)
-
-
-class _KeyTwice(Exception):
-    """A key that a mapping holds twice; YAML would silently keep the second."""
-
-
-class _Alias(Exception):
-    """A value that is named elsewhere; a few lines of these can stand for more than any memory holds."""
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, without tolerance for a key given twice and for aliases."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise _Alias(self.peek_event().anchor)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise _KeyTwice(key)
-        return super().construct_mapping(node, deep)
 
 
 def _extended(path: Path) -> dict[str, Any]:
@@ -220,12 +201,19 @@ def _merged(whole: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        text = path.read_text(encoding="utf-8")
+        if len(text) > LONGEST_PROFILE:
+            raise ConfigError(
+                f"{path.name}: has {len(text):,} characters; {LONGEST_PROFILE:,} are enough for a profile"
+            )
+        values = yaml.load(text, Loader=StrictLoader)
+    except OSError as error:
+        raise ConfigError(f"{path.name}: {error.strerror}; make it a file that can be read") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path.name}: not UTF-8 text; save it as UTF-8") from None
-    except _KeyTwice as error:
+    except KeyTwice as error:
         raise ConfigError(f"{path.name}: {error} is given twice; delete one of the two") from None
-    except _Alias as error:
+    except Alias as error:
         raise ConfigError(f"{path.name}: *{shown(error)} stands for another value; write that value out") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -241,7 +229,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _replace(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *sections, last = dotted.split(".")
+    *sections, last = str(dotted).split(".")
     for section in sections:
         values = values.get(section)
         if not isinstance(values, dict):

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from textnorm_lib.checks import shown
+
 
 def first_defect(error: ValidationError, kind: type) -> str:
     """What is wrong with the values of a ``kind``, a dataclass of dataclasses: the key, its value and the remedy."""
@@ -15,13 +17,12 @@ def first_defect(error: ValidationError, kind: type) -> str:
     path = [str(part) for part in defect["loc"]]
     key = ".".join(path)
     if defect["type"] == "unexpected_keyword_argument":
-        return f"{key} = {defect['input']!r}: unknown key; {closest(path[-1], _keys(kind, path[:-1]))}"
+        return f"{shown(key)} = {defect['input']!r:.80}: unknown key; {closest(path[-1], _keys(kind, path[:-1]))}"
     if defect["type"] == "missing":
         return f"{key} is missing; add it (every profile spells out every key)"
     value = defect["input"]
-    given = (
-        "" if isinstance(value, dict) and defect["type"] == "value_error" else f" = {value!r} ({type(value).__name__})"
-    )
+    whole_section = isinstance(value, dict) and defect["type"] == "value_error"
+    given = "" if whole_section else f" = {value!r:.80} ({type(value).__name__})"
     message = _lower(defect["msg"].removeprefix("Value error, "))
     return f"{key}{given}: {message}"
 

@@ -174,9 +174,12 @@ def _checked(votes: pd.DataFrame) -> pd.DataFrame:
         raise DataError(f"votes: every vote needs {', '.join(columns)}; {missing[0]!r} is missing")
     if votes.empty:
         raise DataError("votes has no rows")
+    for column in ("model", "opponent", "left_model"):
+        if (wrong := ~votes[column].map(lambda name: isinstance(name, str))).any():
+            raise DataError(f"votes: {column} of row {wrong.argmax()} is no text; give each model its name")
     if (wrong := ~votes["answer"].isin(ANSWERS)).any():
         raise DataError(
-            f"votes: row {wrong.argmax()} has the answer {votes['answer'][wrong].iloc[0]!r}; "
+            f"votes: row {wrong.argmax()} has the answer {votes['answer'][wrong].iloc[0]!r:.80}; "
             f"known are {', '.join(ANSWERS)}"
         )
     if (wrong := (votes["left_model"] != votes["model"]) & (votes["left_model"] != votes["opponent"])).any():

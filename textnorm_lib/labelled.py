@@ -100,7 +100,7 @@ def _answers(
         file_of[name] = file
         for (item, question), answer in labels.answers.items():
             if item not in known:
-                raise DataError(f"{file} answers {what} {item!r:.80}, none of those given; give its {what}s, too")
+                raise DataError(f"{file} answers {what} {item!r:.80}, which is none of those given; add its {what}s")
             rows.append((item, question, answer, name))
     return pd.DataFrame(rows, columns=["item", "question", "answer", "name"])
 

@@ -165,7 +165,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
             raise TypeError
         return manifest
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise StudyError(f"{path}: is no JSON as a report writes it; delete it and run the study again") from None
+        raise StudyError(f"{path}: is not valid JSON of a report; delete it and run the study again") from None
 
 
 def _description(name: str) -> dict[str, str | None]:

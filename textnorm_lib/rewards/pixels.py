@@ -1,5 +1,6 @@
 """From whatever an image is given as to the square of pixels that a reward's image encoder reads."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def check(images: Images, prompts: Sequence[str], name: str) -> None:
     for place, prompt in enumerate(prompts):
         if not prompt.strip():
             raise DataError(f"{name}: prompt {place} is {prompt!r}; give words to compare the image with")
+        if re.search("[\ud800-\udfff]", prompt):
+            raise DataError(f"{name}: prompt {place} is {prompt!r:.80}, half of a character's code; give whole ones")
 
 
 def from_tensor(images: torch.Tensor) -> np.ndarray:
