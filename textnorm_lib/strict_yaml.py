@@ -17,11 +17,13 @@ class StrictLoader(yaml.SafeLoader):
     """YAML's safe loader, without tolerance for a key given twice and for aliases."""
 
     def compose_node(self, parent, index):
+        """A node, unless it is an alias."""
         if self.check_event(yaml.AliasEvent):
             raise Alias(self.peek_event().anchor)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
+        """A mapping whose keys are texts, each there once."""
         seen = set()
         for key, _ in node.value:
             if key.tag != "tag:yaml.org,2002:str":
