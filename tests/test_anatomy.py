@@ -12,6 +12,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from textnorm_lib import pages
+from textnorm_lib.figures import FIGURES
 
 CHECKOUT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(CHECKOUT.glob("notebooks/[0-9A]*.ipynb"))
@@ -111,6 +112,13 @@ def test_a_prediction_is_asked_for_before_its_result_is_shown(cells):
 def test_the_glossary_gives_the_terms_that_it_introduces(cells):
     glossary = text_of(cells).split("## Glossary")[1]
     assert len(re.findall(r"(?:\A|[.\]] |\n)\*[^*]+\*(?:, \*[^*]+\*)*: ", glossary)) >= 3
+
+
+def test_every_registered_figure_stands_there_with_words_of_its_own(notebook, cells):
+    """That each picture has words at all is held elsewhere (test_run_all.py)."""
+    outputs = [output for cell in cells for output in cell.get("outputs", []) if "data" in output]
+    words = {output.metadata["image/png"]["alt"] for output in outputs if "image/png" in output.data}
+    assert len(words) >= sum(item.notebook == notebook.stem for item in FIGURES.values())
 
 
 # ---- the way from one to the next
