@@ -99,14 +99,14 @@ def captioned(scenes: Scenes, captions: list[str], tokenizer, *, device: str = "
     return Captioned(scenes.images, encoded.input_ids, encoded.attention_mask, device)
 
 
-def train_clip(examples: Captioned, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 128):
+def train_clip(scenes: Captioned, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 128):
     """CLIP (Radford et al. 2021): image and caption of a pair together, those of different pairs apart."""
     torch.manual_seed(recipe.seed)
-    clip = reward_models.build_clip(tokenizer).to(examples.device)
+    clip = reward_models.build_clip(tokenizer).to(scenes.device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        images, tokens, mask = examples.batch(batch_size, generator)
-        with torch.autocast(torch.device(examples.device).type, torch.bfloat16):
+        images, tokens, mask = scenes.batch(batch_size, generator)
+        with torch.autocast(torch.device(scenes.device).type, torch.bfloat16):
             return contrast(clip, images, tokens, mask)
 
     fit(clip, loss_function, recipe, folder=folder, description="CLIP")
@@ -127,15 +127,15 @@ def similarities(clip, images: torch.Tensor, tokens: torch.Tensor, mask: torch.T
     return clip.logit_scale.exp().clamp(max=SHARPEST) * seen @ read.T
 
 
-def train_blip2(examples: Captioned, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 64):
+def train_blip2(scenes: Captioned, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 64):
     """BLIP-2's first stage (Li et al. 2023): contrast, and its own caption against a confusable one of the batch."""
     torch.manual_seed(recipe.seed)
-    blip2 = reward_models.blip2_from_clip(clip, tokenizer, images=_typical(examples)).to(examples.device)
+    blip2 = reward_models.blip2_from_clip(clip, tokenizer, images=_typical(scenes)).to(scenes.device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        images, tokens, mask = examples.batch(batch_size, generator)
-        own = torch.arange(batch_size, device=examples.device)
-        with torch.autocast(torch.device(examples.device).type, torch.bfloat16):
+        images, tokens, mask = scenes.batch(batch_size, generator)
+        own = torch.arange(batch_size, device=scenes.device)
+        with torch.autocast(torch.device(scenes.device).type, torch.bfloat16):
             seen = blip2_parts.image_tokens(blip2, images)
             queries = blip2_parts.query_features(blip2, seen).float()
             read = blip2_parts.text_features(blip2, tokens, mask).float()
@@ -144,7 +144,7 @@ def train_blip2(examples: Captioned, clip, tokenizer, recipe: Recipe, *, folder:
             matched = [blip2_parts.itm_logits(blip2, seen, tokens[which], mask[which]) for which in (other, own)]
         contrast_loss = (F.cross_entropy(similar, own) + F.cross_entropy(similar.T, own)) / 2
         logits = torch.cat(matched).float()
-        matches = torch.arange(2, device=examples.device).repeat_interleave(batch_size)
+        matches = torch.arange(2, device=scenes.device).repeat_interleave(batch_size)
         return F.cross_entropy(logits, matches) + contrast_loss
 
     fit(blip2, loss_function, recipe, folder=folder, description="BLIP-2")
@@ -158,24 +158,17 @@ def _confusable(similar: torch.Tensor, tokens: torch.Tensor, generator: torch.Ge
     return torch.multinomial(likely.cpu(), 1, generator=generator)[:, 0].to(tokens.device)
 
 
-def _typical(examples: Captioned) -> torch.Tensor:
+def _typical(scenes: Captioned) -> torch.Tensor:
     """Images by whose tokens CLIP's first norm is folded (``reward_models.py``), where CLIP is."""
-    return as_tensor(examples.images[:256]).to(examples.device)
+    return as_tensor(scenes.images[:256]).to(scenes.device)
 
 
 def train_pickscore(
-    examples: Captioned,
-    preferences: Preferences,
-    clip,
-    tokenizer,
-    recipe: Recipe,
-    *,
-    folder: Path,
-    batch_size: int = 48,
+    scenes: Captioned, preferences: Preferences, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 48
 ):
     """PickScore (Kirstain et al. 2023): CLIP goes on; the better image of a pair should have the larger cosine."""
     pickscore = reward_models.pickscore_from_clip(clip)
-    pairs = PreferencePairs(preferences, tokenizer, examples.device)
+    pairs = PreferencePairs(preferences, tokenizer, scenes.device)
 
     def reward(images: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         seen = F.normalize(pickscore.get_image_features(pixel_values=images).pooler_output.float(), dim=-1)
@@ -183,9 +176,9 @@ def train_pickscore(
         return pickscore.logit_scale.exp().clamp(max=SHARPEST) * (seen * F.normalize(read, dim=-1)).sum(dim=-1)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        with torch.autocast(torch.device(examples.device).type, torch.bfloat16):
+        with torch.autocast(torch.device(scenes.device).type, torch.bfloat16):
             preference = pairs.loss(reward, batch_size, generator)
-            return preference + CONTRAST * contrast(pickscore, *examples.batch(batch_size, generator))
+            return preference + CONTRAST * contrast(pickscore, *scenes.batch(batch_size, generator))
 
     fit(
         pickscore,
@@ -199,23 +192,16 @@ def train_pickscore(
 
 
 def train_imagereward(
-    examples: Captioned,
-    preferences: Preferences,
-    clip,
-    tokenizer,
-    recipe: Recipe,
-    *,
-    folder: Path,
-    batch_size: int = 32,
+    scenes: Captioned, preferences: Preferences, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 32
 ):
     """ImageReward (Xu et al. 2023): a cross-encoder ranks images as people did, and captions as BLIP does."""
     torch.manual_seed(recipe.seed)
-    model = reward_models.imagereward_from_clip(clip, tokenizer, images=_typical(examples)).to(examples.device)
-    pairs = PreferencePairs(preferences, tokenizer, examples.device)
+    model = reward_models.imagereward_from_clip(clip, tokenizer, images=_typical(scenes)).to(scenes.device)
+    pairs = PreferencePairs(preferences, tokenizer, scenes.device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        images, tokens, mask = examples.batch(batch_size, generator)
-        with torch.autocast(torch.device(examples.device).type, torch.bfloat16):
+        images, tokens, mask = scenes.batch(batch_size, generator)
+        with torch.autocast(torch.device(scenes.device).type, torch.bfloat16):
             with torch.no_grad():
                 similar = similarities(clip, images, tokens, mask)
             other = _confusable(similar, tokens, generator)

@@ -89,16 +89,18 @@ def imagereward_from_folder(folder: Path) -> ImageRewardModel:
 
 @torch.no_grad()
 def _read_weights(model: nn.Module, path: Path) -> None:
-    """Weight by weight: all of a file beside the model would take its memory twice."""
+    """Weight by weight, the file opened anew for each: as long as it is open, what was read of it stays in memory."""
     weights = model.state_dict()
     with safe_open(path, framework="pt") as file:
-        if odd := sorted(weights.keys() ^ set(file.keys())):
-            raise ValueError(f"{len(odd)} weights are missing or unknown, such as {odd[0]}")
-        for name, weight in weights.items():
-            stored = file.get_tensor(name)
-            if stored.shape != weight.shape:
-                raise ValueError(f"{name} has shape {list(stored.shape)}, not {list(weight.shape)}")
-            weight.copy_(stored)
+        stored = set(file.keys())
+    if odd := sorted(weights.keys() ^ stored):
+        raise ValueError(f"{len(odd)} weights are missing or unknown, such as {odd[0]}")
+    for name, weight in weights.items():
+        with safe_open(path, framework="pt") as file:
+            value = file.get_tensor(name)
+        if value.shape != weight.shape:
+            raise ValueError(f"{name} has shape {list(value.shape)}, not {list(weight.shape)}")
+        weight.copy_(value)
 
 
 class ImageRewardReward(CrossReward):
