@@ -211,7 +211,7 @@ def test_the_page_on_reliability_counts_what_there_is_and_names_tests_that_exist
     page = RELIABILITY.read_text(encoding="utf-8")
     for path in TESTS:
         tests, examples = counted(path)
-        (row,) = [line for line in page.splitlines() if line.startswith("|") and f"`tests/{path.name}`" in line]
+        (row,) = [line for line in page.splitlines() if line.startswith("|") and f"`tests/{path.name}` |" in line]
         assert [int(cell) for cell in re.findall(r"\| (\d+) (?=\|)", row)] == [tests, examples], row
     for file, name in re.findall(r"`(tests/[\w/]+\.py)`: `(test_\w+)`", page):
         assert f"def {name}(" in (CHECKOUT / file).read_text(encoding="utf-8"), f"{file} has no {name}"
