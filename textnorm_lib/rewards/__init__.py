@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
 
-from textnorm_lib.errors import ConfigError, DataError
+from textnorm_lib.errors import ConfigError, DataError, StudyError
 from textnorm_lib.rewards import clip, pretrained
 from textnorm_lib.rewards.base import Reward
 from textnorm_lib.rewards.blip2 import load_blip2
@@ -66,7 +65,9 @@ def load_reward(
             raise DataError(f"{name}: {folder / file} is missing; {remedy}")
     try:
         reward = load(folder, batch_size=batch_size, **options)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+    except StudyError:
+        raise
+    except Exception as error:  # of a dozen kinds, by what is missing or damaged
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{name}: {folder} cannot be read ({reason}); {remedy}") from error
     return reward.to(device, dtype)

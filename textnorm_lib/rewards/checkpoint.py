@@ -28,7 +28,7 @@ class Checkpoint:
         try:
             check_regular(path)
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DataError(f"{path} cannot be read as a checkpoint of {model} ({reason}); fetch it again") from error
         if entry is not None:

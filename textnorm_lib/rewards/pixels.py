@@ -40,7 +40,7 @@ def _opened(image: Image.Image | str | Path | np.ndarray, what: str) -> Image.Im
         check_regular(image)
         with Image.open(image) as opened:
             return opened.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # by format and defect
         where, reason = shown(image, LONGEST_PATH), shown(error, LONGEST_PATH)
         raise DataError(f"{what} ({where}) cannot be read ({reason}); make it again") from error
 
