@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -213,6 +214,13 @@ def test_a_table_is_kept_and_scrolls_within_itself(study):
     assert page.select_one(".wide table td").text == "1"
     assert page.select_one(".output_html table.dataframe td").text == "0.71"
     assert ".dataframe {top" not in page.main.text
+
+
+def test_words_in_a_table_begin_at_the_left_and_numbers_do_not(study):
+    frame = pd.DataFrame({"verdict": ["holds", "cannot be told", "–"], "value": [0.5, "[.1, .2]", "none"]})
+    page = study(cell(shown(text_html=frame.to_html())))
+    words = [cell.text for cell in page.select("table.dataframe .words")]
+    assert words == ["verdict", "holds", "cannot be told", "–"]
 
 
 def test_a_widget_is_a_sentence_and_the_state_of_widgets_is_left_out(study):

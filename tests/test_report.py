@@ -178,9 +178,11 @@ def test_numbers_in_the_findings_are_looked_up_and_those_of_other_tables_stay(bu
 
 def test_the_main_table_links_to_the_notebooks_and_to_what_they_made(built):
     manifest, path = built.manifest(), built.figures / "tab01_squares.md"
-    path.write_text("| here |\n|:--|\n| 01_toy: fig01_line, fig99_none |\n\nA caption.\n")
+    head = "| item | shows | notebook | here | paper |\n|:--|:--|:--|:--|:--|\n"
+    path.write_text(head + "| Figure 01 | a \\| b, fig01 | 01, 99 | fig01, fig99 | 01 of fig01 |\n\nA caption.\n")
     text = report_pages.updated(built.folder / "README.md", manifest, built.figures)
-    assert "[01](notebooks/01_toy.ipynb): [fig01](papers_figures/fig01_line.png), fig99_none |" in text
+    linked = "[01](notebooks/01_toy.ipynb), 99 | [fig01](papers_figures/fig01_line.png), fig99"
+    assert f"| Figure 01 | a \\| b, fig01 | {linked} | 01 of fig01 |" in text
 
 
 def test_the_manifest_says_what_each_item_was_made_from(built):

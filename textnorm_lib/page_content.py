@@ -12,6 +12,7 @@ from functools import partial
 import bleach
 from bleach.css_sanitizer import CSSSanitizer
 from bleach.html5lib_shim import Filter
+from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
@@ -92,11 +93,26 @@ def _settle(output: NotebookNode) -> bool:
             shown = {"text/html": WIDGET_NOTE}
         elif "application/javascript" in output.data:
             shown = {}
+        elif 'class="dataframe"' in shown.get("text/html", ""):
+            shown["text/html"] = _with_words_marked(shown["text/html"])
         elif "text/markdown" in output.data:
             shown = {"text/html": as_html(output.data["text/markdown"])}
         output.data = NotebookNode(shown)
         return bool(shown)
     return True
+
+
+def _with_words_marked(html: str) -> str:
+    """pandas' tables; columns of words have the class "words": they begin at the left."""
+    page = BeautifulSoup(html, "html.parser")
+    for table in page("table"):
+        rows = [row(["td", "th"]) for row in table("tr")]
+        for column in zip(*rows, strict=False):
+            words = sum(re.search("[a-z]{3}", cell.text) is not None for cell in column if cell.name == "td")
+            if 2 * words > len(rows) - 1:
+                for cell in column:
+                    cell["class"] = "words"
+    return str(page)
 
 
 class _Within(Filter):

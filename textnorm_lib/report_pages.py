@@ -8,8 +8,8 @@ from textnorm_lib.errors import DataError, StudyError
 
 PAGES = ("README.md", "docs/findings.md")  # with numbers that are looked up; the first has the main table
 MAIN_TABLE = "tab43_paper_vs_ours"
+_LINKED, _CELLS = ("notebook", "here"), re.compile(r"(?<!\\)\|")  # the main table's columns; what parts its cells
 MARKS = ("<!-- report: start -->", "<!-- report: end -->")
-_ITEM, _NOTEBOOK = re.compile(r"\b(?:fig|tab)\d\d_\w+"), re.compile(r"\b([A\d]\d[a-z]?)_\w+")
 
 
 def made_tables(folder: Path, manifest: dict) -> Tables:
@@ -83,9 +83,10 @@ def _main_table(manifest: dict, folder: Path) -> str:
     """The paper's items against ours, with links, and how many figures and tables there are."""
     entries, path = manifest["items"], folder / f"{MAIN_TABLE}.md"
 
-    def link(found: re.Match) -> str:
-        file = _shown(entries.get(found[0], {}))
-        return f"[{found[0].split('_')[0]}](papers_figures/{file})" if file else found[0]
+    links = {entry["notebook"].split("_")[0]: f"notebooks/{entry['notebook']}.ipynb" for entry in entries.values()}
+    for name, entry in entries.items():
+        if file := _shown(entry):
+            links[name.split("_")[0]] = f"papers_figures/{file}"
 
     reasons = sorted({status(entry) for entry in entries.values()} - {"made"})
     made = sum(status(entry) == "made" for entry in entries.values())
@@ -93,7 +94,14 @@ def _main_table(manifest: dict, folder: Path) -> str:
     if MAIN_TABLE not in entries or not path.exists():
         return " ".join(lines)
     table, caption = path.read_text(encoding="utf-8").rstrip().split("\n\n")
-    head, rule, *body = re.sub(r"(?<=\|) +| +(?=\|)", " ", table).splitlines()
-    body = [_NOTEBOOK.sub(r"[\1](notebooks/\g<0>.ipynb)", row) for row in body]
-    body = [_ITEM.sub(link, row) for row in body]
-    return "\n".join([head, "| --- " * rule.strip("|").count("|") + "| --- |", *body, "", caption, "", *lines])
+    head, _, *body = ([cell.strip() for cell in _CELLS.split(row)[1:-1]] for row in table.splitlines())
+    linked = [
+        [_linked(cell, links) if of in _LINKED else cell for of, cell in zip(head, row, strict=True)] for row in body
+    ]
+    rows = [head, ["---"] * len(head), *linked]
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", caption, "", *lines])
+
+
+def _linked(text: str, links: dict[str, str]) -> str:
+    """``text`` with a link at each word that is a key."""
+    return re.sub(r"\w+", lambda found: f"[{found[0]}]({links[found[0]]})" if found[0] in links else found[0], text)

@@ -5,11 +5,14 @@ import pandas as pd
 from textnorm_lib.items import Item
 from textnorm_lib.tables.style import describe
 
+_NAME = r"\b((?:fig|tab)?\w\d[a-z]?)_\w+"  # of a notebook, a figure or a table: its number, then words
+
 
 def paper_items(frame: pd.DataFrame) -> pd.DataFrame:
-    """``judge_paper_items`` as printed."""
+    """``judge_paper_items`` as printed: notebooks, figures and tables by their numbers."""
     names = {"shows": "what it shows", "notebooks": "notebook", "made_as": "here", "paper": "the paper (section)"}
-    return frame.rename(columns=names | {"released": "released data", "ours": "ours [95% interval]"})
+    numbered = {column: frame[column].str.replace(_NAME, r"\1", regex=True) for column in ("notebooks", "made_as")}
+    return frame.assign(**numbered).rename(columns=names | {"released": "released data", "ours": "ours [95% interval]"})
 
 
 ITEMS = (
