@@ -12,16 +12,25 @@ from textnorm_lib.mini import plan, prompts, train, train_annotators, train_qual
 
 DOCS = Path(__file__).parents[1] / "docs"
 PLAN = plan.BUNDLED
-FITS = {  # the row's name -> its recipe and the function whose default is the batch size
-    "autoencoder": (PLAN.autoencoder, train.train_autoencoder),
-    "generator": (PLAN.generator, train.train_generator),
-    "annotators": (PLAN.detector, train_annotators.train_detector),
-    "annotators, half-finished and broken scenes too": (PLAN.detector_tuning, train_annotators.train_detector),
-    "quality judges": (PLAN.quality, train_quality.train_quality),
-    "CLIP": (PLAN.clip, train_rewards.train_clip),
-    "BLIP-2": (PLAN.blip2, train_rewards.train_blip2),
-    "PickScore": (PLAN.pickscore, train_rewards.train_pickscore),
-    "ImageReward": (PLAN.imagereward, train_rewards.train_imagereward),
+
+
+def default_batch(function):
+    return inspect.signature(function).parameters["batch_size"].default
+
+
+FITS = {  # the row's name -> its recipe and its batch size
+    "autoencoder": (PLAN.autoencoder, train.AUTOENCODER_BATCH),
+    "generator": (PLAN.generator, default_batch(train.train_generator)),
+    "annotators": (PLAN.detector, default_batch(train_annotators.train_detector)),
+    "annotators, half-finished and broken scenes too": (
+        PLAN.detector_tuning,
+        default_batch(train_annotators.train_detector),
+    ),
+    "quality judges": (PLAN.quality, default_batch(train_quality.train_quality)),
+    "CLIP": (PLAN.clip, default_batch(train_rewards.train_clip)),
+    "BLIP-2": (PLAN.blip2, default_batch(train_rewards.train_blip2)),
+    "PickScore": (PLAN.pickscore, default_batch(train_rewards.train_pickscore)),
+    "ImageReward": (PLAN.imagereward, default_batch(train_rewards.train_imagereward)),
 }
 
 
@@ -40,8 +49,7 @@ def rows(card, heading):
 def test_the_model_card_gives_the_recipes_of_the_bundled_plan():
     found = {name: [float(cell.replace(",", "")) for cell in cells] for name, *cells in rows("model_card.md", "fit")}
     expected = {}
-    for name, (recipe, function) in FITS.items():
-        batch = inspect.signature(function).parameters["batch_size"].default
+    for name, (recipe, batch) in FITS.items():
         rates = (recipe.learning_rate, recipe.warmup, recipe.average_decay, recipe.weight_decay)
         expected[name] = [recipe.steps, batch, *rates]
     assert found == expected
