@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import textnorm_lib
-from textnorm_lib.cited import QUOTED, table_of
+from textnorm_lib.cited import CONDITION, QUOTED, table_of
 from textnorm_lib.report_pages import MARKS, PAGES
 from textnorm_lib.run import ITEMS
 from textnorm_lib.store import CHECKOUT
@@ -150,8 +150,10 @@ def test_a_typed_result_would_be_found():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_quoted_number_is_empty_and_each_is_of_a_registered_table(page):
-    quoted = QUOTED.findall((CHECKOUT / page).read_text(encoding="utf-8"))
-    assert quoted
+    text = (CHECKOUT / page).read_text(encoding="utf-8")
+    quoted, conditions = QUOTED.findall(text), CONDITION.findall(text)
+    assert (len(quoted), len(conditions)) == (text.count("<!--="), text.count("<!--?")) and quoted
+    assert [reference for reference, *_ in conditions if table_of(reference) not in ITEMS] == []
     assert [reference for _, reference, value, _ in quoted if not value or table_of(reference) not in ITEMS] == []
 
 
@@ -203,7 +205,7 @@ def test_the_citation_file_has_what_the_format_requires_and_names_the_paper():
     assert citation["cff-version"] == "1.2.0" and citation["type"] == "software"
     assert {"message", "title", "authors"} <= set(citation)
     assert citation["license"] == "Apache-2.0" and citation["version"] == textnorm_lib.__version__
-    assert citation["authors"] == [{"name": "The TextNorm study's authors"}]
+    assert citation["authors"] == [{"name": "Authors of the reproduction study 'TextNorm, reproduced'"}]
     (paper,) = citation["references"]
     assert {"type", "title", "authors", "year"} <= set(paper)
     names = [f"{author['given-names']} {author['family-names']}" for author in paper["authors"]]

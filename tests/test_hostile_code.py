@@ -216,6 +216,9 @@ def test_the_page_on_reliability_counts_what_there_is_and_names_tests_that_exist
     tests, examples = (sum(column) for column in zip(*map(counted, TESTS), strict=True))
     faults = page.split("## Faults")[1].split("\n## ")[0].count("\n| ") - 2  # without the table's head
     readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    assert f"{tests} tests with at least {examples:,} generated examples" in readme and f"; {faults} faults" in readme
+    assert (
+        f"{tests} tests, with at least {examples:,} generated examples in all," in readme
+        and f"; {faults} faults" in readme
+    )
     for file, name in re.findall(r"`(tests/[\w/]+\.py)`: `(test_\w+)`", page):
         assert f"def {name}(" in (CHECKOUT / file).read_text(encoding="utf-8"), f"{file} has no {name}"

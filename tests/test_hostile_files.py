@@ -24,7 +24,7 @@ from textnorm_lib.mini.annotators import load_annotator
 from textnorm_lib.mini.bundle import bundled
 from textnorm_lib.mini.quality import load_quality_judge
 from textnorm_lib.pages import _read
-from textnorm_lib.resuming import CURVE, cut_curve, load_checkpoint
+from textnorm_lib.resuming import CURVE, cut_curve, resume
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.checkpoint import Checkpoint
 from textnorm_lib.rewards.pixels import square
@@ -163,8 +163,12 @@ def test_any_value_in_a_file_of_labels_is_read_as_text_and_numbers_or_refused(tm
 @hostile
 @given(CONTENTS)
 def test_any_bytes_for_a_record_a_notebook_a_manifest_or_a_curve_are_read_or_one_line(tmp_path, content):
-    for name in ("meta.json", "1.ipynb", "manifest.json", CURVE, "digests.json", FILE, "1.jsonl"):
+    for name in ("meta.json", "1.ipynb", "manifest.json", CURVE, "1.jsonl"):
         (tmp_path / name).write_bytes(content)
+    checkpoint = tmp_path / "checkpoint_00001"
+    checkpoint.mkdir(exist_ok=True)
+    for name in ("digests.json", FILE, "optimiser.safetensors", "state.json"):
+        (checkpoint / name).write_bytes(content)
     load_records = (
         lambda: Artifact(tmp_path).value,
         lambda: _read(tmp_path / "1.ipynb"),
@@ -172,7 +176,7 @@ def test_any_bytes_for_a_record_a_notebook_a_manifest_or_a_curve_are_read_or_one
     )
     load_runs = (
         lambda: cut_curve(tmp_path, 1),
-        lambda: load_checkpoint(tmp_path, None, None),
+        lambda: resume(tmp_path, None, None, told={}, may_change=()),
         lambda: load_lora(None, tmp_path),
     )
     load_votes = (lambda: read_votes(tmp_path / "1.jsonl", COMPARISONS, judges=["j"]),)

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from textnorm_lib.best_of_n import choose_best, expected_gold, expected_gold_with_error, kl_best_of_n
+from textnorm_lib.best_of_n import choose_best, expected_gold, kl_best_of_n
 from textnorm_lib.errors import StudyError
 from textnorm_lib.judging import comparisons_needed, sign_test_power, win_tie_loss
 from textnorm_lib.metrics import METRICS, alignment_metrics, calibrate_ties, pairwise_accuracy
@@ -152,7 +152,6 @@ def test_whatever_stands_for_a_pool_or_its_size_is_refused_or_has_a_gold(value):
     refused_or_finite(lambda: expected_gold(value, [0.0, 1.0], 1))
     refused_or_finite(lambda: expected_gold([0.0, 1.0], value, 1))
     refused_or_finite(lambda: expected_gold([0.0, 1.0], [0.0, 1.0], value))
-    refused_or_finite(lambda: expected_gold_with_error([0.0, 1.0, 2.0], value, 2), may_be_nan=True)
     refused_or_finite(lambda: choose_best(value, 1, 1))
     if not (isinstance(value, int) and value > 1e308):  # the logarithm of a whole number is that of a float
         refused_or_finite(lambda: kl_best_of_n(value))

@@ -23,8 +23,8 @@ from textnorm_lib.errors import DataError
 from textnorm_lib.store import digest
 from textnorm_lib.tables.style import interval, percent, short
 
-QUOTED = re.compile(r"(<!--= (.+?) -->)(.*?)(<!--/-->)", re.DOTALL)
-CONDITION = re.compile(r"<!--\? (.+?) ([<>=]) (\S.*?) -->", re.DOTALL)
+QUOTED = re.compile(r"(<!--= ((?:(?!-->).)+?) -->)(.*?)(<!--/-->)", re.DOTALL)
+CONDITION = re.compile(r"<!--\? ((?:(?!-->).)+?) ([<>=]) (\S(?:(?!-->).)*?) -->", re.DOTALL)
 _HOLDS = {">": operator.gt, "<": operator.lt}
 _LARGE = 10  # from here on a decimal says enough
 
@@ -70,8 +70,8 @@ def quote(tables: Tables, reference: str) -> str:
 
 def printed(value: object) -> str:
     """A cell as it is printed: words as they are, 27,500, .764, 12.3."""
-    if isinstance(value, str):
-        return value
+    if isinstance(value, str | bool | np.bool_):
+        return str(value)
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     return short(value, 1 if abs(value) >= _LARGE else 3)
@@ -96,7 +96,10 @@ def untrue(page: str, tables: Tables) -> list[str]:
 def _meets(tables: Tables, reference: str, sign: str, bound: str) -> bool:
     row, column = row_of(tables, reference)
     _check_column(reference, column, row.index)
-    return str(row[column]) == bound if sign == "=" else bool(_HOLDS[sign](row[column], float(bound)))
+    try:
+        return str(row[column]) == bound if sign == "=" else bool(_HOLDS[sign](row[column], float(bound)))
+    except (TypeError, ValueError):
+        raise DataError(f"{reference!r}: {row[column]!r} and {bound!r} are not two numbers; use =") from None
 
 
 def row_of(tables: Tables, reference: str) -> tuple[pd.Series, str]:

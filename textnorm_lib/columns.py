@@ -1,6 +1,6 @@
 """Numbers of images as whoever computes with them gives them, checked."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ def column(name: str, values: ArrayLike, valid: Callable[[np.ndarray], np.ndarra
     try:
         column = np.asarray(values, dtype=float)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor within a graph
-        values = list(values) if isinstance(values, Iterable) else [values]
+        values = _listed(values)
         column = np.array([_float(value) for value in values])
     if column.ndim != 1 or column.size == 0:
         raise DataError(f"{name} has shape {column.shape}: one number an image, and an image at least, are needed")
@@ -30,9 +30,17 @@ def finite_column(name: str, values: ArrayLike) -> np.ndarray:
     return column(name, values, np.isfinite, "a finite number is needed")
 
 
+def _listed(values: Any) -> list[Any]:
+    """One by one what stands for numbers; what cannot be taken apart as a single one."""
+    try:
+        return list(values.detach().reshape(-1).tolist() if hasattr(values, "detach") else values)
+    except (TypeError, RuntimeError):  # a single value; a tensor without elements in memory
+        return [values]
+
+
 def _float(value: Any) -> float:
     """``value`` as a float, nan for what is none."""
     try:
         return float(value)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         return np.nan

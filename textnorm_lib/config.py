@@ -160,7 +160,8 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     a value out of range.
     """
     if name not in profile_names():
-        raise ConfigError(f"unknown profile {name!r:.80}: {closest(str(name)[:80], profile_names())}")
+        told = shown(repr(name) if isinstance(name, str) else name)
+        raise ConfigError(f"unknown profile {told}: {closest(shown(name), profile_names())}")
     path = PROFILES / f"{name}.yaml"
     values = {"name": name, **_extended(path)}
     for key, value in (overrides or {}).items():
@@ -170,7 +171,7 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
         return TypeAdapter(Profile).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise ConfigError(f"{path.name}: {shown(first_defect(error, Profile), _LONGEST_MESSAGE)}") from None
-    except (TypeError, ValueError) as error:  # an override that no JSON can hold
+    except (TypeError, ValueError, RecursionError) as error:  # an override that no JSON can hold
         raise ConfigError(f"{path.name}: overrides: {shown(error)}; give plain numbers and texts") from None
 
 
@@ -219,7 +220,7 @@ def _read(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path.name}: not valid YAML{line}; check the indentation and the colons there") from None
-    except (ValueError, TypeError, RecursionError) as error:  # a date that there is not, brackets without end
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:  # no such date, a wrong tag
         raise ConfigError(f"{path.name}: not valid YAML ({shown(error)}); copy a profile and change it") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path.name}: holds no keys; copy one of {', '.join(profile_names())} and change it")

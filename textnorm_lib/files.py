@@ -25,8 +25,12 @@ def file_within(folder: Path, name: str) -> Path:
 
     Raises ``DataError`` for a name that leads elsewhere: absolute, with "..", with a control character, or a link.
     """
-    parts = re.split(r"[/\\]", name)
-    plain = bool(name) and name.isprintable() and ".." not in parts and not Path(name).is_absolute()
-    if not plain or not (folder / name).resolve().is_relative_to(folder.resolve()):
+    plain = isinstance(name, str) and name not in ("", ".") and name.isprintable() and not Path(name).is_absolute()
+    if not plain or ".." in re.split(r"[/\\]", name) or not _real(folder / name).is_relative_to(_real(folder)):
         raise DataError(f"image {shown(repr(name))} is no file within {folder}; correct the table of images")
     return folder / name
+
+
+def _real(path: Path) -> Path:
+    """Where links lead to; in a circle of links, somewhere in it."""
+    return Path(os.path.realpath(path))

@@ -129,13 +129,13 @@ def comparisons_needed(win: float, loss: float, *, power: float = 0.8, alpha: fl
         told = f"win is {win}, loss {loss}, power {shown(power)}"
         raise DataError(f"{told}: two rates and a power from {alpha} to 1 are needed")
     in_deviations = stats.norm.isf(alpha / 2) + stats.norm.ppf(power)
-    about = in_deviations**2 * ((win + loss) / (win - loss) ** 2 - 1)  # by the normal distribution
-    if about > _MOST:
-        raise DataError(f"win is {win}, loss {loss}: so alike that it takes more than {_MOST:,} comparisons to tell")
-    n = max(1, int(about / 2))
-    while sign_test_power(n, win=win, loss=loss, alpha=alpha) < power:
+    about = in_deviations**2 * ((win + loss) / (win - loss) / (win - loss) - 1)  # by the normal distribution
+    n = max(1, int(min(about, _MOST) / 2))
+    while n <= _MOST and about <= _MOST:
+        if sign_test_power(n, win=win, loss=loss, alpha=alpha) >= power:
+            return n
         n += 1
-    return n
+    raise DataError(f"win is {win}, loss {loss}: so alike that it takes more than {_MOST:,} comparisons to tell")
 
 
 def _check_rates(n: int, win: float, loss: float, alpha: float) -> None:

@@ -84,14 +84,15 @@ _FIGURE_9 = ("fig51_best_of_n_judged", "tab30_best_of_n_judged")
 PAPER_ITEMS = (
     *_by_both(
         "Figures 1 and 5",
-        "Images of tuned models; here the base's rating minus that of a model tuned on CLIP or BLIP-2, the smallest",
+        "Images of tuned models; here the base's rating minus that of a model tuned on CLIP or BLIP-2, the smallest of "
+        "those tuned",
         (("fig58_rwr_samples", "tab33_rwr_verdicts"), ("fig63_ddpo_samples", "tab36_ddpo_verdicts")),
         ("by eye: poorly aligned rewards make images worse (5.3)",) * 2,
         "a model tuned on a poorly aligned reward ends below the base",
     ),
     *_by_both(
         "Figure 5, last column",
-        "Images of the model tuned on TextNorm; here its rating minus each other's, the smallest",
+        "Images of the model tuned on TextNorm; here its rating minus each other's, the smallest of those tuned",
         (("fig58_rwr_samples", "fig55_rwr_gains"), ("fig63_ddpo_samples", "fig61_ddpo_gains")),
         ("by eye: TextNorm's are better aligned (5.3)",) * 2,
         "TextNorm's model ends with a higher",
@@ -120,7 +121,7 @@ PAPER_ITEMS = (
         ("tab05_tia2_statistics", "tab15_mini_statistics"),
         "100, 150, 300; 50 images a prompt (3.1)",
         f"{_PROMPTS}; {{tab05_tia2_statistics; set=all; images}}",
-        "{tab15_mini_statistics; set=all; prompts}; {tab15_mini_statistics; set=all; images}",
+        "{tab15_mini_statistics; set=all; prompts} prompts; {tab15_mini_statistics; set=all; images} images",
         "release: {same 27,500 | tab05_tia2_statistics; set=all; images}",
     ),
     PaperItem(
@@ -183,7 +184,7 @@ PAPER_ITEMS = (
     ),
     *_by_both(
         "Figure 6, alignment",
-        "Share of decided prompts won by TextNorm's model minus 2/3, the smallest of its rivals",
+        "Share of decided prompts won by TextNorm's model minus 2/3, the smallest of the rivals that were tuned",
         _FIGURE_6,
         ("about twice as many wins as losses (5.4)", "even more wins (5.4)"),
         "in alignment TextNorm's model wins twice as often",

@@ -23,12 +23,12 @@ def judge_paper_items(tables: Tables, *, profile: str, rows: str) -> pd.DataFram
     ``rows``: ``ROWS``, with which the result's key changes. A text that refers to a table that was not made says so.
     Raises ``DataError`` for a reference that fits no cell.
     """
-    rows = []
+    judged = []
     for item in PAPER_ITEMS:
         told = [_told(text, tables) for text in (item.released, item.ours, item.verdict)]
         lists = [", ".join(names) or NONE for names in (item.notebooks, item.made_as)]
-        rows.append((item.name, item.shows, *lists, item.paper, *told, profile if item.ours != NONE else NONE))
-    return pd.DataFrame(rows, columns=COLUMNS)
+        judged.append((item.name, item.shows, *lists, item.paper, *told, profile if item.ours != NONE else NONE))
+    return pd.DataFrame(judged, columns=COLUMNS)
 
 
 def tables_read() -> list[str]:

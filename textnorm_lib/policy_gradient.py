@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from textnorm_lib.columns import finite_column
 from textnorm_lib.ddpo_settings import Settings
 from textnorm_lib.denoising import Steps, Trajectories, guided
 from textnorm_lib.errors import ConfigError, DataError, StudyError
@@ -40,8 +41,10 @@ class RunningStatistics:
 
         Raises ``DataError`` for anything but one finite number a prompt, before anything is taken in.
         """
-        if np.shape(rewards) != (len(prompts),) or not np.isfinite(rewards).all():
-            raise DataError(f"rewards {np.shape(rewards)} of {len(prompts)} prompts: a finite number each is needed")
+        finite_column("rewards", rewards)
+        rewards = np.asarray(rewards)
+        if len(rewards) != len(prompts):
+            raise DataError(f"{len(rewards)} rewards of {len(prompts)} prompts: a finite number each is needed")
         names, advantages = np.array(prompts), np.empty(len(rewards))
         for prompt in dict.fromkeys(prompts):
             own = rewards[names == prompt]

@@ -69,27 +69,30 @@ def resume(
     checkpoint = latest_checkpoint(folder)
     if checkpoint is None:
         return None
-    contents, state = _read(checkpoint)
+    moments, state = _read(checkpoint)
     for name, value in told.items():
         if name not in may_change and value != (before := state["told"].get(name)):
             raise ConfigError(f"{folder} holds a run with another {name}, {before!r:.80}; take another folder")
     load_lora(pipeline, checkpoint)
-    _set_moments(optimiser, load(contents[_OPTIMISER]))
+    _set_moments(optimiser, moments)
     return state
 
 
-def _read(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """A checkpoint's files as they were written, and its state."""
+def _read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The optimiser's moments and the state, of a checkpoint whose files are as they were written."""
     try:
         digests = json.loads((folder / _DIGESTS).read_bytes())
         contents = {name: (folder / name).read_bytes() for name in (FILE, _OPTIMISER, _STATE)}
         changed = [name for name, content in contents.items() if _digest(content) != digests[name]]
         state = None if changed else json.loads(contents[_STATE])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        moments = None if changed else load(contents[_OPTIMISER])
+        if not changed and not isinstance(state["told"], dict):
+            raise TypeError(f"{_STATE} is not a run's")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise DataError(f"{folder}: cannot be read ({' '.join(str(error).split())}); {_REMEDY}") from error
     if changed:
         raise DataError(f"{folder / changed[0]} is not what was written; {_REMEDY}")
-    return contents, state
+    return moments, state
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

@@ -1,5 +1,6 @@
 """How a run of reward-weighted regression is done: every setting with its reason; the defaults are the paper's."""
 
+import math
 from dataclasses import dataclass
 
 from textnorm_lib.settings_checks import require, require_counts, require_optimisation
@@ -33,7 +34,7 @@ class Settings:
         """Raises ``ConfigError``, naming the setting."""
         require_counts(self, "images_per_prompt", "best", "steps", "batch_size", "save_every")
         require_optimisation(self)
-        require(self.pass_size >= 0, "pass_size", self, "a number of 0 (all at once) or more is needed")
+        require(0 <= self.pass_size < math.inf, "pass_size", self, "a number of 0 (all at once) or more is needed")
         require(self.best <= self.images_per_prompt, "best", self, f"of {self.images_per_prompt} images a prompt")
         require(self.weighting in WEIGHTINGS, "weighting", self, f"known: {', '.join(WEIGHTINGS)}")
         if self.weighting == "centred":

@@ -168,7 +168,8 @@ class TextNormReward:
 
 def _check_temperature(temperature: float) -> None:
     single = torch.finfo(torch.float32)  # a smaller number would be 0 in single precision
-    if not is_number(temperature, single.tiny, single.max):
+    value = temperature.item() if getattr(temperature, "ndim", None) == 0 else temperature
+    if not is_number(value, single.tiny, single.max):
         raise ConfigError(f"temperature is {shown(temperature)}: a finite number above 0 is needed")
 
 
@@ -182,7 +183,12 @@ def _tensor(name: str, values: Array) -> torch.Tensor:
     if isinstance(values, np.ndarray) and values.dtype in (np.float16, np.float32, np.float64):
         return torch.from_numpy(np.array(values))
     # There is little arithmetic of float8, which has one byte, and of sparse tensors.
-    if isinstance(values, torch.Tensor) and values.is_floating_point() and values.itemsize > 1 and not values.is_sparse:
+    if (
+        isinstance(values, torch.Tensor)
+        and values.is_floating_point()
+        and values.itemsize > 1
+        and values.layout is torch.strided
+    ):
         return values
     kind = getattr(values, "dtype", type(values).__name__)
     raise DataError(f"{name} is {kind}: floats in a numpy array or a torch tensor are needed")

@@ -26,7 +26,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from textnorm_lib.checks import LONGEST_PATH
 from textnorm_lib.errors import DataError, DataUnavailable, StudyError
 from textnorm_lib.mini.bundle import bundle_digest, bundled
 from textnorm_lib.progress import progress
@@ -95,8 +94,12 @@ class Weights:
 
     def _here(self) -> Path | None:
         """Where the name or TEXTNORM_WEIGHTS leads to; None: it is a hub's name with a pinned revision."""
-        path = Path(self.name).expanduser()
-        if len(self.name) > LONGEST_PATH or not path.exists():
+        try:
+            path = Path(self.name).expanduser()
+            there = path.exists()
+        except (OSError, RuntimeError, ValueError):  # a name too long, nobody's home, a name that none can have
+            there = False
+        if not there:
             path = self._below_variable()
             if path is None:
                 _check_pinned(self)

@@ -65,7 +65,7 @@ def load_reward(
             raise DataError(f"{name}: {folder / file} is missing; {remedy}")
     try:
         reward = load(folder, batch_size=batch_size, **options)
-    except StudyError:
+    except (StudyError, ImportError, MemoryError):
         raise
     except Exception as error:  # of a dozen kinds, by what is missing or damaged
         reason = " ".join(str(error).split())[:200]

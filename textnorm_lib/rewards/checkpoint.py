@@ -122,7 +122,7 @@ def written(folder: Path) -> Iterator[Path]:
 
 def follow_umask(folder: Path) -> None:
     """Give the files in ``folder`` the mode of any new file: safetensors lets nobody but their owner read them."""
-    mask = os.umask(0)  # there is no other way to ask for it
+    mask = os.umask(0o077)  # there is no other way to ask for it
     os.umask(mask)
     for path in folder.rglob("*"):
         if path.is_file():

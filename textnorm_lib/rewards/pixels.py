@@ -12,6 +12,7 @@ from textnorm_lib.checks import LONGEST_PATH, shown
 from textnorm_lib.errors import DataError
 from textnorm_lib.files import check_regular
 
+MOST_PIXELS = 50_000_000  # of an image that is read: 150 MB
 Images = Sequence[Image.Image | str | Path] | np.ndarray  # an array is uint8 (n, h, w, 3)
 
 
@@ -39,8 +40,17 @@ def _opened(image: Image.Image | str | Path | np.ndarray, what: str) -> Image.Im
     try:
         check_regular(image)
         with Image.open(image) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                raise ValueError(f"{opened.width} x {opened.height} pixels, more than {MOST_PIXELS:,}")
             return opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # by format and defect
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        NotImplementedError,
+        Image.DecompressionBombError,
+    ) as error:  # by format and defect
         where, reason = shown(image, LONGEST_PATH), shown(error, LONGEST_PATH)
         raise DataError(f"{what} ({where}) cannot be read ({reason}); make it again") from error
 

@@ -150,7 +150,8 @@ ITEMS = (
     _item(
         "tab23_leaks",
         "Temperature and penalty chosen in four ways: on other prompts (held out), on prompts of other classes, on all "
-        "prompts at once, and on each prompt's own labels, as the released TextNorm scores were. AUROC and AP (mean of "
+        "prompts at once, and on each prompt's own labels, as the released TextNorm scores most likely were. AUROC "
+        "and AP (mean of "
         "AP@5, 10 and 25) with 95% bootstrap intervals over prompts, those of the gains over held out paired.",
         leaks,
         "AUROC and AP of six ensembles under four ways to choose settings, with their gains over held out.",
