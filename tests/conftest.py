@@ -1,7 +1,12 @@
 """Fixtures of several test modules."""
 
+from pathlib import Path
+
+import nbformat
 import pytest
 import torch
+
+NOTEBOOKS = sorted(Path(__file__).parents[1].glob("notebooks/[0-9A]*.ipynb"))
 
 
 @pytest.fixture(scope="module")
@@ -11,3 +16,15 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    """The path of each notebook."""
+    return request.param
+
+
+@pytest.fixture
+def cells(notebook):
+    """Its cells."""
+    return nbformat.read(notebook, as_version=4).cells

@@ -7,7 +7,6 @@ predictions and show several figures, and one such round has to be whole.
 import re
 from pathlib import Path
 
-import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
@@ -43,16 +42,6 @@ PARTS = (
     ("the way to all terms", "markdown", r"\(\.\./docs/glossary\.md\)"),
     ("the way to other notebooks", "markdown", r"^(Previous|Next): \["),
 )
-
-
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
-def notebook(request):
-    return request.param
-
-
-@pytest.fixture
-def cells(notebook):
-    return nbformat.read(notebook, as_version=4).cells
 
 
 def text_of(cells):

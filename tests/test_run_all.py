@@ -10,7 +10,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import nbformat
 import papermill
 import pytest
 
@@ -190,16 +189,6 @@ def test_an_environment_that_lacks_packages_is_told_how_to_get_them(tmp_path):
 def test_there_are_notebooks_and_each_registered_item_has_its_own():
     assert NOTEBOOKS, "there is no notebooks/[0-9A]*.ipynb yet"
     assert {item.notebook for item in ITEMS.values()} <= {path.stem for path in NUMBERED}
-
-
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
-def notebook(request):
-    return request.param
-
-
-@pytest.fixture
-def cells(notebook):
-    return nbformat.read(notebook, as_version=4).cells
 
 
 @pytest.fixture
