@@ -82,7 +82,6 @@ def _shown(entry: dict) -> str:
 def _main_table(manifest: dict, folder: Path) -> str:
     """The paper's items against ours, with links, and how many figures and tables there are."""
     entries, path = manifest["items"], folder / f"{MAIN_TABLE}.md"
-
     links = {entry["notebook"].split("_")[0]: f"notebooks/{entry['notebook']}.ipynb" for entry in entries.values()}
     for name, entry in entries.items():
         if file := _shown(entry):

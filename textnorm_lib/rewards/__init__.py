@@ -7,6 +7,7 @@
 The same classes score with the miniature and with the published weights; the folder decides.
 """
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -63,6 +64,8 @@ def load_reward(
     for file in files:
         if not (folder / file).is_file():
             raise DataError(f"{name}: {folder / file} is missing; {remedy}")
+    if unknown := [option for option in options if option not in inspect.signature(load).parameters]:
+        raise ConfigError(f"load_reward: {name} has no option {unknown[0]!r}; leave it out")
     try:
         reward = load(folder, batch_size=batch_size, **options)
     except (StudyError, ImportError, MemoryError):
