@@ -1,4 +1,10 @@
-"""What a figure or a table of the study is: an entry in a registry."""
+"""What a figure or a table of the study is: a function with an entry (caption, words for those who cannot see it, ...).
+
+@figure("fig52_gold_and_proxy", "04_best_of_n", "Gold and proxy of ...", alt=describe, needs="labels")
+def gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> Figure: ...
+
+run.figure(gold_and_proxy, means, fits)     # in the notebook
+"""
 
 import hashlib
 import inspect
@@ -39,3 +45,31 @@ def register(*items: Item) -> dict[str, Item]:
     if len(named) != len(items):
         raise ValueError("two items of one name")
     return named
+
+
+FIGURES: dict[str, Item] = {}
+TABLES: dict[str, Item] = {}
+
+
+def figure(name: str, notebook: str, caption: str, *, alt: Callable[..., str], **entry: str | None) -> Callable:
+    """Enter a function that draws as the figure ``name`` of a notebook; the function itself stays what it is.
+
+    ``alt`` takes the same data and returns one or two sentences for those who cannot see the figure. ``entry`` are
+    ``Item``'s needs, paper_item and paper_value.
+    """
+    return _enter(FIGURES, name, notebook, caption, alt, entry)
+
+
+def table(name: str, notebook: str, caption: str, *, alt: Callable[..., str], **entry: str | None) -> Callable:
+    """Enter a function that lays out as the table ``name`` of a notebook, as ``figure`` does."""
+    return _enter(TABLES, name, notebook, caption, alt, entry)
+
+
+def _enter(
+    items: dict[str, Item], name: str, notebook: str, caption: str, alt: Callable, entry: dict[str, str | None]
+) -> Callable:
+    def enter(build: Callable) -> Callable:
+        build.item = items[name] = Item(name, notebook, caption, build, alt, **entry)
+        return build
+
+    return enter

@@ -104,9 +104,10 @@ class Run:
         """A step's result: from the store where it is known, else computed and stored."""
         return self.store.compute(function, *inputs, force=self.force, **config)
 
-    def figure(self, name: str, *data: Artifact) -> None:
+    def figure(self, draw: Callable | str, *data: Artifact) -> None:
         """Draw a registered figure from stored results, keep it for the report, show it with its alt text."""
-        item = self._item(name, FIGURES)
+        item = self._item(draw, FIGURES)
+        name = item.name
         values = [artifact.value for artifact in data]
         with house_style():
             figure = item.build(*values)
@@ -118,12 +119,13 @@ class Run:
         self._keep(item, files, alt, data)
         display(Image(small, format="png", alt=alt))
 
-    def table(self, name: str, *data: Artifact) -> pd.DataFrame:
+    def table(self, lay_out: Callable | str, *data: Artifact) -> pd.DataFrame:
         """Make a registered table from stored results, keep it for the report, return it for display.
 
         The numbers of each result are kept in a CSV file of its own, of the second in ``name_2.csv``, and so on.
         """
-        item = self._item(name, TABLES)
+        item = self._item(lay_out, TABLES)
+        name = item.name
         values = [artifact.value for artifact in data]
         table = item.build(*values)
         numbered = [name, *(f"{name}_{number}" for number in range(2, len(values) + 1))]
@@ -165,7 +167,9 @@ class Run:
             lines.append(f"{sum(r == reason for r in missing.values())} not attempted, because {reason}")
         print("\n".join(lines))
 
-    def _item(self, name: str, known: dict[str, Item]) -> Item:
+    def _item(self, name: Callable | str, known: dict[str, Item]) -> Item:
+        if not isinstance(name, str):
+            name = name.item.name
         if name not in known or known[name].notebook != self.notebook:
             names = ", ".join(key for key, item in known.items() if item.notebook == self.notebook)
             raise StudyError(f"{name!r} is not registered for {self.notebook}; registered are {names}")

@@ -20,9 +20,9 @@ from textnorm_lib.figures import (
     settings,
     start_here,
 )
-from textnorm_lib.items import register
+from textnorm_lib.items import FIGURES, register
 
-FIGURES = register(
+FIGURES |= register(
     *start_here.ITEMS,
     *heatmaps.ITEMS,
     *release.ITEMS,

@@ -1,6 +1,6 @@
 """The study's tables: one registry, one module a subject."""
 
-from textnorm_lib.items import register
+from textnorm_lib.items import TABLES, register
 from textnorm_lib.tables import (
     ablations,
     benchmark,
@@ -14,7 +14,7 @@ from textnorm_lib.tables import (
     start_here,
 )
 
-TABLES = register(
+TABLES |= register(
     *start_here.ITEMS,
     *benchmark.ITEMS,
     *rewards.ITEMS,
