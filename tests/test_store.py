@@ -4,6 +4,7 @@ import errno
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from textnorm_lib.errors import StoreError
+from textnorm_lib.errors import DataUnavailable, StoreError
 from textnorm_lib.store import Store, step, write_atomically
 
 CALLS = []  # what the steps below did
@@ -103,7 +104,7 @@ def test_the_second_call_reads_what_the_first_stored(store):
 
 def test_force_computes_again_and_replaces(store):
     store.compute(count_to, n=3)
-    store.compute(count_to, n=3, force=True)
+    Store(store.root, force=True).compute(count_to, n=3)
     assert CALLS == [3, 3]
     assert store.compute(count_to, n=3).value["number"].tolist() == [0, 1, 2]
 
@@ -189,6 +190,53 @@ def test_an_edited_step_with_an_unchanged_version_is_warned_of(store, tmp_path, 
     assert "constant" in line and "version" in line and "--force" in line
 
 
+# ---- nothing is computed before it is asked for
+
+
+def test_a_handle_knows_its_key_and_computes_nothing(store):
+    numbers = store.step(count_to, n=3)
+    doubled = store.step(double, numbers)
+    assert CALLS == [] and doubled.key == store.step(double, numbers).key
+    assert doubled.value["number"].tolist() == [0, 2, 4] and CALLS == [3]
+
+
+def test_what_is_stored_needs_none_of_what_it_rests_on(store, tmp_path):
+    doubled = store.compute(double, store.step(count_to, n=3))
+    shutil.rmtree(store.root / "count_to")
+    assert store.step(double, store.step(count_to, n=3)).value.equals(doubled.value) and CALLS == [3]
+
+
+def test_results_that_come_along_are_preferred_or_serve_where_an_input_is_missing(store, tmp_path):
+    class Missing:
+        key = "missing"
+
+        @property
+        def value(self):
+            raise DataUnavailable("not on this machine")
+
+    @step(1)
+    def of_missing(data):
+        raise AssertionError("is never reached")
+
+    given = tmp_path / "results"
+    place = given / "of_missing" / store.step(of_missing, Missing()).key
+    place.mkdir(parents=True)
+    pd.DataFrame({"x": [7]}).to_parquet(place / "data.parquet", write_page_checksum=True)
+    (place / "meta.json").write_text(json.dumps({"frames": ["data"]}))
+    with pytest.raises(DataUnavailable):
+        store.compute(of_missing, Missing())
+    for options in ({"prefer": True}, {"prefer": False}, {"force": True}):
+        there = Store(store.root, given, **options)
+        assert there.step(of_missing, Missing()).value["x"].tolist() == [7]
+    counted = given / "count_to" / store.step(count_to, n=3).key
+    shutil.copytree(place, counted)
+    assert Store(store.root, given, prefer=True).step(count_to, n=3).value["x"].tolist() == [7] and CALLS == []
+    for number, options in enumerate(({"prefer": False}, {"prefer": True, "force": True}), start=1):
+        computed = Store(store.root, given, **options).step(count_to, n=3)
+        assert computed.value["number"].tolist() == [0, 1, 2] == computed.value["number"].tolist()
+        assert [3] * number == CALLS  # and a forced step once only
+
+
 # ---- interrupted, refused, damaged
 
 
@@ -236,7 +284,7 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np, pandas as pd
-from textnorm_lib.errors import StoreError
+from textnorm_lib.errors import DataUnavailable, StoreError
 from textnorm_lib.store import Store, step
 
 @step(1)
@@ -321,7 +369,7 @@ def test_a_run_with_force_that_is_killed_while_it_replaces_leaves_no_half_result
     with monkeypatch.context() as patch:
         patch.setattr("shutil.rmtree", killed_half_way)
         with pytest.raises(KeyboardInterrupt):
-            store.compute(noise, force=True)
+            Store(store.root, force=True).compute(noise)
     assert len(store.compute(noise).value) == 1000
 
 

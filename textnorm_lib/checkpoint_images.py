@@ -1,7 +1,6 @@
 """What the checkpoints of tuned models make, beside the base and from the same noise, and how far they are from it.
 
 images = run.step(sample_checkpoints, prompts, trained, model, checkpoints=[50, 100], ...)
-scored, judged = judge_images(run.step, run.profile, images, contrastive)      # pool.py
 run.step(join_models, judged, images)                                # a row an image, with the model that made it
 """
 
@@ -130,14 +129,14 @@ def _with_adapter(weights: Weights, adapter: Path | None):
     return pipeline
 
 
-@step(1, unkeyed=("workers",))
+@step(2, unkeyed=("workers",))
 def measure_divergences(
     prompts: pd.DataFrame,
     trained: Path,
     model: Weights,
     *,
     checkpoints: Sequence[int],
-    ways: int,
+    paths: int,
     steps: int,
     left_out: int,
     guidance_scale: float,
@@ -149,14 +148,14 @@ def measure_divergences(
     """How far each tuned model is from the base: tuned_on, beta, run, checkpoint, set, prompt, kl (nats an image).
 
     The exact divergence of the denoising steps (``denoising.py``; DDIM with eta = 1 in ``steps`` steps), summed along
-    the tuned model's own ways and averaged over ``ways`` of them a prompt. The last ``left_out`` steps do not count:
-    their standard deviations are so small that they would be nearly all of the sum, whatever they change. Raises
-    ``ConfigError`` where none is left.
+    the tuned model's own paths and averaged over those of a prompt: ``paths`` in all, at least one per prompt. The last
+    ``left_out`` steps do not count: their standard deviations are so small that they would be nearly all of the sum,
+    whatever they change. Raises ``ConfigError`` where none is left.
     """
     if not 0 <= left_out < steps:
         raise ConfigError(f"left_out is {left_out} of {steps} steps: some have to count")
     models = all_models(trained, checkpoints)[1:]
-    plan = plan_images(prompts["prompt"].tolist(), ways, seed=seed)
+    plan = plan_images(prompts["prompt"].tolist(), -(-paths // len(prompts)), seed=seed)
     options = {"steps": steps, "left_out": left_out, "scale": guidance_scale, "batch_size": batch_size, "dtype": dtype}
     found = in_workers(partial(_divergences, weights=model, plan=plan, **options), models, workers=_workers(workers))
     found = progress(found, "divergences", total=len(models), unit="models")
@@ -194,6 +193,6 @@ def _divergences(
 
 @step(1)
 def join_models(judged: pd.DataFrame, made: Path) -> pd.DataFrame:
-    """``judged`` (``pool.judge_images``) with the columns of the index: tuned_on, beta, run, checkpoint, seed."""
+    """``judged`` (``pool.join_judges``) with the columns of the index: tuned_on, beta, run, checkpoint, seed."""
     index = pd.read_parquet(made / INDEX)[["image", *MODEL, "seed"]]
     return judged.merge(index, on="image", how="left", validate="1:1")

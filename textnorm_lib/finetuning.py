@@ -26,7 +26,6 @@ from textnorm_lib.errors import ConfigError, DataError
 from textnorm_lib.lora import ATTENTION, FEED_FORWARD, add_lora
 from textnorm_lib.processes import wait_for_all
 from textnorm_lib.progress import progress, watch
-from textnorm_lib.recipes import Recipe
 from textnorm_lib.resuming import CURVE
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.pixels import from_tensor
@@ -135,14 +134,14 @@ def _train_rwr(run: Run, *, images, made: Path, model: Weights, lora: dict, reci
     rwr.train(pipeline, examples, settings, folder=folder / run.name, description=run.name)
 
 
-@step(1, unkeyed=("workers",), shared=True)
+@step(2, unkeyed=("workers",), shared=True)
 def train_ddpo(
     prompts: pd.DataFrame,
     contrastive: pd.DataFrame,
+    textnorm: pd.DataFrame,
     model: Weights,
     *weights: Weights,
     rewards: Sequence[str],
-    textnorm: Mapping[str, Any],
     numbers: int,
     beta: float,
     other_betas: Mapping[str, Sequence[float]],
@@ -156,12 +155,14 @@ def train_ddpo(
 ) -> dict[str, Any]:
     """DDPO on ``prompts``, a folder a run; ``recipe`` is what differs from ``ddpo.PAPER``.
 
-    ``weights``: of the four rewards, in the order of ``REWARDS``; "textnorm" is made of them by ``textnorm``
-    (``Recipe.config``) and the ``contrastive`` prompts (prompt, text). Runs are those of ``all_runs``.
+    ``weights``: of the four rewards, in the order of ``REWARDS``; "textnorm" is made of them by the one recipe in
+    ``textnorm`` (recipes.py) and the ``contrastive`` prompts (prompt, text). Runs are those of ``all_runs``.
     """
     settings = ddpo.Settings(**recipe)
     texts = contrastive.groupby("prompt", sort=False)["text"].agg(list).to_dict()
-    make = partial(_reward_function, weights=dict(zip(REWARDS, weights, strict=True)), texts=texts, textnorm=textnorm)
+    (recipe_of_textnorm,) = textnorm.to_dict("records")
+    known = dict(zip(REWARDS, weights, strict=True))
+    make = partial(_reward_function, weights=known, texts=texts, textnorm=recipe_of_textnorm)
     runs = all_runs(rewards, numbers, beta=beta, other_betas=other_betas)
     lora = {"rank": lora_rank, "targets": TARGETS[lora_targets], "seed": seed}
     work = partial(
@@ -198,9 +199,8 @@ def _reward_function(
     if name != "textnorm":
         reward = load(name)
         return lambda images, prompts, metadata: (reward.scores(from_tensor(images), prompts), {})
-    recipe = Recipe(tuple(textnorm["rewards"]), tuple(textnorm["temperatures"]), textnorm["penalty"])
-    ensemble = [load(one) for one in recipe.rewards]
-    return TextNormReward(ensemble, texts, recipe.temperatures, "uncertainty", recipe.penalty)
+    ensemble = [load(one) for one in textnorm["rewards"].split("+")]
+    return TextNormReward(ensemble, texts, tuple(textnorm["temperatures"]), "uncertainty", textnorm["penalty"])
 
 
 def _adapted(model: Weights, run: Run, *, rank: int, targets: Sequence[str], seed: int):

@@ -1,49 +1,19 @@
 """The prompts that images are made of and their contrastive prompts: the mini world's, or all of the release's.
 
-    prompts = choose_prompts(run.step, run.profile, run.profile.tia2.prompts_per_set)  # set, prompt
-    sealed = choose_prompts(run.step, run.profile, run.profile.best_of_n.prompts_per_set, only=SEALED)
-    contrastive = contrast_sets(run.step, run.profile, prompts)  # set, prompt, text, kind
-
 ``prompts`` in a profile says which. The mini world has prompts that its sprites can show, and contrasts by rule; the
 release has the paper's 550 prompts, and for each the contrastive prompts that the paper used.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Iterable
 from itertools import chain, islice, zip_longest
 
 import pandas as pd
 
-from textnorm_lib.config import Profile, PromptsPerSet
-from textnorm_lib.contrastive.sets import first_contrasts, released_sets, rule_sets
 from textnorm_lib.errors import DataError
 from textnorm_lib.mini import prompts as mini
-from textnorm_lib.store import Artifact, step
-from textnorm_lib.tia2.official import SETS, OfficialSet, load_official
+from textnorm_lib.store import step
+from textnorm_lib.tia2.official import OfficialSet
 from textnorm_lib.tia2.split import DEVELOPMENT, SEALED, side_of
-
-
-def choose_prompts(
-    compute: Callable[..., Artifact], profile: Profile, per_set: PromptsPerSet, *, only: str | None = None
-) -> Artifact:
-    """So many prompts of each set, of one side only if asked for: set, prompt. Fewer are always among more.
-
-    ``compute`` is a ``Run``'s ``step``. Raises ``DataError`` for a set that has not so many.
-    """
-    if profile.prompts == "released":
-        return compute(released_prompts, *_release(), only=only, **asdict(per_set))
-    return compute(mini_prompts, only=only, **asdict(per_set))
-
-
-def contrast_sets(compute: Callable[..., Artifact], profile: Profile, prompts: Artifact) -> Artifact:
-    """At most ``contrastive_prompts`` contrastive prompts of each of ``prompts``: set, prompt, text, kind."""
-    if profile.prompts == "released":
-        return compute(first_contrasts, compute(released_sets, prompts, *_release()), most=profile.contrastive_prompts)
-    return compute(rule_sets, prompts, most=profile.contrastive_prompts)
-
-
-def _release() -> list[OfficialSet]:
-    return [load_official(name) for name in SETS]
 
 
 @step(1)

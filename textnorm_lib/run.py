@@ -1,18 +1,23 @@
-"""A notebook's run: its profile, its cached steps, its figures and tables, and the record that the report is made from.
+"""A notebook's run: its profile, its stored steps, its figures and tables, and the record that the report is made from.
 
     run = start_run("02_benchmark_rewards", profile="mini")
     table = run.step(summarise, per_prompt, resamples=run.profile.bootstrap.resamples)
-    run.table("tab04_metric_comparison", table)
+    run.table(metric_comparison, table)
     run.finish()
+
+Steps are lazy: nothing is computed before a figure, a table or ``table.value`` asks for it, and what comes with the
+repository in ``results/`` is read instead of being computed (``force`` computes it).
 
 A cell whose first line is ``# needs: tia2`` runs only where that resource can be had; elsewhere it says that it was not
 attempted, and why, and the rest of the notebook still runs. A cell may need several: ``# needs: tia2 labels``.
 
-tia2        the release                      prompts     those of the profile, which may be the release's
-annotators  networks that vote on any image  labels      votes on the benchmark, of annotators or of people
+release     the released files themselves    tia2        what follows from them: the files, or ``results/``
+annotators  networks that vote on any image  prompts     those of the profile, which may be the release's
+labels      votes on the benchmark, of annotators or of people
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -29,11 +34,12 @@ from textnorm_lib.errors import StudyError
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.style import house_style, render, settle, stamp, thumbnail
 from textnorm_lib.items import Item
-from textnorm_lib.store import Artifact, Keyed, Store, artifacts_folder, digest, write_atomically
+from textnorm_lib.store import RESULTS, Artifact, Keyed, Store, artifacts_folder, digest, step, write_atomically
 from textnorm_lib.tables import TABLES
 from textnorm_lib.tables.style import as_csv, as_markdown, as_tex
 from textnorm_lib.tia2.official import release_available
 
+ANEW = "TEXTNORM_ANEW"  # set by run_all.sh, which computes what notebooks read from results/
 ITEMS: dict[str, Item] = {**FIGURES, **TABLES}
 
 
@@ -42,8 +48,16 @@ def records_folder(profile: str) -> Path:
     return artifacts_folder() / "runs" / profile
 
 
+def _release(profile: Profile) -> tuple[bool, str]:
+    return release_available()
+
+
+def _tia2(profile: Profile) -> tuple[bool, str]:
+    return (True, "") if results_of(profile) else release_available()
+
+
 def _prompts(profile: Profile) -> tuple[bool, str]:
-    return release_available() if profile.prompts == "released" else (True, "")
+    return _tia2(profile) if profile.prompts == "released" else (True, "")
 
 
 def _annotators(profile: Profile) -> tuple[bool, str]:
@@ -57,11 +71,18 @@ def _labels(profile: Profile) -> tuple[bool, str]:
 
 
 RESOURCES: dict[str, Callable[[Profile], tuple[bool, str]]] = {
-    "tia2": lambda profile: release_available(),
+    "release": _release,
+    "tia2": _tia2,
     "prompts": _prompts,
     "annotators": _annotators,
     "labels": _labels,
 }
+
+
+def results_of(profile: Profile) -> bool:
+    """Whether the results in ``results/`` are those of this profile as it is now."""
+    path = RESULTS / "profile.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(as_dict(profile)))
 
 
 def lacking(needs: str | None, profile: Profile) -> str:
@@ -73,9 +94,12 @@ def lacking(needs: str | None, profile: Profile) -> str:
 def start_run(notebook: str, *, profile: str = DEFAULT_PROFILE, force: bool = False) -> "Run":
     """Begin a notebook's run: load the profile and let cells with ``# needs: ...`` ask for what they need.
 
-    ``force`` computes every step again. Raises ``ConfigError`` for a profile that does not exist or is not valid.
+    ``force`` computes every step again, also those whose results come with the repository, which
+    TEXTNORM_ANEW passes over as well. Raises ``ConfigError`` for a profile that does not exist or is not valid.
     """
-    run = Run(notebook, load_profile(profile), Store(artifacts_folder() / "steps"), force)
+    known, prefer = load_profile(profile), not os.environ.get(ANEW)
+    results = RESULTS if results_of(known) else None
+    run = Run(notebook, known, Store(artifacts_folder() / "steps", results, prefer, force))
     pd.set_option("display.max_colwidth", None)  # whole sentences in tables
     _watch_needs(run.profile)
     needs = {need for item in ITEMS.values() if item.notebook == notebook for need in (item.needs or "").split()}
@@ -92,7 +116,6 @@ class Run:
     notebook: str
     profile: Profile
     store: Store
-    force: bool = False
     made: dict[str, dict] = field(default_factory=dict)
 
     @property
@@ -101,23 +124,17 @@ class Run:
         return artifacts_folder() / "labels" / self.profile.name / self.notebook
 
     def step(self, function: Callable, *inputs: Keyed, **config: Any) -> Artifact:
-        """A step's result: from the store where it is known, else computed and stored."""
-        return self.store.compute(function, *inputs, force=self.force, **config)
+        """A step's result, a handle: it is read back or computed once its value is asked for."""
+        return self.store.step(function, *inputs, **config)
 
     def figure(self, draw: Callable | str, *data: Artifact) -> None:
         """Draw a registered figure from stored results, keep it for the report, show it with its alt text."""
         item = self._item(draw, FIGURES)
-        name = item.name
-        values = [artifact.value for artifact in data]
-        with house_style():
-            figure = item.build(*values)
-            stamp(figure, self.profile.name)
-            settle(figure)
-            files = {f"{name}.{kind}": render(figure, kind) for kind in ("pdf", "png")}
-            small = thumbnail(figure)
-        alt = item.describe(*values)
+        drawn = self.step(draw_item, *data, name=item.name, profile=self.profile.name, source=item.source)
+        files = {f"{item.name}.{kind}": (drawn.folder / f"{item.name}.{kind}").read_bytes() for kind in ("pdf", "png")}
+        alt = drawn.meta["measured"]["alt"]
         self._keep(item, files, alt, data)
-        display(Image(small, format="png", alt=alt))
+        display(Image((drawn.folder / "small.png").read_bytes(), format="png", alt=alt))
 
     def table(self, lay_out: Callable | str, *data: Artifact) -> pd.DataFrame:
         """Make a registered table from stored results, keep it for the report, return it for display.
@@ -181,22 +198,34 @@ class Run:
         self.made[item.name] = {
             "files": {file: digest(content) for file, content in files.items()},
             "alt": alt,
-            "steps": lineage(data, self.store),
+            "steps": lineage(data),
             "source": item.source,
         }
 
 
-def lineage(data: tuple[Artifact, ...], store: Store) -> list[dict[str, Any]]:
+@step(1)
+def draw_item(*values: Any, name: str, profile: str, source: str, folder: Path) -> dict[str, str]:
+    """The figure ``name`` as PDF, PNG and a small PNG for the notebook; ``source`` is a digest of what draws it."""
+    item = FIGURES[name]
+    with house_style():
+        figure = item.build(*values)
+        stamp(figure, profile)
+        settle(figure)
+        for kind in ("pdf", "png"):
+            (folder / f"{name}.{kind}").write_bytes(render(figure, kind))
+        (folder / "small.png").write_bytes(thumbnail(figure))
+    return {"alt": item.describe(*values)}
+
+
+def lineage(data: tuple[Artifact, ...]) -> list[dict[str, Any]]:
     """Every step that the data rest on, nearest first: its name, version, configuration, key and inputs' keys."""
     found: dict[str, dict] = {}
     waiting = list(data)
     while waiting:
         artifact = waiting.pop(0)
-        meta = artifact.meta
         if artifact.key not in found:
-            kept = ("step", "module", "version", "config", "inputs")
-            found[artifact.key] = {"key": artifact.key, **{name: meta[name] for name in kept}}
-            waiting += [Artifact(path) for key in meta["inputs"] for path in store.root.glob(f"*/{key}")]
+            found[artifact.key] = {"key": artifact.key, **artifact.identity}
+            waiting += [one for one in artifact.inputs if isinstance(one, Artifact)]
     return list(found.values())
 
 

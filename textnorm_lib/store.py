@@ -18,16 +18,18 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
-from textnorm_lib.errors import StoreError
+from textnorm_lib.errors import DataUnavailable, StoreError
 from textnorm_lib.locks import alone
 
 CHECKOUT = Path(__file__).parents[1]
+RESULTS = CHECKOUT / "results"  # those of the default profile that come with the repository
 _CANNOT_WRITE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
@@ -40,7 +42,10 @@ def artifacts_folder() -> Path:
 
 
 class Keyed(Protocol):
-    """Anything that a step can take as input: its ``key`` changes whenever its content does."""
+    """Anything that a step can take as input: its ``key`` changes whenever its content does.
+
+    A step receives its ``value`` if it has one, as an ``Artifact`` has, and otherwise the input itself.
+    """
 
     key: str
 
@@ -62,103 +67,168 @@ def step(version: int, *, unkeyed: tuple[str, ...] = (), shared: bool = False) -
     return mark
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Artifact:
-    """The stored result of a step."""
+    """The result of a step, computed or not: its key is known beforehand, its data are made when they are asked for."""
 
-    folder: Path
+    store: "Store"
+    function: Callable
+    inputs: tuple[Keyed, ...]
+    config: dict[str, Any]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the key is the hash of: the step's name, version and configuration, the inputs' keys."""
+        if not hasattr(self.function, "version"):
+            raise StoreError(f"{self.function.__name__} is not a step: decorate it with @step(version)")
+        return {
+            "step": self.function.__name__,
+            "version": self.function.version,
+            "config": {name: value for name, value in self.config.items() if name not in self.function.unkeyed},
+            "inputs": [item.key for item in self.inputs],
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """The hash that names its folder; nothing is computed to know it."""
+        return digest(self.identity)[:20]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Artifact) and (self.store.root, self.key) == (other.store.root, other.key)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @property
+    def folder(self) -> Path:
+        """Where the result lies; it is computed first if it lies nowhere. Raises as ``Store.folder_of``."""
+        return self.store.folder_of(self)
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What made it: step, version, configuration, inputs, seconds."""
-        path = self.folder / "meta.json"
-        try:
-            meta = json.loads(path.read_text(encoding="utf-8"))
-            names = meta["frames"]
-            if not (names is None or all(re.fullmatch(r"[\w-]+", name) for name in names)):
-                raise ValueError("frames are no names of files here")
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise _unreadable(path, error) from None
-        return meta
-
-    @property
-    def key(self) -> str:
-        """The hash that names its folder."""
-        return self.folder.name
+        """What made the result: step, version, configuration, inputs, seconds."""
+        return read_meta(self.folder)
 
     @property
     def value(self) -> pd.DataFrame | dict[str, pd.DataFrame] | Path:
         """The data: one frame, several by name, or the folder of a step that wrote its own files."""
-        names = self.meta["frames"]
-        if names is None:
-            return self.folder
-        frames = {name: self._read(name) for name in names}
-        return frames["data"] if names == ["data"] else frames
-
-    def _read(self, name: str) -> pd.DataFrame:
-        path = self.folder / f"{name}.parquet"
-        try:
-            return pd.read_parquet(path, page_checksum_verification=True)
-        except (OSError, ValueError) as error:
-            raise _unreadable(path, error) from None
+        return read_result(self.folder)
 
 
 @dataclass(frozen=True)
 class Store:
-    """Results under one root folder."""
+    """Results under one root folder, which are computed when they are asked for.
+
+    ``results`` is a second folder of the same form that is only read: what comes with the repository. ``prefer`` it,
+    and what lies there is never computed; otherwise it serves where an input cannot be had on this machine. ``force``
+    computes every step once again.
+    """
 
     root: Path
+    results: Path | None = None
+    prefer: bool = False
+    force: bool = False
+    anew: set[str] = field(default_factory=set)  # keys of what this store has computed
+    asked: set[str] = field(default_factory=set)  # keys of what somebody wanted to read
+    warned: set[str] = field(default_factory=set)  # keys of results whose step was edited since
 
-    def compute(self, function: Callable, *inputs: Keyed, force: bool = False, **config: Any) -> Artifact:
-        """The result of ``function(*inputs, **config)``: read back if it is stored, else computed and stored.
+    def step(self, function: Callable, *inputs: Keyed, **config: Any) -> Artifact:
+        """The result of ``function(*inputs, **config)``, which nobody has to have computed yet."""
+        return Artifact(self, function, inputs, config)
 
-        Raises ``StoreError`` where the result cannot be written; then nothing half-written remains.
+    def compute(self, function: Callable, *inputs: Keyed, **config: Any) -> Artifact:
+        """As ``step``, and the result is there. Raises as ``folder_of``."""
+        artifact = self.step(function, *inputs, **config)
+        self.folder_of(artifact)
+        return artifact
+
+    def folder_of(self, artifact: Artifact) -> Path:
+        """The folder of a result, computed if it is stored nowhere.
+
+        Raises ``StoreError`` where the result cannot be written; then nothing half-written remains. Raises
+        ``DataUnavailable`` where an input cannot be had and no result came with the repository.
         """
-        identity = describe(function, inputs, config)
-        final = self._place(identity)
-        if not force and _complete(final):
-            _warn_if_edited(final, function)
-            return Artifact(final)
+        self.asked.add(artifact.key)
+        again = self.force and artifact.key not in self.anew
+        final = self._place(artifact)
+        if complete(final) and not again:
+            if artifact.key not in self.warned and _edited(final, artifact.function):
+                self.warned.add(artifact.key)
+            return final
+        at_hand = self._at_hand(artifact)
+        if at_hand and self.prefer and not self.force:
+            return at_hand
+        try:
+            self._compute(artifact, final, again)
+        except DataUnavailable:
+            if at_hand:
+                return at_hand
+            raise
+        return final
+
+    def stored(self, artifact: Artifact) -> bool:
+        """Whether the result is there without computing."""
+        return complete(self._place(artifact))
+
+    def take_part(self, artifact: Artifact) -> None:
+        """Do this process's part of a shared step, whose result another process stores (``compute.py``)."""
+        partial = _partial(self._place(artifact))
+        partial.mkdir(parents=True, exist_ok=True)
+        artifact.function(*_values(artifact.inputs), folder=partial, **artifact.config)
+
+    def _place(self, artifact: Artifact) -> Path:
+        return self.root / artifact.identity["step"] / artifact.key
+
+    def _at_hand(self, artifact: Artifact) -> Path | None:
+        folder = self.results and self.results / artifact.identity["step"] / artifact.key
+        return folder if folder and complete(folder) else None
+
+    def _compute(self, artifact: Artifact, final: Path, again: bool) -> None:
+        name = artifact.identity["step"]
+        values = _values(artifact.inputs)  # before the lock: no process waits for one result while it holds another
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
-            with alone(final, f"step {identity['step']}: another run is computing it, waiting for its result"):
-                if force or not _complete(final):
-                    _compute(function, inputs, config, identity, final)
+            with alone(final, f"step {name}: another run is computing it, waiting for its result"):
+                if again or not complete(final):
+                    _compute(artifact, values, final)
+                    self.anew.add(artifact.key)
         except OSError as error:
             if error.errno not in _CANNOT_WRITE or not _concerns(error, self.root):
                 raise
             raise StoreError(
-                f"{final.parent}: {os.strerror(error.errno)} while writing step {identity['step']}; nothing "
+                f"{final.parent}: {os.strerror(error.errno)} while writing step {name}; nothing "
                 "half-written counts as a result: make room or make it writable (or point TEXTNORM_ARTIFACTS "
                 "elsewhere), then run again"
             ) from error
-        return Artifact(final)
-
-    def stored(self, function: Callable, *inputs: Keyed, **config: Any) -> bool:
-        """Whether the result is there."""
-        return _complete(self._place(describe(function, inputs, config)))
-
-    def take_part(self, function: Callable, *inputs: Keyed, **config: Any) -> None:
-        """Do this process's part of a shared step, whose result another process stores (``compute.py``)."""
-        partial = _partial(self._place(describe(function, inputs, config)))
-        partial.mkdir(parents=True, exist_ok=True)
-        function(*_values(inputs), folder=partial, **config)
-
-    def _place(self, identity: dict[str, Any]) -> Path:
-        return self.root / identity["step"] / digest(identity)[:20]
 
 
-def describe(function: Callable, inputs: tuple[Keyed, ...], config: dict[str, Any]) -> dict[str, Any]:
-    """What a step's key is the hash of."""
-    if not hasattr(function, "version"):
-        raise StoreError(f"{function.__name__} is not a step: decorate it with @step(version)")
-    return {
-        "step": function.__name__,
-        "module": function.__module__,
-        "version": function.version,
-        "config": {name: value for name, value in config.items() if name not in function.unkeyed},
-        "inputs": [item.key for item in inputs],
-    }
+def read_meta(folder: Path) -> dict[str, Any]:
+    """``meta.json`` of a result. Raises ``StoreError`` for one that is damaged."""
+    path = folder / "meta.json"
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        names = meta["frames"]
+        if not (names is None or all(re.fullmatch(r"[\w-]+", name) for name in names)):
+            raise ValueError("frames are no names of files here")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise _unreadable(path, error) from None
+    return meta
+
+
+def read_result(folder: Path) -> pd.DataFrame | dict[str, pd.DataFrame] | Path:
+    """The data of a result, see ``Artifact.value``. Raises ``StoreError`` for a file that is damaged."""
+    names = read_meta(folder)["frames"]
+    if names is None:
+        return folder
+    frames = {name: _read_frame(folder / f"{name}.parquet") for name in names}
+    return frames["data"] if names == ["data"] else frames
+
+
+def _read_frame(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
 
 
 def digest(content: Any) -> str:
@@ -206,24 +276,24 @@ def _concerns(error: OSError, root: Path) -> bool:
     return name is None or Path(name).is_relative_to(root) or root.is_relative_to(name)
 
 
-def _complete(folder: Path) -> bool:
+def complete(folder: Path) -> bool:
+    """Whether a result lies there."""
     return (folder / "meta.json").exists()
 
 
-def _compute(function: Callable, inputs: tuple, config: dict, identity: dict, final: Path) -> None:
-    partial = _partial(final)
+def _compute(artifact: Artifact, values: list, final: Path) -> None:
+    function, partial = artifact.function, _partial(final)
     resumable = "folder" in inspect.signature(function).parameters
     if not resumable:
         shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    values = _values(inputs)
     try:
         if resumable:
-            told = {"frames": None, "measured": function(*values, folder=partial, **config)}
+            told = {"frames": None, "measured": function(*values, folder=partial, **artifact.config)}
         else:
-            told = {"frames": _write_frames(function(*values, **config), partial)}
-        meta = {**identity, "source": _source(function), **told}
+            told = {"frames": _write_frames(function(*values, **artifact.config), partial)}
+        meta = {**artifact.identity, "source": _source(function), **told}
         meta["seconds"] = round(time.monotonic() - started, 2)
         (partial / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
         if final.exists():
@@ -231,7 +301,7 @@ def _compute(function: Callable, inputs: tuple, config: dict, identity: dict, fi
             shutil.rmtree(final)
         partial.replace(final)
         if meta["seconds"] >= 3:
-            print(f"step {identity['step']}: computed in {meta['seconds']:.1f} s", file=sys.stderr)
+            print(f"step {artifact.identity['step']}: computed in {meta['seconds']:.1f} s", file=sys.stderr)
     except BaseException:
         if not resumable:
             shutil.rmtree(partial, ignore_errors=True)
@@ -243,7 +313,7 @@ def _partial(final: Path) -> Path:
 
 
 def _values(inputs: tuple) -> list:
-    return [item.value if isinstance(item, Artifact) else item for item in inputs]
+    return [item.value if hasattr(type(item), "value") else item for item in inputs]
 
 
 def _write_frames(result: Any, folder: Path) -> list[str]:
@@ -257,11 +327,13 @@ def _source(function: Callable) -> str:
     return digest(inspect.getsource(function).encode())
 
 
-def _warn_if_edited(folder: Path, function: Callable) -> None:
-    """A developer who edits a step and forgets to raise its version would look at old results."""
-    if Artifact(folder).meta["source"] != _source(function):
+def _edited(folder: Path, function: Callable) -> bool:
+    """Warn a developer who edited a step and forgot to raise its version: these are old results."""
+    edited = read_meta(folder)["source"] != _source(function)
+    if edited:
         print(
             f"step {function.__name__}: its code changed since this result was stored, its version did not; "
             "raise the version, or run with --force if the result may differ",
             file=sys.stderr,
         )
+    return edited

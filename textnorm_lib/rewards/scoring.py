@@ -1,28 +1,26 @@
 """A reward over a benchmark: each image with its own prompt and with that prompt's contrastive prompts.
 
-    scored = score_rewards(run.step, run.profile, built.images, contrastive)
-    read_scores(scored["clip"].value)   # prompt, image, text, score: the text is the prompt itself or a contrast
+    read_scores(study.scores["clip"].value)   # prompt, image, text, score: the text is the prompt itself or a contrast
 
 Work goes prompt by prompt: its images meet its texts in one matrix, so each image and each text is encoded once.
 """
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from textnorm_lib.config import Profile
 from textnorm_lib.errors import DataError
 from textnorm_lib.files import file_within
 from textnorm_lib.processes import own_share, wait_for_all
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards import Reward, load_reward
 from textnorm_lib.rewards.base import CutPrompt
-from textnorm_lib.store import Artifact, step
+from textnorm_lib.store import step
 from textnorm_lib.tia2.labels import INDEX
 from textnorm_lib.weights import Weights
 from textnorm_lib.workers import in_workers
@@ -30,7 +28,7 @@ from textnorm_lib.workers import in_workers
 REWARDS = ("clip", "blip2", "imagereward", "pickscore")
 
 
-@step(2, unkeyed=("device", "workers"), shared=True)
+@step(2, unkeyed=("workers",), shared=True)
 def score_images(
     made: Path,
     contrastive: pd.DataFrame,
@@ -38,7 +36,6 @@ def score_images(
     *,
     name: str,
     dtype: str,
-    device: str,
     workers: int,
     folder: Path,
 ) -> dict[str, int]:
@@ -57,6 +54,7 @@ def score_images(
         for number, (prompt, images) in enumerate(index.groupby("prompt", sort=False))
     ]
     tasks = [task for task in own_share(tasks) if not task[0].exists()]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     work = partial(_score_prompt, made=made, name=name, path=weights.path, dtype=dtype, device=device)
     found = in_workers(work, tasks, workers=workers if device == "cpu" else 1)
     counts = list(progress(found, f"{name}: prompts", total=len(tasks), unit="prompts"))
@@ -90,20 +88,6 @@ def _reward(name: str, path: Path, dtype: str, device: str) -> Reward:
 def read_scores(folder: Path) -> pd.DataFrame:
     """What ``score_images`` wrote: prompt, image, text, score, in the order of the benchmark."""
     return pd.concat([pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))], ignore_index=True)
-
-
-def score_rewards(
-    compute: Callable[..., Artifact], profile: Profile, made: Artifact, contrastive: Artifact
-) -> dict[str, Artifact]:
-    """The scores by each reward of ``profile``; ``compute`` is a ``Run``'s ``step``, every notebook gets the same."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    options = {"dtype": profile.rewards.dtype, "device": device, "workers": profile.workers}
-    scored = {}
-    for name in REWARDS:
-        model = getattr(profile.rewards, name)
-        weights = Weights(model.weights, model.revision)
-        scored[name] = compute(score_images, made, contrastive, weights, name=name, **options)
-    return scored
 
 
 @step(1)

@@ -1,9 +1,8 @@
 """TIA2 in miniature: prompts -> images -> votes -> labels, in the frames of the released set.
 
-    built = build_tia2(run.step, run.profile)
-    built.images.value      # the folder of the PNG files, with index.parquet: set, image, prompt, seed
-    built.votes.value       # set, image, prompt, annotator (1..3), vote (1 good, 0 bad, -1 skip)
-    built.labels.value      # what describe.collect_images gives for the released sets
+    study.images.value      # the folder of the PNG files, with index.parquet: set, image, prompt, seed
+    study.votes.value       # set, image, prompt, annotator (1..3), vote (1 good, 0 bad, -1 skip)
+    study.labels.value      # what describe.collect_images gives for the released sets
 
 The mini world's annotators take the place of people (whose answers ``people.py`` reads): their vote follows from what
 they see in an image and from what the prompt asks for (the rule: ``mini/annotators.py``), so that they can vote on
@@ -11,8 +10,6 @@ every prompt that ``mini.grammar.parse`` reads.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -20,48 +17,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from textnorm_lib.config import Profile
 from textnorm_lib.errors import DataError
 from textnorm_lib.mini.grammar import parse
 from textnorm_lib.processes import wait_for_all
 from textnorm_lib.progress import progress
-from textnorm_lib.prompt_sets import choose_prompts
-from textnorm_lib.store import Artifact, step
+from textnorm_lib.store import step
 from textnorm_lib.tia2.labels import ANNOTATORS, INDEX, image_table
-from textnorm_lib.tia2.people import answers_files, people_votes
-from textnorm_lib.weights import BUNDLED, Weights
+from textnorm_lib.weights import Weights
 
 VOTED_AT_ONCE = 64  # images; a detector's arithmetic may depend on it in the last bits, so it is fixed
-
-
-@dataclass(frozen=True)
-class Built:
-    """The built benchmark, step by step; see the module's example. Without votes as long as nobody has voted."""
-
-    prompts: Artifact
-    images: Artifact
-    votes: Artifact | None
-    labels: Artifact | None
-
-
-def build_tia2(compute: Callable[..., Artifact], profile: Profile) -> Built:
-    """Build what ``profile`` asks for, or read it back; ``compute`` is a ``Run``'s ``step``.
-
-    Every notebook that calls it gets the same benchmark. Raises ``DataError`` as the steps below do.
-    """
-    generator = asdict(profile.generator)
-    model = Weights(generator.pop("model"), generator.pop("revision"))
-    annotators = [Weights(f"{BUNDLED}annotators/{name}.safetensors") for name in profile.annotators]
-    prompts = choose_prompts(compute, profile, profile.tia2.prompts_per_set)
-    options = {"images_per_prompt": profile.tia2.images_per_prompt, "seed": profile.seed, "workers": profile.workers}
-    images = compute(make_images, prompts, model, **generator, **options)
-    if annotators:
-        votes = compute(collect_votes, images, *annotators, workers=profile.workers)
-    elif profile.tia2.votes:
-        votes = compute(people_votes, images, *answers_files(profile.tia2.votes))
-    else:
-        return Built(prompts, images, None, None)
-    return Built(prompts, images, votes, compute(label_images, votes))
 
 
 @step(1, unkeyed=("workers",), shared=True)

@@ -64,6 +64,34 @@ class OfficialSet:
     files: Mapping[str, str]  # relative path -> SHA-256
 
 
+@dataclass(frozen=True)
+class ReleasedSet:
+    """A released set as a step's input: its key is known without reading, and without the files on this machine."""
+
+    name: str
+
+    @functools.cached_property
+    def key(self) -> str:
+        """``OfficialSet.key``: of the files that are here, else of those that would be fetched."""
+        if os.environ.get(VARIABLE):
+            folder = locate_release()
+            return _key({path: read_object(folder / path)[1] for path in _paths(self.name).values()})
+        return _key({path: DIGESTS[path] for path in _paths(self.name).values()})
+
+    @property
+    def value(self) -> OfficialSet:
+        """The frames. Raises as ``load_official``."""
+        return load_official(self.name)
+
+
+def _paths(set_name: str) -> dict[str, str]:
+    return {kind: path.format(set_name) for kind, path in FOLDERS.items()}
+
+
+def _key(files: Mapping[str, str]) -> str:
+    return hashlib.sha256("".join(f"{digest} {name}\n" for name, digest in files.items()).encode()).hexdigest()
+
+
 def load_official(set_name: str, folder: Path | str | None = None) -> OfficialSet:
     """Read "comprehensive", "counting" or "composition" from ``folder``, by default from ``locate_release()``.
 
@@ -72,7 +100,7 @@ def load_official(set_name: str, folder: Path | str | None = None) -> OfficialSe
     if set_name not in SETS:
         raise DataError(f"unknown set {set_name!r}; choose one of {', '.join(SETS)}")
     folder = locate_release() if folder is None else Path(folder)
-    relative = {kind: path.format(set_name) for kind, path in FOLDERS.items()}
+    relative = _paths(set_name)
     paths = {kind: folder / name for kind, name in relative.items()}
     read = {kind: read_object(path) for kind, path in paths.items()}
     files = {relative[kind]: digest for kind, (_, digest) in read.items()}
@@ -80,8 +108,7 @@ def load_official(set_name: str, folder: Path | str | None = None) -> OfficialSe
     contrastive = read_contrastive(paths["contrastive"], read["contrastive"][0])
     scores, tuning, share_good = read_scores(paths["scores"], read["scores"][0])
     check_agreement(paths, votes, contrastive, share_good)
-    key = hashlib.sha256("".join(f"{digest} {name}\n" for name, digest in files.items()).encode()).hexdigest()
-    return OfficialSet(set_name, votes, contrastive, scores, tuning, share_good, key, files)
+    return OfficialSet(set_name, votes, contrastive, scores, tuning, share_good, _key(files), files)
 
 
 def cache_folder() -> Path:

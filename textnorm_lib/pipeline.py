@@ -1,0 +1,470 @@
+"""The study in one file: what is computed from what.
+
+    study = Pipeline(run)           # run.profile says how much of everything
+    study.labels                    # a handle: the benchmark's labels; nothing is computed yet
+    study.labels.value              # a DataFrame: read back, or computed with all that it rests on
+
+Notebooks take what several of them need from here and compute the rest themselves. Whatever takes long can be computed
+beforehand, by one process or by several together; the notebooks then read it back:
+
+    python -m textnorm_lib.pipeline paper                                          # one process
+    accelerate launch --num_processes 8 -m textnorm_lib.pipeline paper             # eight GPUs of one machine
+    accelerate launch --config_file nodes.yaml -m textnorm_lib.pipeline paper      # several machines, one folder
+
+Images are shared by batches, scores by prompts, training by the batches of each step; what depends on nothing else is
+computed by the first process while the others wait. Images and scores are the same for any number of processes, weights
+up to the order in which numbers are added. If a process is lost, ``accelerate`` ends the others; the same command goes
+on from there, with as many processes as you like. Several machines need a folder that all of them see
+(TEXTNORM_ARTIFACTS).
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from textnorm_lib import finetuning_outcomes as outcomes
+from textnorm_lib import finetuning_sets as sets
+from textnorm_lib import selection, start_here
+from textnorm_lib.best_of_n import gold_curves
+from textnorm_lib.checkpoint_images import join_models, measure_divergences, sample_checkpoints
+from textnorm_lib.config import DEFAULT_PROFILE, PromptsPerSet
+from textnorm_lib.config_finetuning import Finetuning
+from textnorm_lib.contrastive.sets import first_contrasts, random_sets, released_sets, rule_sets
+from textnorm_lib.errors import StudyError
+from textnorm_lib.finetuning import choose_open_prompts, read_curves, train_ddpo, train_rwr
+from textnorm_lib.metrics import prompt_metrics
+from textnorm_lib.pool import CHOOSERS, TEXTNORM, join_judges, name_textnorm, rate_quality
+from textnorm_lib.processes import Processes, launched, wait_for_all
+from textnorm_lib.prompt_sets import mini_prompts, released_prompts
+from textnorm_lib.rankings import RATING
+from textnorm_lib.recipes import PAPERS_ENSEMBLE, apply_recipes, given_recipe, reward_units, tuned_recipes
+from textnorm_lib.released import collect_scores
+from textnorm_lib.rewards.scoring import REWARDS, own_scores, score_images
+from textnorm_lib.run import Run, start_run
+from textnorm_lib.store import Artifact
+from textnorm_lib.tia2 import describe
+from textnorm_lib.tia2.build import collect_votes, label_images, list_images, make_images
+from textnorm_lib.tia2.official import SETS, ReleasedSet
+from textnorm_lib.tia2.people import answers_files, people_votes
+from textnorm_lib.tia2.split import DEVELOPMENT, SEALED, images_of_side
+from textnorm_lib.tuning import grid_metrics
+from textnorm_lib.weights import BUNDLED, Weights
+
+# Added to the profile's seed, so that no image of one purpose has the noise of another's.
+POOL_SEED, TRAINING_SEED, EVALUATION_SEED = 1000, 2000, 3000
+START_SEED = 2000  # no other purpose makes images of development prompts from it
+SEALED_ENSEMBLES = [*((name,) for name in REWARDS), PAPERS_ENSEMBLE, REWARDS]  # alone, the paper's pair, all four
+PATHS = 9  # from noise to image, on which a divergence is measured, at least one per prompt: it varies little
+UNCOUNTED_STEPS = 2  # of a divergence, the last ones (checkpoint_images.py)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Images with what everyone says of them."""
+
+    prompts: Artifact  # set, prompt
+    images: Artifact  # the folder of the PNG files, with index.parquet: set, image, prompt, seed
+    contrastive: Artifact  # set, prompt, text, kind
+    scores: dict[str, Artifact]  # of each reward: prompt, image, text, score (``rewards.scoring.read_scores``)
+    rewarded: Artifact  # a row an image: set, prompt, image, the four rewards, textnorm; training may depend on it
+    judged: Artifact | None  # with votes, label, rating, quality_1 .. 3 as well; None where nobody votes
+
+
+@dataclass(frozen=True)
+class Tuned(Judged):
+    """Images of a reward's tuned models, of every checkpoint beside the base: columns tuned_on, beta, run, ..., too."""
+
+    trained: Artifact  # a folder a run: checkpoints and curve
+    curves: Artifact  # the curves of all runs
+    divergences: Artifact  # of each checkpoint from the base
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Tuned models at one KL coefficient, laid side by side."""
+
+    choices: Artifact  # of each run the checkpoint by the paper's rule, and what it costs
+    votes: Artifact
+    outcomes: Artifact
+    tests: Artifact
+
+
+class Pipeline:
+    """Everything that more than one notebook needs, as named handles on stored results."""
+
+    def __init__(self, run: Run) -> None:
+        self.step, self.profile = run.step, run.profile
+
+    # ---- the released benchmark
+
+    @cached_property
+    def release(self) -> list[ReleasedSet]:
+        """The three released sets."""
+        return [ReleasedSet(name) for name in SETS]
+
+    @cached_property
+    def released_images(self) -> Artifact:
+        """27,500 rows: set, image, prompt, three votes, label, rating."""
+        return self.step(describe.collect_images, *self.release)
+
+    @cached_property
+    def released_contrastive(self) -> Artifact:
+        """set, prompt, position, contrastive_prompt."""
+        return self.step(describe.collect_contrastive, *self.release)
+
+    @cached_property
+    def released_scores(self) -> Artifact:
+        """The released metrics of every reward on every prompt with both labels: set, prompt, reward, metric, value."""
+        return self.step(collect_scores, *self.release)
+
+    # ---- the benchmark that is built here: prompts -> images -> votes -> labels
+
+    @cached_property
+    def prompts(self) -> Artifact:
+        """set, prompt."""
+        return self._choose_prompts(self.profile.tia2.prompts_per_set)
+
+    @cached_property
+    def contrastive(self) -> Artifact:
+        """The contrastive prompts of ``prompts``: set, prompt, text, kind."""
+        return self._contrast(self.prompts)
+
+    @cached_property
+    def images(self) -> Artifact:
+        """The folder of the benchmark's images."""
+        return self._make(self.prompts, self.profile.tia2.images_per_prompt, seed=0)
+
+    @cached_property
+    def votes(self) -> Artifact | None:
+        """set, image, prompt, annotator, vote; None as long as nobody has voted."""
+        if self.profile.annotators:
+            return self._vote(self.images)
+        if self.profile.tia2.votes:
+            return self.step(people_votes, self.images, *answers_files(self.profile.tia2.votes))
+        return None
+
+    @cached_property
+    def labels(self) -> Artifact | None:
+        """A row an image, as ``released_images``; None as long as nobody has voted."""
+        return self.votes and self.step(label_images, self.votes)
+
+    @cached_property
+    def scores(self) -> dict[str, Artifact]:
+        """By reward: each image with its prompt and that prompt's contrasts."""
+        return self._score(self.images, self.contrastive)
+
+    @cached_property
+    def labelled(self) -> Artifact:
+        """``labels`` with a column per reward: the score of the image with its own prompt."""
+        return self._own_scores(self.labels, self.scores)
+
+    @cached_property
+    def development(self) -> Artifact:
+        """The rows of ``labelled`` on which everything is chosen."""
+        return self.step(images_of_side, self.labelled, side=DEVELOPMENT)
+
+    @cached_property
+    def sealed(self) -> Artifact:
+        """The rows of ``labelled`` on which what was chosen is judged."""
+        return self.step(images_of_side, self.labelled, side=SEALED)
+
+    # ---- TextNorm, tuned on development prompts
+
+    @cached_property
+    def recipe(self) -> Artifact:
+        """TextNorm as notebooks 04 to 08 use it, one row: the paper's ensemble at its best setting.
+
+        Or as the profile gives it, where there are no votes to tune it on.
+        """
+        given = self.profile.textnorm
+        return self.step(given_recipe, **asdict(given)) if given else self.tuned([PAPERS_ENSEMBLE])
+
+    def tuned(
+        self,
+        ensembles: Sequence[Sequence[str]],
+        contrastive: Artifact | None = None,
+        scores: Mapping[str, Artifact] | None = None,
+    ) -> Artifact:
+        """Each ensemble's best setting on the development prompts, with contrasts by rule or as given and scored."""
+        folders = (scores or self.scores).values()
+        on = {"names": list(REWARDS), "ensembles": [list(rewards) for rewards in ensembles]}
+        grid = self.step(grid_metrics, self.development, contrastive or self.contrastive, *folders, **on)
+        units = self.step(reward_units, self.development, *self.scores.values(), names=list(REWARDS))
+        return self.step(tuned_recipes, grid, units)
+
+    @cached_property
+    def random_contrasts(self) -> Artifact:
+        """The control: as many contrastive prompts as by rule that have nothing to do with the prompt."""
+        return self.step(random_sets, self.contrastive, seed=self.profile.seed)
+
+    @cached_property
+    def random_scores(self) -> dict[str, Artifact]:
+        """By reward: each image with the random contrasts."""
+        return self._score(self.images, self.random_contrasts)
+
+    @cached_property
+    def paper_contrasts(self) -> Artifact:
+        """The released contrastive prompts of those prompts that have some."""
+        return self.step(released_sets, self.prompts, *self.release)
+
+    @cached_property
+    def paper_scores(self) -> dict[str, Artifact]:
+        """By reward: each image with the released contrasts."""
+        return self._score(self.images, self.paper_contrasts)
+
+    @cached_property
+    def sealed_values(self) -> Artifact:
+        """``sealed`` with what TextNorm says, as tuned on development prompts, in a column per ensemble.
+
+        Each reward alone, the paper's ensemble and all four, with contrasts by rule ("textnorm:...") and, tuned as
+        well, with random ones ("random:...").
+        """
+        values = self.sealed
+        for prefix, texts, scores in (
+            ("textnorm", self.contrastive, self.scores),
+            ("random", self.random_contrasts, self.random_scores),
+        ):
+            recipes = self.tuned(SEALED_ENSEMBLES, texts, scores)
+            options = {"names": list(scores), "prefix": prefix}
+            values = self.step(apply_recipes, values, texts, recipes, *scores.values(), **options)
+        return values
+
+    @cached_property
+    def sealed_metrics(self) -> Artifact:
+        """Metrics of the rewards and of each column of ``sealed_values``: set, prompt, reward, metric, value."""
+        columns = [f"{prefix}:{'+'.join(rewards)}" for prefix in ("textnorm", "random") for rewards in SEALED_ENSEMBLES]
+        return self.step(prompt_metrics, self.sealed_values, rewards=[*REWARDS, *columns])
+
+    # ---- the pool from which rewards choose (section 5.2)
+
+    @cached_property
+    def pool(self) -> Judged:
+        """Images of sealed prompts, none of them in the benchmark; a smaller pool has the first of a larger one."""
+        asked = self.profile.best_of_n
+        prompts = self._choose_prompts(asked.prompts_per_set, only=SEALED)
+        images, contrastive = self._make(prompts, asked.images_per_prompt, seed=POOL_SEED), self._contrast(prompts)
+        return Judged(prompts, images, contrastive, *self._judge(images, contrastive))
+
+    @cached_property
+    def choosers(self) -> list[str]:
+        """Who chooses from the pool: five rewards and, where they vote, the annotators: nobody can choose better."""
+        return [*CHOOSERS, RATING] if self.profile.annotators else list(CHOOSERS)
+
+    @cached_property
+    def chosen(self) -> Artifact:
+        """Each chooser's best four of n, twice: set, prompt, model, n, number, place, image."""
+        options = {"choosers": self.choosers, "sizes": list(self.profile.best_of_n.judged)}
+        return self.step(selection.choose_sets, self.pool.judged or self.pool.rewarded, **options)
+
+    @cached_property
+    def chosen_votes(self) -> Artifact:
+        """The judges' votes on TextNorm's sets beside each other chooser's."""
+        others = [name for name in self.choosers if name != TEXTNORM]
+        options = {"quality_tie": selection.QUALITY_TIE, "seed": self.profile.seed}
+        return self.step(
+            selection.judge_sets, self.chosen, self.pool.judged, model=TEXTNORM, opponents=others, **options
+        )
+
+    @cached_property
+    def gold(self) -> Artifact:
+        """The annotators' rating of each chooser's best of n: set, prompt, reward, n, gold, base, ..."""
+        sizes = list(self.profile.best_of_n.sizes)
+        return self.step(gold_curves, self.pool.judged, rewards=self.choosers, gold=RATING, sizes=sizes)
+
+    # ---- notebook 00: a few development prompts, CLIP and its TextNorm only
+
+    @cached_property
+    def start(self) -> Judged:
+        """Sixteen images each of two prompts per set; ``rewarded`` and ``judged`` have clip and textnorm only."""
+        per_set = dict.fromkeys(asdict(self.profile.tia2.prompts_per_set), start_here.PROMPTS_PER_SET)
+        prompts = self._choose_prompts(PromptsPerSet(**per_set), only=DEVELOPMENT)
+        images, contrastive = (
+            self._make(prompts, start_here.IMAGES_PER_PROMPT, seed=START_SEED),
+            self._contrast(prompts),
+        )
+        scores = self._score(images, contrastive, names=[start_here.REWARD])
+        own = self._own_scores(self.step(list_images, images), scores)
+        recipe = self.step(given_recipe, **start_here.RECIPE)
+        values = self.step(apply_recipes, own, contrastive, recipe, *scores.values(), names=list(scores))
+        labels = [self.step(label_images, self._vote(images))] if self.profile.annotators else []
+        rated = self.step(start_here.join_labels, values, *labels)
+        return Judged(prompts, images, contrastive, scores, rated, rated if labels else None)
+
+    # ---- fine-tuning on prompts of the pool (sections 5.3 and 5.4); settings were chosen on other prompts
+
+    @cached_property
+    def rwr(self) -> Tuned:
+        """Reward-weighted regression on the pool's images, as ``profile.rwr`` asks for."""
+        asked, model = self.profile.rwr, self._generator
+        prompts = self._open_prompts(asked)
+        trained = self.step(train_rwr, prompts, self.pool.rewarded, self.pool.images, model, **self._training(asked))
+        return self._look_at(asked, prompts, trained, model)
+
+    @cached_property
+    def ddpo(self) -> Tuned:
+        """DDPO as ``profile.ddpo`` asks for, on prompts chosen by the pool."""
+        asked = self.profile.ddpo
+        model, prompts = Weights(asked.model, asked.revision), self._open_prompts(asked)
+        options = {"reward_dtype": self.profile.rewards.dtype, **self._training(asked)}
+        data = (prompts, self._contrast(prompts), self.recipe, model, *(self._weights(name) for name in REWARDS))
+        return self._look_at(asked, prompts, self.step(train_ddpo, *data, **options), model)
+
+    def compare_tuned(self, judged: Artifact) -> Comparison:
+        """Chosen checkpoints side by side, TextNorm's against all others; ``judged`` has models of one beta."""
+        settings = {**asdict(self.profile.bootstrap), "seed": self.profile.seed}
+        choices = self.step(sets.choose_checkpoints, judged, **settings)
+        options = {"reference": TEXTNORM, "quality_tie": selection.QUALITY_TIE, "seed": self.profile.seed}
+        votes = self.step(sets.judge_tuned, self.step(sets.tuned_sets, judged, choices), judged, **options)
+        shares = self.step(selection.outcomes_by_size, votes, confidence=settings["confidence"])
+        return Comparison(choices, votes, shares, self.step(selection.sign_tests_by_size, votes))
+
+    def prompt_gains(self, tuned: Tuned) -> Artifact:
+        """What each checkpoint's images of each prompt have beyond the base's: proxy, gold, quality, kl."""
+        return self.step(outcomes.prompt_gains, tuned.judged, tuned.divergences)
+
+    # ---- how each of them is made
+
+    @property
+    def _generator(self) -> Weights:
+        return Weights(self.profile.generator.model, self.profile.generator.revision)
+
+    def _sampling(self) -> dict:
+        options = asdict(self.profile.generator)
+        return {name: options[name] for name in ("steps", "guidance_scale", "batch_size", "dtype")}
+
+    def _weights(self, name: str) -> Weights:
+        model = getattr(self.profile.rewards, name)
+        return Weights(model.weights, model.revision)
+
+    def _choose_prompts(self, per_set: PromptsPerSet, *, only: str | None = None) -> Artifact:
+        """So many prompts of each set, of one side only if asked for. Fewer are always among more."""
+        if self.profile.prompts == "released":
+            return self.step(released_prompts, *self.release, only=only, **asdict(per_set))
+        return self.step(mini_prompts, only=only, **asdict(per_set))
+
+    def _contrast(self, prompts: Artifact) -> Artifact:
+        """Contrastive prompts: the released ones of released prompts, by rule of the others."""
+        most = self.profile.contrastive_prompts
+        if self.profile.prompts == "released":
+            return self.step(first_contrasts, self.step(released_sets, prompts, *self.release), most=most)
+        return self.step(rule_sets, prompts, most=most)
+
+    def _make(self, prompts: Artifact, images_per_prompt: int, *, seed: int) -> Artifact:
+        options = {"images_per_prompt": images_per_prompt, "seed": self.profile.seed + seed}
+        return self.step(
+            make_images, prompts, self._generator, **self._sampling(), **options, workers=self.profile.workers
+        )
+
+    def _vote(self, images: Artifact) -> Artifact:
+        judges = [Weights(f"{BUNDLED}annotators/{name}.safetensors") for name in self.profile.annotators]
+        return self.step(collect_votes, images, *judges, workers=self.profile.workers)
+
+    def _score(self, images: Artifact, contrastive: Artifact, *, names: Iterable[str] = REWARDS) -> dict[str, Artifact]:
+        options = {"dtype": self.profile.rewards.dtype, "workers": self.profile.workers}
+        return {
+            name: self.step(score_images, images, contrastive, self._weights(name), name=name, **options)
+            for name in names
+        }
+
+    def _own_scores(self, images: Artifact, scores: Mapping[str, Artifact]) -> Artifact:
+        return self.step(own_scores, images, *scores.values(), names=list(scores))
+
+    def _judge(self, images: Artifact, contrastive: Artifact) -> tuple[dict[str, Artifact], Artifact, Artifact | None]:
+        """What everyone says of the folder ``images``: ``scores``, ``rewarded`` and ``judged`` of a ``Judged``."""
+        scores = self._score(images, contrastive)
+        own = self._own_scores(self.step(list_images, images), scores)
+        values = self.step(apply_recipes, own, contrastive, self.recipe, *scores.values(), names=list(scores))
+        rewarded = self.step(name_textnorm, values, self.recipe)
+        if not self.profile.annotators:
+            return scores, rewarded, None
+        judges = [Weights(f"{BUNDLED}annotators/{name}.safetensors") for name in self.profile.quality_judges]
+        quality = self.step(rate_quality, images, *judges, workers=self.profile.workers)
+        labels = self.step(label_images, self._vote(images))
+        return scores, rewarded, self.step(join_judges, rewarded, labels, quality)
+
+    def _open_prompts(self, asked: Finetuning) -> Artifact:
+        options = {"passed_over": asked.passed_over, **asdict(asked.prompts_per_set)}
+        return self.step(choose_open_prompts, self.pool.judged or self.pool.rewarded, **options)
+
+    def _training(self, asked: Finetuning) -> dict:
+        names = ("rewards", "numbers", "beta", "other_betas", "lora_rank", "lora_targets", "recipe")
+        options = {name: value for name, value in asdict(asked).items() if name in names}
+        return {**options, "seed": self.profile.seed + TRAINING_SEED, "workers": self.profile.workers}
+
+    def _look_at(self, asked: Finetuning, prompts: Artifact, trained: Artifact, model: Weights) -> Tuned:
+        """Images of every checkpoint of ``model``, judged, and its distance from the base."""
+        options = {**self._sampling(), "checkpoints": list(asked.checkpoints), "workers": self.profile.workers}
+        options |= {"seed": self.profile.seed + EVALUATION_SEED}
+        data = (prompts, trained, model)
+        images = self.step(sample_checkpoints, *data, **options, images_per_prompt=asked.images_per_prompt)
+        divergences = self.step(measure_divergences, *data, **options, paths=PATHS, left_out=UNCOUNTED_STEPS)
+        contrastive = self._contrast(prompts)
+        scores, *told = self._judge(images, contrastive)
+        rewarded, judged = (one and self.step(join_models, one, images) for one in told)
+        curves = self.step(read_curves, trained)
+        return Tuned(prompts, images, contrastive, scores, rewarded, judged, trained, curves, divergences)
+
+    # ---- all that takes long
+
+    def long_steps(self) -> list[Artifact]:
+        """What takes long in notebooks 00 to 06, in the order in which it is best computed."""
+        parts = [self.start.rewarded, *self.scores.values(), self.labels]
+        if self.labels:
+            parts += self.random_scores.values()
+        for made in (self.pool, self.rwr, self.ddpo):
+            parts.append(made.judged or made.rewarded)
+        parts += [self.rwr.divergences, self.ddpo.divergences]
+        return [part for part in parts if part]
+
+
+def compute_together(artifact: Artifact) -> None:
+    """Make a result, and all that it rests on, in each of the processes that were launched together.
+
+    All of them work on a shared step; of any other the first alone, and they read it back. The order follows from the
+    handles alone, so that it is the same in every process.
+    """
+    first = Processes().rank == 0
+    for part in _in_order(artifact):
+        there = part.store.stored(part)
+        wait_for_all()  # so that every process sees the same, before the first has written it
+        if not there and first:
+            part.folder  # noqa: B018 (computes it)
+        elif not there and part.function.shared:
+            part.store.take_part(part)
+        wait_for_all()
+
+
+def _in_order(artifact: Artifact, known: dict[str, Artifact] | None = None) -> list[Artifact]:
+    """The artifact behind all that it rests on, each once."""
+    known = {} if known is None else known
+    if artifact.key not in known:
+        for part in artifact.inputs:
+            if isinstance(part, Artifact):
+                _in_order(part, known)
+        known[artifact.key] = artifact
+    return list(known.values())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m textnorm_lib.pipeline", description="Compute what takes long, by several processes together."
+    )
+    parser.add_argument("profile", nargs="?", default=DEFAULT_PROFILE)
+    options = parser.parse_args(arguments)
+    try:
+        for artifact in Pipeline(start_run("pipeline", profile=options.profile)).long_steps():
+            if launched() > 1:
+                compute_together(artifact)
+            else:
+                artifact.store.folder_of(artifact)
+    except StudyError as error:
+        print(f"pipeline: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
