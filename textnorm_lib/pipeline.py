@@ -23,10 +23,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
 
 from textnorm_lib import finetuning_outcomes as outcomes
 from textnorm_lib import finetuning_sets as sets
-from textnorm_lib import selection, start_here
+from textnorm_lib import results, selection, start_here
 from textnorm_lib.best_of_n import gold_curves
 from textnorm_lib.checkpoint_images import join_models, measure_divergences, sample_checkpoints
 from textnorm_lib.config import DEFAULT_PROFILE, PromptsPerSet
@@ -43,9 +47,10 @@ from textnorm_lib.recipes import PAPERS_ENSEMBLE, apply_recipes, given_recipe, r
 from textnorm_lib.released import collect_scores
 from textnorm_lib.rewards.scoring import REWARDS, own_scores, score_images
 from textnorm_lib.run import Run, start_run
-from textnorm_lib.store import Artifact
+from textnorm_lib.store import RESULTS, STEPS, Artifact, Store, step
 from textnorm_lib.tia2 import describe
 from textnorm_lib.tia2.build import collect_votes, label_images, list_images, make_images
+from textnorm_lib.tia2.labels import VOTES
 from textnorm_lib.tia2.official import SETS, ReleasedSet
 from textnorm_lib.tia2.people import answers_files, people_votes
 from textnorm_lib.tia2.split import DEVELOPMENT, SEALED, images_of_side
@@ -447,14 +452,53 @@ def _in_order(artifact: Artifact, known: dict[str, Artifact] | None = None) -> l
     return list(known.values())
 
 
+@step(1)
+def some_prompts(prompts: pd.DataFrame, *, share: float, seed: int) -> pd.DataFrame:
+    """A random share of ``prompts``, one at least, in their order."""
+    return prompts.sample(max(1, round(share * len(prompts))), random_state=seed).sort_index(ignore_index=True)
+
+
+def verify(share: float, *, seed: int) -> tuple[bool, str]:
+    """Recompute a random share of ``results/`` in an empty folder; whether all agree, and a line that says so.
+
+    Of the benchmark a share of the prompts is made anew, images, votes and scores; of what follows from stored results
+    alone, a share of the steps. Votes have to be equal but for one in a hundred (another processor's rounding may move
+    a pixel), scores within ``results.TOLERANCE`` of their spread on 99 images of a hundred.
+    """
+    run = start_run("verify")
+    columns = [*VOTES, *REWARDS]
+    with TemporaryDirectory() as folder:
+        run.store = Store(Path(folder), RESULTS, prefer=True)
+        study, few = Pipeline(run), Pipeline(run)
+        few.prompts = run.step(some_prompts, study.prompts, share=share, seed=seed)
+        again, stored = few.labelled.value, study.labelled.value
+        stored = stored[stored["prompt"].isin(again["prompt"])].reset_index(drop=True)
+        spread = stored[columns].std() * dict.fromkeys(REWARDS, results.TOLERANCE)
+        same = (again[columns] - stored[columns]).abs() <= spread.reindex(columns, fill_value=0.0)
+    others = results.recompute(STEPS, share, seed=seed)
+    worst, total = same.mean().min(), len(others.same) + len(others.different)
+    told = f"{len(again)} images made anew: {same[VOTES].mean().mean():.1%} of the votes and "
+    told += f"{same[list(REWARDS)].mean().mean():.1%} of the scores are the same; "
+    told += f"{len(others.same)} of {total} steps recomputed from stored results are"
+    if others.different:
+        told += f", not {', '.join(others.different)}"
+    return worst >= 0.99 and not others.different, told
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m textnorm_lib.pipeline", description="Compute what takes long, by several processes together."
     )
     parser.add_argument("profile", nargs="?", default=DEFAULT_PROFILE)
+    parser.add_argument("--verify", type=float, metavar="SHARE", help="recompute a share of results/ and compare")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn to be verified")
     options = parser.parse_args(arguments)
     try:
+        if options.verify:
+            passed, told = verify(options.verify, seed=options.seed)
+            print(f"verify: {told}")
+            return int(not passed)
         for artifact in Pipeline(start_run("pipeline", profile=options.profile)).long_steps():
             if launched() > 1:
                 compute_together(artifact)

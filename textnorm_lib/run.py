@@ -177,6 +177,7 @@ class Run:
                     raise StudyError(f"{self.notebook}: {name} is registered but was not made; run every cell in order")
                 missing[name] = reason
         record = {"notebook": self.notebook, "profile": as_dict(self.profile), "made": self.made, "missing": missing}
+        record["asked"] = sorted(self.store.asked)
         content = json.dumps(record, indent=1, sort_keys=True).encode()
         write_atomically(records_folder(self.profile.name) / f"{self.notebook}.json", content)
         lines = [f"{self.notebook} ({self.profile.name}): {len(self.made)} figures and tables made"]
@@ -193,6 +194,7 @@ class Run:
         return known[name]
 
     def _keep(self, item: Item, files: dict[str, bytes], alt: str, data: tuple[Artifact, ...]) -> None:
+        self.store.asked.update(artifact.key for artifact in data)  # also where the drawing was there already
         for file, content in files.items():
             write_atomically(records_folder(self.profile.name) / "files" / file, content)
         self.made[item.name] = {
