@@ -44,6 +44,13 @@ def pair_sets(chosen: pd.DataFrame, *, model: str, opponents: Sequence[str], n: 
 
 
 @step(1)
+def pick_compared(made: Path, comparisons: pd.DataFrame) -> pd.DataFrame:
+    """The pictures that ``comparisons`` show, from the folder ``made``: image, png."""
+    names = sorted({name for side in ("left", "right") for shown in comparisons[side] for name in shown})
+    return pd.DataFrame({"image": names, "png": [(made / name).read_bytes() for name in names]})
+
+
+@step(1)
 def simulate_sittings(
     comparisons: pd.DataFrame, judged: pd.DataFrame, images: Path, *, n: int, slips: Sequence[float], seed: int
 ) -> pd.DataFrame:

@@ -29,6 +29,7 @@ from textnorm_lib.comparisons import QUESTIONS, blind
 from textnorm_lib.errors import DataError
 from textnorm_lib.files import file_within
 from textnorm_lib.label_file import FORMAT, LabelFile
+from textnorm_lib.store import write_atomically
 
 ALIGNMENT = {"alignment": ("good", "bad", "skip")}
 COMPARISON = dict.fromkeys(QUESTIONS, ("left", "tie", "right"))
@@ -72,6 +73,13 @@ def alignment_items(images: pd.DataFrame, folder: Path) -> list[LabelItem]:
 def comparison_items(comparisons: pd.DataFrame, see: Callable[[Any], Path]) -> list[LabelItem]:
     """One item a comparison of ``comparisons.make_comparisons``; ``see`` gives an image's file."""
     return [LabelItem(one.comparison, one.prompt, (one.left, one.right)) for one in blind(comparisons, see=see)]
+
+
+def write_pictures(pictures: pd.DataFrame, folder: Path) -> Path:
+    """Write what a result has of pictures (image, png) to files in ``folder``, for a labelling interface to show."""
+    for image, png in zip(pictures["image"], pictures["png"], strict=True):
+        write_atomically(file_within(folder, image), png)
+    return folder
 
 
 def open_session(

@@ -124,6 +124,19 @@ class Pipeline:
         """The released metrics of every reward on every prompt with both labels: set, prompt, reward, metric, value."""
         return self.step(collect_scores, *self.release)
 
+    # ---- the model that everything is made with, and how it is sampled
+
+    @property
+    def generator(self) -> Weights:
+        """The text-to-image model."""
+        return Weights(self.profile.generator.model, self.profile.generator.revision)
+
+    @property
+    def sampling(self) -> dict:
+        """For ``sampling.generate``: steps, guidance_scale, batch_size, dtype."""
+        options = asdict(self.profile.generator)
+        return {name: options[name] for name in ("steps", "guidance_scale", "batch_size", "dtype")}
+
     # ---- the benchmark that is built here: prompts -> images -> votes -> labels
 
     @cached_property
@@ -302,7 +315,7 @@ class Pipeline:
     @cached_property
     def rwr(self) -> Tuned:
         """Reward-weighted regression on the pool's images, as ``profile.rwr`` asks for."""
-        asked, model = self.profile.rwr, self._generator
+        asked, model = self.profile.rwr, self.generator
         prompts = self._open_prompts(asked)
         trained = self.step(train_rwr, prompts, self.pool.rewarded, self.pool.images, model, **self._training(asked))
         return self._look_at(asked, prompts, trained, model)
@@ -331,14 +344,6 @@ class Pipeline:
 
     # ---- how each of them is made
 
-    @property
-    def _generator(self) -> Weights:
-        return Weights(self.profile.generator.model, self.profile.generator.revision)
-
-    def _sampling(self) -> dict:
-        options = asdict(self.profile.generator)
-        return {name: options[name] for name in ("steps", "guidance_scale", "batch_size", "dtype")}
-
     def _weights(self, name: str) -> Weights:
         model = getattr(self.profile.rewards, name)
         return Weights(model.weights, model.revision)
@@ -358,9 +363,7 @@ class Pipeline:
 
     def _make(self, prompts: Artifact, images_per_prompt: int, *, seed: int) -> Artifact:
         options = {"images_per_prompt": images_per_prompt, "seed": self.profile.seed + seed}
-        return self.step(
-            make_images, prompts, self._generator, **self._sampling(), **options, workers=self.profile.workers
-        )
+        return self.step(make_images, prompts, self.generator, **self.sampling, **options, workers=self.profile.workers)
 
     def _vote(self, images: Artifact) -> Artifact:
         judges = [Weights(f"{BUNDLED}annotators/{name}.safetensors") for name in self.profile.annotators]
@@ -400,7 +403,7 @@ class Pipeline:
 
     def _look_at(self, asked: Finetuning, prompts: Artifact, trained: Artifact, model: Weights) -> Tuned:
         """Images of every checkpoint of ``model``, judged, and its distance from the base."""
-        options = {**self._sampling(), "checkpoints": list(asked.checkpoints), "workers": self.profile.workers}
+        options = {**self.sampling, "checkpoints": list(asked.checkpoints), "workers": self.profile.workers}
         options |= {"seed": self.profile.seed + EVALUATION_SEED}
         data = (prompts, trained, model)
         images = self.step(sample_checkpoints, *data, **options, images_per_prompt=asked.images_per_prompt)

@@ -91,6 +91,13 @@ def read_scores(folder: Path) -> pd.DataFrame:
 
 
 @step(1)
+def scores_of_prompt(scored: Path, *, prompt: str) -> pd.DataFrame:
+    """Those of ``read_scores`` that are of one prompt's images: prompt, image, text, score."""
+    scores = read_scores(scored)
+    return scores[scores["prompt"] == prompt].reset_index(drop=True)
+
+
+@step(1)
 def own_scores(labels: pd.DataFrame, *scored: Path, names: Iterable[str]) -> pd.DataFrame:
     """``labels`` (a row an image) with a column for each reward's score of the image with its own prompt."""
     for name, folder in zip(names, scored, strict=True):

@@ -67,6 +67,14 @@ def list_images(made: Path) -> pd.DataFrame:
     return pd.read_parquet(made / INDEX, columns=["set", "prompt", "image"])
 
 
+@step(1)
+def pick_to_label(made: Path, *, per_set: int, seed: int) -> pd.DataFrame:
+    """Of each set so many of the images in the folder ``made``, drawn at random: set, prompt, image, png."""
+    mixed = list_images(made).sample(frac=1, random_state=seed)
+    few = mixed.groupby("set").head(per_set)
+    return few.assign(png=[(made / name).read_bytes() for name in few["image"]])
+
+
 @step(1, unkeyed=("workers",))
 def collect_votes(made: Path, *annotators: Weights, workers: int) -> pd.DataFrame:
     """The votes of three annotators on the images in the folder ``made``: set, image, prompt, annotator (1..3), vote.
