@@ -15,7 +15,8 @@ from itertools import chain, islice, zip_longest
 import pandas as pd
 
 from textnorm_lib.config import Profile, PromptsPerSet
-from textnorm_lib.contrastive.sets import first_contrasts, released_sets, rule_sets
+from textnorm_lib.contrastive.rules import rule_sets
+from textnorm_lib.contrastive.sets import first_contrasts, released_sets
 from textnorm_lib.errors import DataError
 from textnorm_lib.mini import prompts as mini
 from textnorm_lib.store import Artifact, step
