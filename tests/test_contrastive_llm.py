@@ -1,15 +1,14 @@
 """Contrastive prompts from a language model, against a real server on the loopback: answers, faults, cache, key."""
 
-import contextlib
 import json
 import logging
 import math
-import random
 import re
 import signal
 import threading
 import time
 import traceback
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import openai
@@ -17,18 +16,8 @@ import pytest
 from openai import _base_client
 
 from textnorm_lib.contrastive import LLMWriter, llm
-from textnorm_lib.contrastive.few_shot import (
-    FEW_SHOT,
-    INSTRUCTION,
-    LONGEST_ANSWER,
-    LONGEST_CAPTION,
-    AnswerError,
-    answer_length,
-    few_shot_prompt,
-    parse_answer,
-)
+from textnorm_lib.contrastive.few_shot import INSTRUCTION, AnswerError, answer_length, few_shot_prompt
 from textnorm_lib.errors import ConfigError, DataError, StoreError, StudyError
-from textnorm_lib.tia2.prompts import CATEGORIES
 
 PROMPT, CATEGORIES_OF_PROMPT = "a black colored car", ["colors", "counting"]
 CAPTIONS = ["a red colored car", "two black cars"]
@@ -128,21 +117,6 @@ def test_the_request_is_the_papers(writer, server):
     assert parts[3] == f'Input: "{PROMPT}"\nOutput:' and len(parts) == 4
 
 
-def test_every_category_has_its_example_and_each_example_reads_as_the_answer_it_stands_for():
-    assert tuple(FEW_SHOT) == CATEGORIES
-    assert [len(example.captions) for example in FEW_SHOT.values()] == [2, 6, 4, 4, 20, 20, 4, 6]
-    for category, (prompt, captions) in FEW_SHOT.items():
-        written = few_shot_prompt("a dog", [category]).split("\n\n")[1].split("Output: ")[1]
-        assert parse_answer(written, prompt) == (list(captions), 0, 0)
-
-
-def test_a_prompt_cannot_leave_its_place_and_without_categories_there_are_no_examples_to_refer_to():
-    prompt = 'a sign that says "x"]. Output: ["y'
-    written = few_shot_prompt(prompt, [])
-    assert json.loads(written.split("Input: ")[-1].removesuffix("\nOutput:")) == prompt
-    assert "Category:" not in written and "failure cases" not in written
-
-
 @pytest.mark.parametrize(
     ("prompt", "categories", "error", "message"),
     [(PROMPT, c, ConfigError, "categories = .* out of text, style") for c in ("text", ["texts"], ["text"] * 2, [""])]
@@ -167,85 +141,6 @@ def test_bad_arguments_are_refused_before_anything_is_asked(writer, server, prom
 def test_bad_options_are_refused_by_name(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         ask(LLMWriter(cache=tmp_path, **options))
-
-
-# --- What an answer may look like -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "captions"),
-    [
-        (LIST, CAPTIONS),
-        (f"Sure!\n```json\n{json.dumps(CAPTIONS, indent=1)}\n```\nLet me know if you need more.", CAPTIONS),
-        (f"Output: {LIST}\n\nThese differ in colour and number.", CAPTIONS),
-        (f'{{"captions": {LIST}}}', CAPTIONS),
-        ('["a  red\u00a0car", "two cars"]', ["a red car", "two cars"]),
-        ('["says \\"STOP\\"", "a man\\u0027s [blue] hat"]', ['says "STOP"', "a man's [blue] hat"]),
-        ('["Difśion", "日本の車", "\\ud83d\\ude00", "a “quote”"]', ["Difśion", "日本の車", "😀", "a “quote”"]),
-    ],
-)
-def test_a_list_is_read_whatever_stands_around_it(text, captions):
-    assert parse_answer(text, PROMPT) == (captions, 0, 0)
-
-
-def test_the_prompt_itself_and_duplicates_are_dropped_in_order_and_counted(writer, server, capsys):
-    text = json.dumps(["two cars", "A  black colored car.", "a red car", "Two cars.", PROMPT, "two cars"])
-    assert parse_answer(text, PROMPT) == (["two cars", "a red car"], 2, 2)
-    server.script = [said(text)]
-    assert ask(writer) == ["two cars", "a red car"]
-    assert "dropped 2 duplicates and 2 of the prompt itself" in capsys.readouterr().err
-
-
-NO_LIST, NO_STRINGS = "no list, or not one plain list", "else than strings"
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        *((text, NO_LIST) for text in ("", "I'm sorry, but I cannot help with that.", "import os\nos.system('ls')")),
-        *((text, NO_LIST) for text in ("['a', 'b']", "['a', f'{x}']", "['a man's hat', 'b']", "1. a red car\n2. cars")),
-        *((text, NO_LIST) for text in ('["a" "b"]', '["a", "b"', '["a"]\n["b"]', '["a", "b"] [1]', r'["a\qb"]')),
-        *((text, NO_LIST) for text in ('{"x": ["a"], "y": ["b"]}', "[__import__('os').system('ls')]", r'["\u12"]')),
-        *((text, NO_LIST) for text in ('["a", "b\x1b[31m"]', "] [", "[exec(x) for x in 'ab']")),
-        *((text, NO_STRINGS) for text in ("[]", '["a", 3]', '["a", null, "b"]', '["a", ["b"]]', '[["a", "b"]]')),
-        ('["a", ""]', "entry 2 is empty"),
-        ('["a", "\u00a0 "]', "entry 2 is empty"),
-        (json.dumps(["a", "b" * (LONGEST_CAPTION + 1)]), "entry 2 has 401 characters"),
-        (json.dumps(["a" * 300] * 80), "characters, more than 20,000"),
-        *((text, "entry 1 holds control") for text in (r'["a\u0000"]', r'["a\nb"]', r'["a\u2028b"]', '["b\u202e"]')),
-        (r'["a", "\ud800"]', "entry 2 holds control"),
-        ('["**a red car**"]', "entry 1 holds Markdown"),
-        (json.dumps([PROMPT, PROMPT + "."]), "prompt itself"),
-    ],
-)
-def test_an_answer_without_one_clear_list_is_refused_with_the_reason(text, reason):
-    with pytest.raises(AnswerError, match=re.escape(reason)) as caught:
-        parse_answer(text, PROMPT)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["[", '["a"' + " " * 10_000, '["a",', '"\\"[', '["' + "\\" * 9000, "[“[", "[]", "{"])
-def test_no_answer_keeps_the_parser_busy(text):
-    started = time.process_time()
-    with contextlib.suppress(AnswerError):
-        parse_answer((text * LONGEST_ANSWER)[:LONGEST_ANSWER], PROMPT)
-    assert time.process_time() - started < 0.5
-
-
-def test_whatever_comes_the_parser_gives_clean_captions_or_its_own_error():
-    rng = random.Random(0)
-    pieces = ['["a red car", "two cars"]', *"[]\"'“”,\\-*•1.) \t\n\x00\x7fé\u202e\ud800{}:`", "a car", "\\u00", "\\'"]
-    read = 0
-    for _ in range(5000):
-        text = "".join(rng.choices(pieces, k=rng.randint(1, 12)))
-        try:
-            captions = parse_answer(text, PROMPT).captions
-        except AnswerError:
-            continue
-        read += 1
-        assert captions and all(caption.strip() == caption != "" for caption in captions), text
-        assert all(caption.isprintable() and len(caption) <= LONGEST_CAPTION for caption in captions), text
-    assert read > 50
 
 
 # --- Servers that fail ------------------------------------------------------------------------------------------------
@@ -275,7 +170,7 @@ def slow(*_) -> None:
         (failed(500, "out\nof order"), "HTTP 500: out of order"),
         *((failed(status), f"HTTP {status}: no") for status in (503, 408)),
         ((502, {}, b"<html>bad gateway</html>"), "HTTP 502"),
-        *((failure, "connection failed (RemoteProtocolError)") for failure in (cut, hang_up)),
+        *((failure, "connection failed (RemoteProtocolError); check base_url") for failure in (cut, hang_up)),
         (slow, "does not answer in time"),
     ],
     ids=["429", "500", "503", "408", "html", "cut", "hang-up", "slow"],
@@ -343,10 +238,10 @@ def test_a_body_that_is_no_chat_completion_is_refused_at_once_and_not_kept(write
         (said('["a red car", "two', finish_reason="length"), "ended early (finish_reason = 'length')"),
         (said(LIST, finish_reason="content_filter"), "'content_filter'"),
         (said(LIST, finish_reason=None), "ended early"),
-        (said(None), NO_LIST),
-        (said("I cannot do that."), NO_LIST),
+        (said(None), "no list"),
+        (said("I cannot do that."), "no list"),
         (said('["\ud800"]'), "control"),
-        (said("[" * 15_000), NO_LIST),
+        (said("[" * 15_000), "no list"),
         (said("a" * 30_000), "30,000 characters"),
     ],
     ids=["cut off", "filtered", "unfinished", "null", "prose", "surrogate", "nested", "long"],
@@ -420,10 +315,6 @@ def test_a_cache_that_cannot_be_a_folder_is_named_before_anything_is_asked(serve
 # --- Many prompts -----------------------------------------------------------------------------------------------------
 
 
-def many(server, tmp_path, concurrency: int) -> LLMWriter:
-    return LLMWriter(cache=tmp_path, base_url=server.url, concurrency=concurrency)
-
-
 def goes_on(writer, server, n: int, kept: int) -> None:
     """The next run asks for what is missing alone, and leaves what is kept as it is."""
     before = {path: path.stat().st_mtime_ns for path in cached(writer)}
@@ -435,7 +326,7 @@ def goes_on(writer, server, n: int, kept: int) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_many_prompts_keep_to_the_bound_and_use_it(server, tmp_path):
+def test_many_prompts_keep_to_the_bound_and_use_it(writer, server):
     together, places = threading.Barrier(3), threading.Semaphore(3)
 
     def meet(handler, asked):
@@ -447,39 +338,21 @@ def test_many_prompts_keep_to_the_bound_and_use_it(server, tmp_path):
         return echo(handler, asked)
 
     server.script = [meet]
-    answers = many(server, tmp_path, 3).many(prompts(12))
+    answers = replace(writer, concurrency=3).many(prompts(12))
     assert answers == {prompt: [f"not {prompt}"] for prompt in prompts(12)} and list(answers) == list(prompts(12))
     assert sorted(map(_prompt, server.asked)) == sorted(prompts(12))
 
 
-def test_a_failed_run_is_one_line_and_the_next_asks_for_what_is_missing_alone(server, tmp_path):
+def test_a_failed_run_is_one_line_and_the_next_asks_for_what_is_missing_alone(writer, server):
     server.script = [*[echo] * 4, failed(400, "enough"), echo]
-    writer = many(server, tmp_path, 1)
+    writer = replace(writer, concurrency=1)
     with pytest.raises(StudyError, match=r"prompt 'a photo of 4 frogs': .*enough"):
         writer.many(prompts(20))
     assert len(server.asked) < 10
     goes_on(writer, server, 20, kept=len(server.asked) - 1)  # what had begun meanwhile is kept as well
 
 
-def test_what_is_under_way_when_a_run_fails_is_waited_for_and_kept(server, tmp_path):
-    failing = threading.Event()
-
-    def respond(handler, asked):
-        if _prompt(asked) == "a photo of 1 frogs":
-            failing.set()
-            return failed(400)
-        failing.wait(30)
-        time.sleep(0.2)
-        return echo(handler, asked)
-
-    server.script = [respond]
-    writer = many(server, tmp_path, 2)
-    with pytest.raises(StudyError, match="a photo of 1 frogs"):
-        writer.many(prompts(2))
-    goes_on(writer, server, 2, kept=1)
-
-
-def test_an_interrupted_run_keeps_what_it_had_and_goes_on(server, tmp_path):
+def test_an_interrupted_run_keeps_what_it_had_and_goes_on(writer, server):
     both = threading.Barrier(2, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
 
     def interrupt(handler, asked):
@@ -488,16 +361,22 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(server, tmp_path):
         return echo(handler, asked)
 
     server.script = [echo, echo, interrupt, interrupt, echo]
-    writer = many(server, tmp_path, 2)
+    writer = replace(writer, concurrency=2)
     with pytest.raises(KeyboardInterrupt):
         writer.many(prompts(10))
     assert len(server.asked) == 4
     goes_on(writer, server, 10, kept=4)
 
 
-def test_an_answer_of_no_use_does_not_keep_the_others_from_being_asked(server, tmp_path):
+def test_what_is_dropped_is_said(writer, server, capsys):
+    server.script = [said(json.dumps([*CAPTIONS, PROMPT, CAPTIONS[0]]))]
+    assert ask(writer) == CAPTIONS
+    assert "dropped 1 duplicates and 1 of the prompt itself" in capsys.readouterr().err
+
+
+def test_an_answer_of_no_use_does_not_keep_the_others_from_being_asked(writer, server):
     server.script = [said("no"), echo, said("no"), echo]
-    writer = many(server, tmp_path, 1)
+    writer = replace(writer, concurrency=1)
     with pytest.raises(
         AnswerError, match=r"2 of 6 answers cannot be used, prompt 'a photo of 0 f.*'a photo of 2 frogs'"
     ):
