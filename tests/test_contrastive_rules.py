@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from textnorm_lib.contrastive import rule_based
-from textnorm_lib.contrastive.meaning import canonical, content_words, meaning
-from textnorm_lib.contrastive.rules import KINDS, MOST, rule_contrasts
+from textnorm_lib.contrastive.linter import content_words, meaning
+from textnorm_lib.contrastive.rules import KINDS, MOST, canonical, rule_contrasts
 from textnorm_lib.errors import DataError
 from textnorm_lib.mini.grammar import Spec, parse, write
 from textnorm_lib.mini.prompts import SETS, mini_prompts, sample_spec

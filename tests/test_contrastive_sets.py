@@ -3,7 +3,8 @@
 import pandas as pd
 
 from textnorm_lib.contrastive import rule_based
-from textnorm_lib.contrastive.sets import random_sets, rule_sets
+from textnorm_lib.contrastive.rules import rule_sets
+from textnorm_lib.contrastive.sets import random_sets
 
 PROMPTS = pd.DataFrame(
     {

@@ -35,21 +35,24 @@ from textnorm_lib.best_of_n import gold_curves
 from textnorm_lib.checkpoint_images import join_models, measure_divergences, sample_checkpoints
 from textnorm_lib.config import DEFAULT_PROFILE, PromptsPerSet
 from textnorm_lib.config_finetuning import Finetuning
-from textnorm_lib.contrastive.sets import first_contrasts, random_sets, released_sets, rule_sets
+from textnorm_lib.contrastive.rules import rule_sets
+from textnorm_lib.contrastive.sets import random_sets
 from textnorm_lib.errors import StudyError
 from textnorm_lib.finetuning import choose_open_prompts, read_curves, train_ddpo, train_rwr
 from textnorm_lib.metrics import prompt_metrics
-from textnorm_lib.pool import CHOOSERS, TEXTNORM, join_judges, name_textnorm, rate_quality
+from textnorm_lib.mini.annotators import collect_votes
+from textnorm_lib.mini.prompts import prompts_of_sets
+from textnorm_lib.mini.quality import rate_quality
+from textnorm_lib.pool import CHOOSERS, TEXTNORM, join_judges, name_textnorm
 from textnorm_lib.processes import Processes, launched, wait_for_all
-from textnorm_lib.prompt_sets import mini_prompts, released_prompts
 from textnorm_lib.rankings import RATING
 from textnorm_lib.recipes import PAPERS_ENSEMBLE, apply_recipes, given_recipe, reward_units, tuned_recipes
-from textnorm_lib.released import collect_scores
+from textnorm_lib.released import collect_scores, first_contrasts, released_prompts, released_sets
 from textnorm_lib.rewards.scoring import REWARDS, own_scores, score_images
 from textnorm_lib.run import Run, start_run
 from textnorm_lib.store import RESULTS, STEPS, Artifact, Store, step
 from textnorm_lib.tia2 import describe
-from textnorm_lib.tia2.build import collect_votes, label_images, list_images, make_images
+from textnorm_lib.tia2.build import label_images, list_images, make_images
 from textnorm_lib.tia2.labels import VOTES
 from textnorm_lib.tia2.official import SETS, ReleasedSet
 from textnorm_lib.tia2.people import answers_files, people_votes
@@ -352,7 +355,7 @@ class Pipeline:
         """So many prompts of each set, of one side only if asked for. Fewer are always among more."""
         if self.profile.prompts == "released":
             return self.step(released_prompts, *self.release, only=only, **asdict(per_set))
-        return self.step(mini_prompts, only=only, **asdict(per_set))
+        return self.step(prompts_of_sets, only=only, **asdict(per_set))
 
     def _contrast(self, prompts: Artifact) -> Artifact:
         """Contrastive prompts: the released ones of released prompts, by rule of the others."""

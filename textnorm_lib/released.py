@@ -1,16 +1,21 @@
-"""The released scores, arranged for the paper's tables and heat maps, and an audit of how TextNorm's were tuned.
+"""The release as a study's prompts and contrastive prompts; its scores, arranged for the paper's tables and heat maps;
+an audit of how TextNorm's were tuned.
 
 Every function is a step: it takes the released sets (or another step's frame) and returns a tidy frame. The scores are
 per-prompt metrics (one row a prompt, reward and metric); the rewards of single images were not released.
 """
 
+from itertools import chain, islice, zip_longest
+
 import numpy as np
 import pandas as pd
 
 from textnorm_lib.bootstrap import prompt_bootstrap
+from textnorm_lib.errors import DataError
 from textnorm_lib.store import step
 from textnorm_lib.tia2.official import OfficialSet
 from textnorm_lib.tia2.prompts import CLASSES, parse_composition, parse_counting
+from textnorm_lib.tia2.split import DEVELOPMENT, SEALED, side_of
 
 AP_METRICS = ("ap5", "ap10", "ap25")
 SCALES = (0.1, 1.0, 3.0, 5.0, 10.0)
@@ -132,3 +137,35 @@ def grid(frame: pd.DataFrame, reward: str) -> pd.DataFrame:
     classes = sorted(CLASSES)
     columns = classes if set(matrix.columns) <= set(classes) else sorted(matrix.columns)
     return matrix.reindex(index=classes, columns=columns)
+
+
+@step(1)
+def released_prompts(*sets: OfficialSet, only: str | None, **per_set: int) -> pd.DataFrame:
+    """So many of the released prompts, the first of development and of sealed classes in turn: set, prompt."""
+    chosen = []
+    for official in sets:
+        prompts, number = official.votes["prompt"].drop_duplicates(), per_set[official.name]
+        sides = [list(prompts[prompts.map(side_of) == side]) for side in (DEVELOPMENT, SEALED) if only in (None, side)]
+        in_turn = filter(None, chain.from_iterable(zip_longest(*sides)))
+        taken = set(prompts) if only is None and number == len(prompts) else set(islice(in_turn, number))
+        if len(taken) < number:
+            raise DataError(f"{number} prompts of the released {official.name} set; it has {len(taken)} to choose from")
+        chosen.append((official.name, [prompt for prompt in prompts if prompt in taken]))
+    rows = [(name, prompt) for name, prompts in chosen for prompt in prompts]
+    return pd.DataFrame(rows, columns=["set", "prompt"])
+
+
+@step(1)
+def released_sets(prompts: pd.DataFrame, *sets: OfficialSet) -> pd.DataFrame:
+    """The paper's own contrastive prompts, of those of ``prompts`` (set, prompt) that it has: set, prompt, text, kind.
+
+    A language model wrote them, or people and rules (the paper does not say of which prompts).
+    """
+    released = pd.concat([official.contrastive for official in sets]).rename(columns={"contrastive_prompt": "text"})
+    return prompts[["set", "prompt"]].merge(released[["prompt", "text"]], on="prompt").assign(kind="released")
+
+
+@step(1)
+def first_contrasts(contrastive: pd.DataFrame, *, most: int) -> pd.DataFrame:
+    """The first ``most`` contrastive prompts of each prompt."""
+    return contrastive.groupby("prompt", sort=False).head(most).reset_index(drop=True)

@@ -17,7 +17,8 @@ import pandas as pd
 from textnorm_lib import ddpo_settings, rwr_settings
 from textnorm_lib.checkpoint_images import measure_divergences, sample_checkpoints
 from textnorm_lib.config import Profile, TextNorm
-from textnorm_lib.contrastive.sets import first_contrasts, random_sets, released_sets, rule_sets
+from textnorm_lib.contrastive.rules import rule_sets
+from textnorm_lib.contrastive.sets import first_contrasts, random_sets, released_sets
 from textnorm_lib.finetuning import all_runs, choose_open_prompts, train_ddpo, train_rwr
 from textnorm_lib.pool import build_pool, rate_quality
 from textnorm_lib.prompt_sets import contrast_sets, mini_prompts, released_prompts

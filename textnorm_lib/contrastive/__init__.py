@@ -9,9 +9,9 @@
 ``rules.rule_contrasts`` names the kind of each contrast.
 """
 
-from textnorm_lib.contrastive.controls import random_prompts
 from textnorm_lib.contrastive.linter import lint
 from textnorm_lib.contrastive.llm import LLMWriter
 from textnorm_lib.contrastive.rules import rule_based
+from textnorm_lib.contrastive.sets import random_prompts
 
 __all__ = ["LLMWriter", "lint", "random_prompts", "rule_based"]

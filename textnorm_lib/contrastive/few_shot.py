@@ -1,13 +1,17 @@
-"""What a language model is asked for: the instruction, the examples for a prompt's categories, the prompt.
+"""What a language model is asked for, with examples for the prompt's categories, and how its answer is read.
 
-The instruction is the sentence that section 4.1 of the paper prints; the examples are its table 3. The listing of the
-assembly (algorithm 10) is an image, absent from the text at hand: the order is that of section 4.1, while the sentence
-that asks for a list and the way the parts are set apart are ours. A comma that the print carries inside a caption
-("marshmallows,") is left out. All eight inputs of table 3 are prompts of TIA2's comprehensive set themselves: asked for
-one of these, the model sees an answer to that very prompt.
+Section 4.1 of the paper prints the instruction, its table 3 the examples. The listing of the assembly (algorithm 10) is
+an image, absent from the text at hand: the order of the parts is that of section 4.1, while the sentence that asks for
+a list and the way the parts are set apart are ours. We leave out a comma that the print carries inside a caption
+("marshmallows,"). All eight inputs of table 3 are prompts of TIA2's comprehensive set themselves: asked for one of
+these, the model sees an answer to that very prompt.
+
+The paper's model, gpt-4-0613, knows no structured output, and neither do all servers that speak its protocol. So the
+answer is free text, which ``parse_answer`` reads strictly: one list as JSON writes it, or an error that says why not.
 """
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +20,8 @@ from textnorm_lib.errors import ConfigError, DataError
 INSTRUCTION = "Create captions that are different from the original input used for the text-to-image generation model"
 REFERENCE = ", referencing the provided failure cases"
 FORMAT = 'Answer with one list, ["caption", "caption", ...], and nothing else.'
+LONGEST_ANSWER = 20_000  # characters; the longest released list has 1,785
+LONGEST_CAPTION = 400  # characters; the longest released caption has 95
 
 
 class Example(NamedTuple):
@@ -158,3 +164,61 @@ def answer_length(categories: Sequence[str]) -> float:
 
 def _quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+class AnswerError(DataError):
+    """An answer that holds no list of captions, or one that cannot be trusted; the message is the reason alone."""
+
+
+class Answer(NamedTuple):
+    """The captions of an answer, and what was dropped from it."""
+
+    captions: list[str]
+    own: int  # times the prompt itself was among them
+    duplicates: int
+
+
+def parse_answer(text: str, prompt: str) -> Answer:
+    """The captions in ``text``, without ``prompt`` itself and without duplicates, in their order.
+
+    Two captions are the same if only case, white space or a final full stop differ. From its first bracket to its last
+    ``text`` must be one list of strings in JSON; prose, a code fence or an object may surround it. Nothing is evaluated
+    or guessed, since a caption lost or made up changes a reward.
+
+    Raises ``AnswerError`` for anything else, for an answer of more than ``LONGEST_ANSWER`` characters, for an entry
+    that is empty, longer than ``LONGEST_CAPTION`` or not plain text (control characters, Markdown), and where only the
+    prompt is left.
+    """
+    if len(text) > LONGEST_ANSWER:
+        raise AnswerError(f"it has {len(text):,} characters, more than {LONGEST_ANSWER:,}")
+    try:
+        entries = json.loads(text[text.find("[") : text.rfind("]") + 1])
+    except (ValueError, RecursionError):
+        raise AnswerError("it holds no list, or not one plain list as JSON writes it") from None
+    if not entries or not all(isinstance(entry, str) for entry in entries):
+        raise AnswerError("its list is empty or holds something else than strings in quotation marks")
+    captions = [_caption(entry, number) for number, entry in enumerate(entries, start=1)]
+    others = [caption for caption in captions if _same(caption) != _same(prompt)]
+    distinct: dict[str, str] = {}
+    for caption in others:
+        distinct.setdefault(_same(caption), caption)
+    if not distinct:
+        raise AnswerError("its list holds nothing but the prompt itself")
+    return Answer(list(distinct.values()), len(captions) - len(others), len(others) - len(distinct))
+
+
+def _caption(entry: str, number: int) -> str:
+    caption = " ".join(entry.split())
+    if not caption:
+        raise AnswerError(f"entry {number} is empty")
+    if len(caption) > LONGEST_CAPTION:
+        raise AnswerError(f"entry {number} has {len(caption):,} characters, more than {LONGEST_CAPTION}")
+    if any(unicodedata.category(character)[0] == "C" or character in "\u2028\u2029" for character in entry):
+        raise AnswerError(f"entry {number} holds control or invisible characters")
+    if "**" in caption or "`" in caption:
+        raise AnswerError(f"entry {number} holds Markdown")
+    return caption
+
+
+def _same(caption: str) -> str:
+    return " ".join(caption.split()).casefold().removesuffix(".")

@@ -5,21 +5,38 @@
     lint_summary(contrastive, faults)
 
 What it cannot see: a contrast that only says more than the prompt ("a yellow colored giraffe with a long neck").
+
+``meaning`` and ``content_words`` decide what counts as the same and as nothing in common. A prompt of the mini world's
+grammar means what ``parse`` reads, whatever its wording. Of other prompts they see through the plainest rewordings
+alone: case, punctuation, articles, "a realistic photo of", the order around "and".
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 
 import pandas as pd
 
-from textnorm_lib.contrastive.meaning import content_words, meaning
+from textnorm_lib.contrastive.rules import canonical
 from textnorm_lib.errors import DataError
+from textnorm_lib.mini.grammar import Spec, parse
 from textnorm_lib.progress import progress
 from textnorm_lib.store import step
+from textnorm_lib.tia2.prompts import NUMBER_WORDS
 
 ITSELF, PARAPHRASE = "prompt itself", "paraphrase"
 DUPLICATE, REWORDED = "duplicate", "duplicate in other words"
 NOTHING_IN_COMMON = "nothing in common"
 FAULTS = (ITSELF, PARAPHRASE, DUPLICATE, REWORDED, NOTHING_IN_COMMON)
+
+_ARTICLES = {"a", "an", "the", "one", "single"}  # "a dog", "one dog" and "a single dog" ask for the same
+_MEDIUM = re.compile(r"^(?:(?:an?|the) )?(?:realistic )?(?:photo|image|picture) (?:of|showing) ")
+# Words that say how many, where or in which picture, but not what is to be seen.
+_FUNCTION_WORDS = {
+    *("and", "as", "at", "by", "during", "for", "from", "in", "inside", "is", "it", "its", "like", "of", "off", "on"),
+    *("or", "over", "that", "to", "under", "with", "left", "right", "top", "bottom", "ten", *NUMBER_WORDS, *_ARTICLES),
+    *("hyper", "realistic", "photo", "photography", "image", "picture", "showing"),
+}
 
 
 def as_frame(set_name: str, contrastive: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -37,7 +54,7 @@ def as_frame(set_name: str, contrastive: Mapping[str, Sequence[str]]) -> pd.Data
 
 @step(1)
 def lint(contrastive: pd.DataFrame) -> pd.DataFrame:
-    """A row a fault: set, prompt, contrast, fault; a contrastive prompt may have two.
+    """One row per fault: set, prompt, contrast, fault; a contrastive prompt may have two.
 
     - "prompt itself": the same text as the prompt.
     - "paraphrase": another text, the same meaning as the prompt's (``meaning``).
@@ -57,7 +74,7 @@ def lint(contrastive: pd.DataFrame) -> pd.DataFrame:
 
 @step(1)
 def lint_summary(contrastive: pd.DataFrame, faults: pd.DataFrame) -> pd.DataFrame:
-    """A row a set and fault: set, fault, entries with it, all_entries, prompts whose set has one, all_prompts."""
+    """One row per set and fault: set, fault, entries with it, all_entries, prompts whose set has one, all_prompts."""
     rows = []
     for name, group in contrastive.groupby("set", sort=False):
         for fault in FAULTS:
@@ -81,3 +98,29 @@ def _faults(prompt: str, texts: list[str]) -> Iterator[tuple[str, str]]:
             yield text, REWORDED
         if not content_words(text) & content_words(prompt):
             yield text, NOTHING_IN_COMMON
+
+
+@cache
+def meaning(prompt: str) -> Spec | str:
+    """What ``prompt`` asks for, equal for prompts that mean the same: a ``Spec``, or normalised text."""
+    try:
+        return canonical(parse(prompt))
+    except DataError:
+        parts = _MEDIUM.sub("", " ".join(_words(prompt))).split(" and ")
+        return " and ".join(sorted(" ".join(w for w in part.split() if w not in _ARTICLES) for part in parts))
+
+
+@cache
+def content_words(prompt: str) -> frozenset[str]:
+    """The words that say what is to be seen, alike in singular and plural where the plural is regular."""
+    return frozenset(_stem(word) for word in _words(prompt) if word not in _FUNCTION_WORDS)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.lower().replace("'", ""))
+
+
+def _stem(word: str) -> str:
+    """'horses', 'horse' -> 'hors'; 'cherries', 'cherry' -> 'cherry'."""
+    singular = re.sub(r"(?<![su])s$", "", word)
+    return re.sub(r"ie$", "y", singular).removesuffix("e")

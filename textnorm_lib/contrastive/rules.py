@@ -16,13 +16,12 @@ from dataclasses import replace
 from itertools import product, zip_longest
 from typing import NamedTuple, TypeVar
 
-from textnorm_lib.contrastive.meaning import canonical
+import pandas as pd
+
 from textnorm_lib.errors import DataError
-from textnorm_lib.mini.backgrounds import LOCATIONS
 from textnorm_lib.mini.grammar import MOST_OF_ONE, MOST_OF_TWO, PHOTO, RELATION_WORDING, Asked, Spec, parse, write
-from textnorm_lib.mini.shapes import COLOURS
-from textnorm_lib.mini.styles import STYLES
-from textnorm_lib.tia2.prompts import CLASSES
+from textnorm_lib.store import step
+from textnorm_lib.tia2.prompts import CLASSES, COLOURS, LOCATIONS, STYLES
 
 MOST = 32  # as the released composition sets: with the prompt itself, 33 prompts an image
 
@@ -66,6 +65,24 @@ def rule_contrasts(prompt: str) -> list[Contrast]:
         raise DataError(f"{error}; no rule fits, so {remedy}") from None
     kinds = ([(kind, changed) for changed in _different(rule(spec), spec)] for kind, rule in _RULES.items())
     return [Contrast(_spelt_like(prompt, write(changed)), kind) for kind, changed in _in_turn(kinds)[:MOST]]
+
+
+@step(1)
+def rule_sets(prompts: pd.DataFrame, *, most: int) -> pd.DataFrame:
+    """The rules' first ``most`` contrastive prompts of each of ``prompts`` (set, prompt): set, prompt, text, kind."""
+    rows = [
+        (name, prompt, *contrast)
+        for name, prompt in prompts[["set", "prompt"]].itertuples(index=False)
+        for contrast in rule_contrasts(prompt)[:most]
+    ]
+    return pd.DataFrame(rows, columns=["set", "prompt", "text", "kind"])
+
+
+def canonical(spec: Spec) -> Spec:
+    """``spec`` in one of its two orders: a dog on the right of a cat is a cat on the left of a dog."""
+    if spec.relation == "right":
+        return replace(spec, objects=spec.objects[::-1], relation="left")
+    return spec if spec.relation else replace(spec, objects=tuple(sorted(spec.objects)))
 
 
 def _colours(spec: Spec) -> Iterator[Spec]:

@@ -1,22 +1,38 @@
-"""Contrastive prompts for a whole benchmark, as steps: a row a text."""
+"""Random contrastive prompts, the control: the "random" row of the paper's table 1."""
 
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
 import pandas as pd
 
-from textnorm_lib.contrastive.controls import random_prompts
-from textnorm_lib.contrastive.rules import rule_contrasts
+from textnorm_lib.contrastive.linter import meaning
+from textnorm_lib.errors import DataError
 from textnorm_lib.store import step
-from textnorm_lib.tia2.official import OfficialSet
 
 
-@step(1)
-def rule_sets(prompts: pd.DataFrame, *, most: int) -> pd.DataFrame:
-    """The rules' first ``most`` contrastive prompts of each of ``prompts`` (set, prompt): set, prompt, text, kind."""
-    rows = [
-        (name, prompt, *contrast)
-        for name, prompt in prompts[["set", "prompt"]].itertuples(index=False)
-        for contrast in rule_contrasts(prompt)[:most]
-    ]
-    return pd.DataFrame(rows, columns=["set", "prompt", "text", "kind"])
+def random_prompts(prompt: str, pool: Iterable[str], m: int, seed: int) -> list[str]:
+    """``m`` prompts drawn without replacement from ``pool``, no two of which mean the same, nor the same as ``prompt``.
+
+    ``m`` is the size of the set that they are the control of. The draw depends on ``prompt``, ``seed`` and what is in
+    the pool, not on its order or on other draws, and fewer are the first of more. Raises ``DataError`` if the pool has
+    not so many.
+    """
+    if isinstance(pool, str):
+        raise DataError(f"random_prompts: the pool is the single string {pool!r:.80}; give a list of prompts")
+    if m < 1:
+        raise DataError(f"random_prompts: m = {m} prompts for {prompt!r}; ask for at least one")
+    pool = sorted(pool)
+    others = {meaning(other): other for other in pool if meaning(other) != meaning(prompt)}
+    if len(others) < m:
+        raise DataError(
+            f"random_prompts: m = {m}, but of the pool's {len(pool)} prompts {len(others)} mean something else than "
+            f"{prompt!r} and each other; enlarge the pool or ask for fewer"
+        )
+    digest = hashlib.sha256(f"{seed}/{prompt}".encode()).digest()
+    order = np.random.default_rng(int.from_bytes(digest)).permutation(len(others))
+    candidates = list(others.values())
+    return [candidates[place] for place in order[:m]]
 
 
 @step(1)
@@ -29,19 +45,3 @@ def random_sets(contrastive: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         for text in random_prompts(prompt, pool, len(own), seed)
     ]
     return pd.DataFrame(rows, columns=["set", "prompt", "text", "kind"])
-
-
-@step(1)
-def released_sets(prompts: pd.DataFrame, *sets: OfficialSet) -> pd.DataFrame:
-    """The paper's own contrastive prompts, of those of ``prompts`` (set, prompt) that it has: set, prompt, text, kind.
-
-    A language model wrote them, or people and rules (the paper does not say of which prompts).
-    """
-    released = pd.concat([official.contrastive for official in sets]).rename(columns={"contrastive_prompt": "text"})
-    return prompts[["set", "prompt"]].merge(released[["prompt", "text"]], on="prompt").assign(kind="released")
-
-
-@step(1)
-def first_contrasts(contrastive: pd.DataFrame, *, most: int) -> pd.DataFrame:
-    """The first ``most`` contrastive prompts of each prompt."""
-    return contrastive.groupby("prompt", sort=False).head(most).reset_index(drop=True)

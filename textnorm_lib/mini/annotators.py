@@ -13,11 +13,14 @@ that holds at both t = .45 and t = .55, bad if at neither, and a skip if they di
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -26,10 +29,14 @@ from textnorm_lib.checks import LONGEST_PATH, shown
 from textnorm_lib.errors import DataError
 from textnorm_lib.files import check_regular
 from textnorm_lib.mini.backgrounds import LOCATIONS
-from textnorm_lib.mini.grammar import Spec
+from textnorm_lib.mini.grammar import Spec, parse
 from textnorm_lib.mini.shapes import COLOURS
 from textnorm_lib.mini.styles import STYLES
+from textnorm_lib.progress import progress
+from textnorm_lib.store import step
+from textnorm_lib.tia2.labels import ANNOTATORS, INDEX
 from textnorm_lib.tia2.prompts import CLASSES
+from textnorm_lib.weights import Weights
 
 STRIDE = 4
 THRESHOLDS = (0.45, 0.55)
@@ -222,3 +229,50 @@ def _related(found: Sequence[Detection], spec: Spec) -> bool:
     if spec.relation == "top":
         return down < 0 and abs(down) > abs(across)
     return (across < 0) == (spec.relation == "left") and abs(across) > abs(down)
+
+
+VOTED_AT_ONCE = 64  # images; a detector's arithmetic may depend on it in the last bits, so it is fixed
+
+
+@step(1, unkeyed=("workers",))
+def collect_votes(made: Path, *annotators: Weights, workers: int) -> pd.DataFrame:
+    """The votes of three annotators on the images in the folder ``made``: set, image, prompt, annotator (1..3), vote.
+
+    Raises ``DataError`` for an image that cannot be read, for other than three annotators, and for a prompt that these
+    do not understand: an unknown class, a count beyond eight, an empty one.
+    """
+    from textnorm_lib.workers import in_workers
+
+    if len(annotators) != len(ANNOTATORS):
+        raise DataError(f"{len(annotators)} annotators; give three (in a profile: annotators)")
+    index = pd.read_parquet(made / INDEX)
+    tasks = [index.iloc[start : start + VOTED_AT_ONCE] for start in range(0, len(index), VOTED_AT_ONCE)]
+    files = tuple(annotator.path for annotator in annotators)
+    given = in_workers(partial(_vote, folder=made, files=files), tasks, workers=workers)
+    votes = np.concatenate(list(progress(given, "votes", total=len(tasks), unit="batches")))
+    rows = index[["set", "image", "prompt"]].loc[index.index.repeat(len(ANNOTATORS))].reset_index(drop=True)
+    return rows.assign(annotator=np.tile(ANNOTATORS, len(index)), vote=votes.ravel())
+
+
+def _vote(images: pd.DataFrame, *, folder: Path, files: tuple[Path, ...]) -> np.ndarray:
+    """The votes of the annotators in ``files`` on rows of the index: (n, 3)."""
+    pixels = torch.from_numpy(np.stack([_read(folder / name) for name in images["image"]]))
+    pixels = pixels.permute(0, 3, 1, 2) / 127.5 - 1
+    specs = [parse(prompt) for prompt in images["prompt"]]
+    seen = [detect(_annotator(file, file.stat().st_mtime_ns), pixels) for file in files]
+    return np.array([[vote(*pair) for pair in zip(by_one, specs, strict=True)] for by_one in seen]).T
+
+
+@cache
+def _annotator(file: Path, modified: int):
+    """A process loads each annotator once, and again only when it was written again."""
+    return load_annotator(file)
+
+
+def _read(path: Path) -> np.ndarray:
+    """An image as uint8 (h, w, 3)."""
+    try:
+        return np.asarray(Image.open(path).convert("RGB"))
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read ({reason}); delete its folder and run again") from None

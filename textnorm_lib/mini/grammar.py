@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from textnorm_lib.errors import DataError
-from textnorm_lib.mini.backgrounds import LOCATIONS
-from textnorm_lib.mini.shapes import COLOURS
-from textnorm_lib.mini.styles import STYLES
-from textnorm_lib.tia2.prompts import CLASSES, NUMBER_WORDS, PREFIX, plural, with_article
+from textnorm_lib.tia2.prompts import CLASSES, COLOURS, LOCATIONS, NUMBER_WORDS, PREFIX, STYLES, plural, with_article
 
 PHOTO = "photo"
 LONGEST = 200  # characters of a prompt that is read; those that are written have fewer than 100

@@ -4,26 +4,21 @@ import itertools
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 
 from textnorm_lib.errors import DataError
-from textnorm_lib.mini.backgrounds import LOCATIONS
-from textnorm_lib.mini.grammar import MOST_OF_ONE, MOST_OF_TWO, PHOTO, RELATION_WORDING, Asked, Spec, parse, write
-from textnorm_lib.mini.shapes import COLOURS
-from textnorm_lib.mini.styles import STYLES
-from textnorm_lib.tia2.prompts import CIFAR10_CLASSES, CLASSES, COCO_CLASSES, composition_prompts, counting_prompts
-
-__all__ = [
-    "Asked",
-    "Spec",
-    "category",
-    "choose_prompts",
-    "comprehensive_prompts",
-    "mini_prompts",
-    "parse",
-    "sample_spec",
-    "split",
-    "write",
-]
+from textnorm_lib.mini.grammar import MOST_OF_ONE, MOST_OF_TWO, PHOTO, RELATION_WORDING, Asked, Spec, parse
+from textnorm_lib.store import step
+from textnorm_lib.tia2.prompts import (
+    CIFAR10_CLASSES,
+    CLASSES,
+    COCO_CLASSES,
+    COLOURS,
+    LOCATIONS,
+    STYLES,
+    composition_prompts,
+    counting_prompts,
+)
 
 SETS = ("comprehensive", "counting", "composition")
 
@@ -162,14 +157,14 @@ def sample_spec(generator: np.random.Generator) -> Spec:
         first, second = _classes(generator)
         return Spec((Asked(first), Asked(second)), relation=_pick(generator, tuple(RELATION_WORDING)))
     if form == "colour":
-        name, colour = _pick(generator, CLASSES), _pick(generator, tuple(COLOURS))
+        name, colour = _pick(generator, CLASSES), _pick(generator, COLOURS)
         count = 1 if generator.random() < SINGLE_COLOURED else int(generator.integers(2, MOST_OF_ONE + 1))
         return Spec((Asked(name, count, colour),))
     if form == "colour pair":
-        return Spec(tuple(Asked(name, 1, _pick(generator, tuple(COLOURS))) for name in _classes(generator)))
+        return Spec(tuple(Asked(name, 1, _pick(generator, COLOURS)) for name in _classes(generator)))
     objects = _two_classes(generator) if generator.random() < PAIR_ELSEWHERE else (_one_class(generator),)
     if form == "location":
-        return Spec(objects, location=_pick(generator, tuple(LOCATIONS)))
+        return Spec(objects, location=_pick(generator, LOCATIONS))
     return Spec(objects, style=_pick(generator, tuple(style for style in STYLES if style != PHOTO)))
 
 
@@ -192,3 +187,10 @@ def _classes(generator: np.random.Generator) -> tuple[str, str]:
 
 def _pick(generator: np.random.Generator, options: tuple, weights: tuple[float, ...] | None = None):
     return options[int(generator.choice(len(options), p=weights))]
+
+
+@step(1)
+def prompts_of_sets(*, only: str | None, **per_set: int) -> pd.DataFrame:
+    """So many prompts of each set (``choose_prompts``): set, prompt."""
+    rows = [(name, prompt) for name, n in per_set.items() for prompt in choose_prompts(name, n, only=only)]
+    return pd.DataFrame(rows, columns=["set", "prompt"])

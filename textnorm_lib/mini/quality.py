@@ -8,16 +8,23 @@ A judge does not know what was asked for. It has learnt to put versions of one s
 """
 
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
+from textnorm_lib.errors import DataError
 from textnorm_lib.mini.annotators import Block, load_weights
 from textnorm_lib.mini.generator import IMAGE_SIZE, as_tensor
+from textnorm_lib.pool import QUALITY
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards.pixels import Images, check, square
+from textnorm_lib.store import step
+from textnorm_lib.tia2.labels import INDEX
+from textnorm_lib.weights import Weights
 
 BATCH_SIZE = 64  # fixed: the last bits may depend on it
 
@@ -78,3 +85,36 @@ def load_quality_judge(path: Path | str) -> QualityJudge:
     path, net = Path(path), QualityNet()
     load_weights(net, path, "a quality judge", "annotators/quality_1.safetensors")
     return QualityJudge(path.stem, net.eval())
+
+
+_SEEN_AT_ONCE = 512  # images a task of the quality judges
+
+
+@step(1, unkeyed=("workers",))
+def rate_quality(made: Path, *judges: Weights, workers: int) -> pd.DataFrame:
+    """How well each image in the folder ``made`` is drawn, by three judges in [0, 1]: image, quality_1 .. quality_3.
+
+    Raises ``DataError`` for other than three judges.
+    """
+    from textnorm_lib.workers import in_workers
+
+    if len(judges) != len(QUALITY):
+        raise DataError(f"{len(judges)} quality judges; give three (in a profile: quality_judges)")
+    names = pd.read_parquet(made / INDEX)["image"]
+    tasks = [
+        [made / name for name in names[start : start + _SEEN_AT_ONCE]] for start in range(0, len(names), _SEEN_AT_ONCE)
+    ]
+    rated = in_workers(partial(_rate, files=tuple(judge.path for judge in judges)), tasks, workers=workers)
+    values = np.concatenate(list(progress(rated, "quality", total=len(tasks), unit="batches")))
+    return pd.DataFrame(values, columns=list(QUALITY)).assign(image=names)
+
+
+def _rate(images: list[Path], *, files: tuple[Path, ...]) -> np.ndarray:
+    """The judges' numbers for each image: (n, 3)."""
+    return np.stack([_quality_judge(file, file.stat().st_mtime_ns).quality(images) for file in files], axis=1)
+
+
+@cache
+def _quality_judge(file: Path, modified: int):
+    """A process loads each judge once, and again only when it was written again."""
+    return load_quality_judge(file)

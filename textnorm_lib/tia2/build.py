@@ -10,22 +10,15 @@ every prompt that ``mini.grammar.parse`` reads.
 """
 
 import time
-from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from textnorm_lib.errors import DataError
-from textnorm_lib.mini.grammar import parse
 from textnorm_lib.processes import wait_for_all
-from textnorm_lib.progress import progress
 from textnorm_lib.store import step
-from textnorm_lib.tia2.labels import ANNOTATORS, INDEX, image_table
+from textnorm_lib.tia2.labels import INDEX, image_table
 from textnorm_lib.weights import Weights
-
-VOTED_AT_ONCE = 64  # images; a detector's arithmetic may depend on it in the last bits, so it is fixed
 
 
 @step(1, unkeyed=("workers",), shared=True)
@@ -73,56 +66,6 @@ def pick_to_label(made: Path, *, per_set: int, seed: int) -> pd.DataFrame:
     mixed = list_images(made).sample(frac=1, random_state=seed)
     few = mixed.groupby("set").head(per_set)
     return few.assign(png=[(made / name).read_bytes() for name in few["image"]])
-
-
-@step(1, unkeyed=("workers",))
-def collect_votes(made: Path, *annotators: Weights, workers: int) -> pd.DataFrame:
-    """The votes of three annotators on the images in the folder ``made``: set, image, prompt, annotator (1..3), vote.
-
-    Raises ``DataError`` for an image that cannot be read, for other than three annotators, and for a prompt that these
-    do not understand: an unknown class, a count beyond eight, an empty one.
-    """
-    from textnorm_lib.workers import in_workers
-
-    if len(annotators) != len(ANNOTATORS):
-        raise DataError(f"{len(annotators)} annotators; give three (in a profile: annotators)")
-    index = pd.read_parquet(made / INDEX)
-    tasks = [index.iloc[start : start + VOTED_AT_ONCE] for start in range(0, len(index), VOTED_AT_ONCE)]
-    files = tuple(annotator.path for annotator in annotators)
-    given = in_workers(partial(_vote, folder=made, files=files), tasks, workers=workers)
-    votes = np.concatenate(list(progress(given, "votes", total=len(tasks), unit="batches")))
-    rows = index[["set", "image", "prompt"]].loc[index.index.repeat(len(ANNOTATORS))].reset_index(drop=True)
-    return rows.assign(annotator=np.tile(ANNOTATORS, len(index)), vote=votes.ravel())
-
-
-def _vote(images: pd.DataFrame, *, folder: Path, files: tuple[Path, ...]) -> np.ndarray:
-    """The votes of the annotators in ``files`` on rows of the index: (n, 3)."""
-    import torch
-
-    from textnorm_lib.mini.annotators import detect, vote
-
-    pixels = torch.from_numpy(np.stack([_read(folder / name) for name in images["image"]]))
-    pixels = pixels.permute(0, 3, 1, 2) / 127.5 - 1
-    specs = [parse(prompt) for prompt in images["prompt"]]
-    seen = [detect(_annotator(file, file.stat().st_mtime_ns), pixels) for file in files]
-    return np.array([[vote(*pair) for pair in zip(by_one, specs, strict=True)] for by_one in seen]).T
-
-
-@cache
-def _annotator(file: Path, modified: int):
-    """A process loads each annotator once, and again only when it was written again."""
-    from textnorm_lib.mini.annotators import load_annotator
-
-    return load_annotator(file)
-
-
-def _read(path: Path) -> np.ndarray:
-    """An image as uint8 (h, w, 3)."""
-    try:
-        return np.asarray(Image.open(path).convert("RGB"))
-    except OSError as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read ({reason}); delete its folder and run again") from None
 
 
 @step(1)

@@ -17,6 +17,9 @@ COCO_CLASSES = (
 CLASSES = CIFAR10_CLASSES + COCO_CLASSES
 NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COUNTS = range(1, 7)  # the counts of the released counting set
+COLOURS = ("red", "blue", "green", "yellow", "black", "white", "pink", "brown")  # of the comprehensive prompts
+LOCATIONS = ("street", "grass", "desert", "ocean", "forest", "table")
+STYLES = ("photo", "pencil sketch", "oil painting", "neon sign")
 PREFIX = "a realistic photo of "
 CATEGORIES = ("text", "style", "composition", "counting", "creative", "location", "colors", "spatial")
 
