@@ -10,11 +10,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     cells = [item for item in items if hasattr(item, "cell")]
     if not cells:
         return
-    from textnorm_lib.config import load_profile  # only with notebooks: unit tests need no look at the data
-    from textnorm_lib.run import lacking
+    from textnorm_lib.config import (  # only with notebooks: unit tests need no look at the data
+        DEFAULT_PROFILE,
+        load_profile,
+    )
+    from textnorm_lib.pipeline import RESOURCES
+    from textnorm_lib.run import Run
 
-    profile = load_profile("smoke")  # the notebooks' own default
+    run = Run("nbval", load_profile(DEFAULT_PROFILE), None, RESOURCES)
     for item in cells:
         needs = re.match(r"# needs: ([\w ]+)", item.cell.source)
-        if reason := lacking(needs[1], profile) if needs else "":
+        if reason := run.lacking(needs[1]) if needs else "":
             item.add_marker(pytest.mark.skip(reason=f"not attempted, because {reason}"))

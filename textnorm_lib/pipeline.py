@@ -1,5 +1,6 @@
 """The study in one file: what is computed from what.
 
+    run = start_run("04_best_of_n", profile="mini")
     study = Pipeline(run)           # run.profile says how much of everything
     study.labels                    # a handle: the benchmark's labels; nothing is computed yet
     study.labels.value              # a DataFrame: read back, or computed with all that it rests on
@@ -33,7 +34,7 @@ from textnorm_lib import finetuning_sets as sets
 from textnorm_lib import results, selection, start_here
 from textnorm_lib.best_of_n import gold_curves
 from textnorm_lib.checkpoint_images import join_models, measure_divergences, sample_checkpoints
-from textnorm_lib.config import DEFAULT_PROFILE, PromptsPerSet
+from textnorm_lib.config import DEFAULT_PROFILE, Profile, PromptsPerSet
 from textnorm_lib.config_finetuning import Finetuning
 from textnorm_lib.contrastive.rules import rule_sets
 from textnorm_lib.contrastive.sets import random_sets
@@ -49,12 +50,12 @@ from textnorm_lib.rankings import RATING
 from textnorm_lib.recipes import PAPERS_ENSEMBLE, apply_recipes, given_recipe, reward_units, tuned_recipes
 from textnorm_lib.released import collect_scores, first_contrasts, released_prompts, released_sets
 from textnorm_lib.rewards.scoring import REWARDS, own_scores, score_images
-from textnorm_lib.run import Run, start_run
+from textnorm_lib.run import Run, begin_run, results_of
 from textnorm_lib.store import RESULTS, STEPS, Artifact, Store, step
 from textnorm_lib.tia2 import describe
 from textnorm_lib.tia2.build import label_images, list_images, make_images
 from textnorm_lib.tia2.labels import VOTES
-from textnorm_lib.tia2.official import SETS, ReleasedSet
+from textnorm_lib.tia2.official import SETS, ReleasedSet, release_available
 from textnorm_lib.tia2.people import answers_files, people_votes
 from textnorm_lib.tia2.split import DEVELOPMENT, SEALED, images_of_side
 from textnorm_lib.tuning import grid_metrics
@@ -66,6 +67,47 @@ START_SEED = 2000  # no other purpose makes images of development prompts from i
 SEALED_ENSEMBLES = [*((name,) for name in REWARDS), PAPERS_ENSEMBLE, REWARDS]  # alone, the paper's pair, all four
 PATHS = 9  # from noise to image, on which a divergence is measured, at least one per prompt: it varies little
 UNCOUNTED_STEPS = 2  # of a divergence, the last ones (checkpoint_images.py)
+
+
+def _release(profile: Profile) -> str:
+    return release_available()[1]
+
+
+def _tia2(profile: Profile) -> str:
+    return "" if results_of(profile) else _release(profile)
+
+
+def _prompts(profile: Profile) -> str:
+    return _tia2(profile) if profile.prompts == "released" else ""
+
+
+def _annotators(profile: Profile) -> str:
+    reason = f"profile {profile.name} names no annotators: people compare sets, in notebook 07"
+    return "" if profile.annotators else reason
+
+
+def _labels(profile: Profile) -> str:
+    reason = f"profile {profile.name} names no votes: three people label the images in notebook 01 (key tia2.votes)"
+    return "" if profile.annotators or profile.tia2.votes else reason
+
+
+# What a cell or a figure may need (``# needs: tia2 labels``), and why it cannot be had.
+RESOURCES = {
+    "release": _release,  # the released files themselves
+    "tia2": _tia2,  # what follows from them: the files, or results/
+    "prompts": _prompts,  # those of the profile, which may be the release's
+    "annotators": _annotators,  # networks that vote on any image
+    "labels": _labels,  # votes on the benchmark, of annotators or of people
+}
+
+
+def start_run(notebook: str, *, profile: str = DEFAULT_PROFILE, force: bool = False) -> Run:
+    """Begin a notebook's run: load the profile and let cells with ``# needs: ...`` ask for what they need.
+
+    ``force`` computes every step again, also those whose results come with the repository, which TEXTNORM_ANEW passes
+    over as well. Raises ``ConfigError`` for a profile that does not exist or is not valid.
+    """
+    return begin_run(notebook, profile, force=force, resources=RESOURCES)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A notebook's run: its profile, its stored steps, its figures and tables, and the record that the report is made from.
 
-    run = start_run("02_benchmark_rewards", profile="mini")
+    run = start_run("02_benchmark_rewards", profile="mini")     # pipeline.py
     table = run.step(summarise, per_prompt, resamples=run.profile.bootstrap.resamples)
     run.table(metric_comparison, table)
     run.finish()
@@ -8,18 +8,14 @@
 Steps are lazy: nothing is computed before a figure, a table or ``table.value`` asks for it, and what comes with the
 repository in ``results/`` is read instead of being computed (``force`` computes it).
 
-A cell whose first line is ``# needs: tia2`` runs only where that resource can be had; elsewhere it says that it was not
-attempted, and why, and the rest of the notebook still runs. A cell may need several: ``# needs: tia2 labels``.
-
-release     the released files themselves    tia2        what follows from them: the files, or ``results/``
-annotators  networks that vote on any image  prompts     those of the profile, which may be the release's
-labels      votes on the benchmark, of annotators or of people
+A cell whose first line is ``# needs: tia2`` runs only where that resource can be had (``pipeline.RESOURCES``). Elsewhere
+the cell says that it was not attempted, and why, and the rest of the notebook still runs. A cell may need several.
 """
 
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,54 +25,20 @@ from IPython import get_ipython
 from IPython.display import Image, display
 
 from textnorm_lib.cited import Tables
-from textnorm_lib.config import DEFAULT_PROFILE, Profile, as_dict, load_profile
+from textnorm_lib.config import Profile, as_dict, load_profile
 from textnorm_lib.errors import StudyError
-from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.style import house_style, render, settle, stamp, thumbnail
-from textnorm_lib.items import Item
+from textnorm_lib.items import FIGURES, TABLES, Item
 from textnorm_lib.store import RESULTS, Artifact, Keyed, Store, artifacts_folder, digest, step, write_atomically
-from textnorm_lib.tables import TABLES
 from textnorm_lib.tables.style import as_csv, as_markdown, as_tex
-from textnorm_lib.tia2.official import release_available
 
 ANEW = "TEXTNORM_ANEW"  # set by run_all.sh, which computes what notebooks read from results/
-ITEMS: dict[str, Item] = {**FIGURES, **TABLES}
+Resource = Callable[[Profile], str]  # why it cannot be had for a profile, empty if it can
 
 
 def records_folder(profile: str) -> Path:
     """One JSON record a notebook, and the files of its figures and tables."""
     return artifacts_folder() / "runs" / profile
-
-
-def _release(profile: Profile) -> tuple[bool, str]:
-    return release_available()
-
-
-def _tia2(profile: Profile) -> tuple[bool, str]:
-    return (True, "") if results_of(profile) else release_available()
-
-
-def _prompts(profile: Profile) -> tuple[bool, str]:
-    return _tia2(profile) if profile.prompts == "released" else (True, "")
-
-
-def _annotators(profile: Profile) -> tuple[bool, str]:
-    reason = f"profile {profile.name} names no annotators: people compare sets, in notebook 07"
-    return bool(profile.annotators), reason
-
-
-def _labels(profile: Profile) -> tuple[bool, str]:
-    reason = f"profile {profile.name} names no votes: three people label the images in notebook 01 (key tia2.votes)"
-    return bool(profile.annotators or profile.tia2.votes), reason
-
-
-RESOURCES: dict[str, Callable[[Profile], tuple[bool, str]]] = {
-    "release": _release,
-    "tia2": _tia2,
-    "prompts": _prompts,
-    "annotators": _annotators,
-    "labels": _labels,
-}
 
 
 def results_of(profile: Profile) -> bool:
@@ -85,27 +47,15 @@ def results_of(profile: Profile) -> bool:
     return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(as_dict(profile)))
 
 
-def lacking(needs: str | None, profile: Profile) -> str:
-    """Why what needs these resources (names with blanks between) cannot be attempted; empty if it can."""
-    found = [RESOURCES[need](profile) for need in (needs or "").split()]
-    return "; ".join(reason for available, reason in found if not available)
-
-
-def start_run(notebook: str, *, profile: str = DEFAULT_PROFILE, force: bool = False) -> "Run":
-    """Begin a notebook's run: load the profile and let cells with ``# needs: ...`` ask for what they need.
-
-    ``force`` computes every step again, also those whose results come with the repository, which
-    TEXTNORM_ANEW passes over as well. Raises ``ConfigError`` for a profile that does not exist or is not valid.
-    """
+def begin_run(notebook: str, profile: str, *, force: bool, resources: Mapping[str, Resource]) -> "Run":
+    """See ``pipeline.start_run``, which knows the resources."""
     known, prefer = load_profile(profile), not os.environ.get(ANEW)
     results = RESULTS if results_of(known) else None
-    run = Run(notebook, known, Store(artifacts_folder() / "steps", results, prefer, force))
+    run = Run(notebook, known, Store(artifacts_folder() / "steps", results, prefer, force), resources)
     pd.set_option("display.max_colwidth", None)  # whole sentences in tables
-    _watch_needs(run.profile)
-    needs = {need for item in ITEMS.values() if item.notebook == notebook for need in (item.needs or "").split()}
-    for need in sorted(needs):
-        if reason := lacking(need, run.profile):
-            print(f"Not all of this notebook can be run here: {reason}.")
+    _watch_needs(run)
+    for reason in sorted({run.lacking(item.needs) for item in run.items.values()} - {""}):
+        print(f"Not all of this notebook can be run here: {reason}.")
     return run
 
 
@@ -116,6 +66,7 @@ class Run:
     notebook: str
     profile: Profile
     store: Store
+    resources: Mapping[str, Resource] = field(default_factory=dict)
     made: dict[str, dict] = field(default_factory=dict)
 
     @property
@@ -123,13 +74,23 @@ class Run:
         """Where people's answers in this notebook are kept, a file each; nothing else is, and nothing is made anew."""
         return artifacts_folder() / "labels" / self.profile.name / self.notebook
 
+    @property
+    def items(self) -> dict[str, Item]:
+        """The figures and tables that are entered for this notebook; importing their functions entered them."""
+        return {name: item for name, item in {**FIGURES, **TABLES}.items() if item.notebook == self.notebook}
+
+    def lacking(self, needs: str | None) -> str:
+        """Why what needs these resources (names with blanks between) cannot be attempted; empty if it can."""
+        reasons = [self.resources[need](self.profile) for need in (needs or "").split()]
+        return "; ".join(reason for reason in reasons if reason)
+
     def step(self, function: Callable, *inputs: Keyed, **config: Any) -> Artifact:
         """A step's result, a handle: it is read back or computed once its value is asked for."""
         return self.store.step(function, *inputs, **config)
 
     def figure(self, draw: Callable | str, *data: Artifact) -> None:
         """Draw a registered figure from stored results, keep it for the report, show it with its alt text."""
-        item = self._item(draw, FIGURES)
+        item = self._item(draw)
         drawn = self.step(draw_item, *data, name=item.name, profile=self.profile.name, source=item.source)
         files = {f"{item.name}.{kind}": (drawn.folder / f"{item.name}.{kind}").read_bytes() for kind in ("pdf", "png")}
         alt = drawn.meta["measured"]["alt"]
@@ -141,7 +102,7 @@ class Run:
 
         The numbers of each result are kept in a CSV file of its own, of the second in ``name_2.csv``, and so on.
         """
-        item = self._item(lay_out, TABLES)
+        item = self._item(lay_out)
         name = item.name
         values = [artifact.value for artifact in data]
         table = item.build(*values)
@@ -170,9 +131,9 @@ class Run:
         Raises ``StudyError`` if a figure or table that is registered for this notebook was neither made nor excused.
         """
         missing = {}
-        for name, item in ITEMS.items():
-            if item.notebook == self.notebook and name not in self.made:
-                reason = lacking(item.needs, self.profile)
+        for name, item in self.items.items():
+            if name not in self.made:
+                reason = self.lacking(item.needs)
                 if not reason:
                     raise StudyError(f"{self.notebook}: {name} is registered but was not made; run every cell in order")
                 missing[name] = reason
@@ -185,13 +146,11 @@ class Run:
             lines.append(f"{sum(r == reason for r in missing.values())} not attempted, because {reason}")
         print("\n".join(lines))
 
-    def _item(self, name: Callable | str, known: dict[str, Item]) -> Item:
-        if not isinstance(name, str):
-            name = name.item.name
-        if name not in known or known[name].notebook != self.notebook:
-            names = ", ".join(key for key, item in known.items() if item.notebook == self.notebook)
-            raise StudyError(f"{name!r} is not registered for {self.notebook}; registered are {names}")
-        return known[name]
+    def _item(self, build: Callable | str) -> Item:
+        name = build if isinstance(build, str) else build.item.name
+        if name not in self.items:
+            raise StudyError(f"{name!r} is not entered for {self.notebook}; entered are {', '.join(self.items)}")
+        return self.items[name]
 
     def _keep(self, item: Item, files: dict[str, bytes], alt: str, data: tuple[Artifact, ...]) -> None:
         self.store.asked.update(artifact.key for artifact in data)  # also where the drawing was there already
@@ -231,7 +190,7 @@ def lineage(data: tuple[Artifact, ...]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _watch_needs(profile: Profile) -> None:
+def _watch_needs(run: Run) -> None:
     """Have IPython replace a cell that needs what cannot be had by a line that says so."""
     shell = get_ipython()
     if shell is None:
@@ -239,7 +198,7 @@ def _watch_needs(profile: Profile) -> None:
 
     def excuse(lines: list[str]) -> list[str]:
         needs = re.match(r"# needs: ([\w ]+)", lines[0]) if lines else None
-        missing = [need for need in needs[1].split() if lacking(need, profile)] if needs else []
+        missing = [need for need in needs[1].split() if run.lacking(need)] if needs else []
         if not missing:
             return lines
         return [f"print('not attempted: no {', no '.join(missing)} here (see the top of this notebook)')\n"]

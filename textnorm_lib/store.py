@@ -50,6 +50,9 @@ class Keyed(Protocol):
     key: str
 
 
+STEPS: dict[str, Callable] = {}  # every step by its name
+
+
 def step(version: int, *, unkeyed: tuple[str, ...] = (), shared: bool = False) -> Callable[[Callable], Callable]:
     """Mark a function as a step of the study.
 
@@ -62,6 +65,7 @@ def step(version: int, *, unkeyed: tuple[str, ...] = (), shared: bool = False) -
 
     def mark(function: Callable) -> Callable:
         function.version, function.unkeyed, function.shared = version, unkeyed, shared
+        STEPS[function.__name__] = function
         return function
 
     return mark
