@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from textnorm_lib.checkpoint_images import join_models, measure_divergences, sample_checkpoints
-from textnorm_lib.config import Profile
-from textnorm_lib.config_finetuning import Finetuning
+from textnorm_lib.config import Finetuning, Profile
 from textnorm_lib.finetuning import choose_open_prompts, read_curves, train_ddpo, train_rwr
 from textnorm_lib.pool import Pool, judge_images
 from textnorm_lib.prompt_sets import contrast_sets
