@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from textnorm_lib import config, rwr_settings
+from textnorm_lib import config
 from textnorm_lib.config import as_dict, load_profile, profile_names
 from textnorm_lib.errors import ConfigError
+from textnorm_lib.settings import RwrSettings
 
 VALID = """seed: 0
 bootstrap:
@@ -115,7 +116,7 @@ def test_every_key_of_a_profile_says_why(name):
 @pytest.mark.parametrize("name", profile_names())
 def test_what_is_tuned_on_is_in_the_profiles_pool(name):
     profile = load_profile(name)
-    images = rwr_settings.Settings(**profile.rwr.recipe).images_per_prompt
+    images = RwrSettings(**profile.rwr.recipe).images_per_prompt
     assert images <= profile.best_of_n.images_per_prompt
     for method in (profile.rwr, profile.ddpo):
         asked, there = (dataclasses.asdict(one.prompts_per_set) for one in (method, profile.best_of_n))
@@ -197,38 +198,63 @@ DEFECTS = {
     ),
     "setting that there is not": (
         VALID.replace("weighting", "weigthing"),
-        "rwr: recipe: 'weigthing' is no setting; did you mean 'weighting'?",
+        "rwr: recipe: weigthing = 'centred': unknown key; did you mean 'weighting'?",
     ),
     "setting of the other method": (
         VALID.replace("epochs: 5", "caption_dropout: 0.1"),
-        "ddpo: recipe: 'caption_dropout' is no setting; known are epochs, images_per_epoch",
+        "ddpo: recipe: caption_dropout = 0.1: unknown key; known are epochs, images_per_epoch",
     ),
-    "seed among the settings": (VALID.replace("epochs: 5", "seed: 5"), "ddpo: recipe: 'seed' is no setting"),
+    "seed among the settings": (
+        VALID.replace("epochs: 5", "seed: 5"),
+        "ddpo: recipe: seed is not given here; delete it, each",
+    ),
     "beta among the settings": (
         VALID.replace("weighting: centred", "kl_coefficient: 1.0"),
-        "rwr: recipe: 'kl_coefficient' is no setting",
+        "rwr: recipe: kl_coefficient is not given here; delete it, set beta",
     ),
     "3e-4, which YAML 1.1 reads as text": (
         VALID.replace("2.0e-4", "3e-4"),
-        "rwr: recipe: learning_rate is '3e-4', float is needed; write 1.0e-4, YAML reads 1e-4 as text",
+        "rwr: recipe: learning_rate = '3e-4' (str): input should be a valid number; YAML reads 1e-4 as text, write 1.0",
     ),
-    "word for a setting": (VALID.replace("steps: 7", "steps: many"), "recipe: steps is 'many', int is needed"),
-    "fraction for a whole setting": (VALID.replace("steps: 7", "steps: 7.5"), "rwr: recipe: steps is 7.5, int is"),
-    "truth for a whole setting": (VALID.replace("epochs: 5", "epochs: yes"), "ddpo: recipe: epochs is True, int is"),
-    "number for a setting's word": (VALID.replace("centred", "1"), "rwr: recipe: weighting is 1, str is needed"),
-    "nothing for a setting": (VALID.replace("2.0e-4", ""), "rwr: recipe: learning_rate is None, float is needed"),
+    "word for a setting": (
+        VALID.replace("steps: 7", "steps: many"),
+        "recipe: steps = 'many' (str): input should be a valid integer",
+    ),
+    "fraction for a whole setting": (
+        VALID.replace("steps: 7", "steps: 7.5"),
+        "rwr: recipe: steps = 7.5 (float): input should be a valid int",
+    ),
+    "truth for a whole setting": (
+        VALID.replace("epochs: 5", "epochs: yes"),
+        "ddpo: recipe: epochs = True (bool): input should be a valid int",
+    ),
+    "number for a setting's word": (
+        VALID.replace("centred", "1"),
+        "rwr: recipe: weighting = 1 (int): input should be 'reward', 'rank', ",
+    ),
+    "nothing for a setting": (
+        VALID.replace("2.0e-4", ""),
+        "rwr: recipe: learning_rate = None (NoneType): input should be a valid number",
+    ),
     "setting out of range": (
         VALID.replace("2.0e-4", "-2.0e-4"),
-        "rwr: recipe: learning_rate is -0.0002: a finite number above 0 is needed",
+        "rwr: recipe: learning_rate = -0.0002 (float): input should be greater than 0",
     ),
-    "setting that is no number": (VALID.replace("2.0e-4", ".nan"), "rwr: recipe: learning_rate is nan: a finite"),
+    "setting that is no number": (
+        VALID.replace("2.0e-4", ".nan"),
+        "rwr: recipe: learning_rate = nan (float): input should be a finite",
+    ),
     "settings that do not go together": (
         VALID.replace("best: 6", "best: 7"),
-        "rwr: recipe: best is 7: of 12, centred has as many worst: 6",
+        "rwr: recipe: best = 7: of 12, centred takes as many worst; 6 at most",
     ),
     "batches that do not make an epoch": (
         VALID.replace("batch_size: 12", "batch_size: 10"),
-        "ddpo: recipe: images_per_epoch is 24: not a multiple of batch_size",
+        "ddpo: recipe: images_per_epoch = 24: give a multiple of batch_size, 10",
+    ),
+    "misspelt key of a section that may be null": (
+        VALID.replace("textnorm: null", "textnorm: {penalti: 1}"),
+        "textnorm.penalti = 1: unknown key; did you mean 'penalty'?",
     ),
     "no settings": (VALID.replace("{epochs: 5, images", "[epochs]\n# {"), "ddpo.recipe = ['epochs'] (list)"),
     "checkpoint that is not saved": (

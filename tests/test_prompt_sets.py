@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 
 from textnorm_lib import prompt_sets
-from textnorm_lib.config import load_profile
-from textnorm_lib.config_finetuning import PromptsPerSet
+from textnorm_lib.config import PromptsPerSet, load_profile
 from textnorm_lib.contrastive.sets import first_contrasts
 from textnorm_lib.errors import DataError
 from textnorm_lib.tia2.official import SETS, load_official, release_available

@@ -23,9 +23,8 @@ from numpy.typing import ArrayLike
 from scipy.special import xlogy
 
 from textnorm_lib.bootstrap import prompt_bootstrap
-from textnorm_lib.checks import shown
 from textnorm_lib.columns import finite_column
-from textnorm_lib.errors import DataError
+from textnorm_lib.errors import DataError, shown
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.progress import progress
 from textnorm_lib.store import step

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from textnorm_lib.checks import shown
-from textnorm_lib.errors import DataError
+from textnorm_lib.errors import DataError, shown
 
 
 def column(name: str, values: ArrayLike, valid: Callable[[np.ndarray], np.ndarray], needed: str) -> np.ndarray:

@@ -13,19 +13,49 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
-from textnorm_lib.checks import shown
-from textnorm_lib.config_finetuning import STRICT, Coefficient, Ddpo, PromptsPerSet, Revision, RewardName, Rwr, Sizes
-from textnorm_lib.config_messages import closest, first_defect
-from textnorm_lib.errors import ConfigError
-from textnorm_lib.strict_yaml import Alias, KeyTwice, StrictLoader
+from textnorm_lib.errors import ConfigError, closest, quoted, shown
+from textnorm_lib.settings import STRICT, DdpoSettings, Dtype, RwrSettings, first_defect
 
 PROFILES = Path(__file__).parent / "profiles"
 DEFAULT_PROFILE = "mini"
 LONGEST_PROFILE = 50_000  # characters; the longest has some 10,000
-_LONGEST_MESSAGE = 500
+
+
+def _three_or_none(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) not in (0, 3) or len(set(names)) < len(names):
+        raise ValueError("name three different ones, or none where people vote or have not voted yet")
+    return names
+
+
+def _growing(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if list(sizes) != sorted(set(sizes)) or min(sizes) < 1:
+        raise ValueError("give different numbers of 1 or more, the smallest first")
+    return sizes
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("name each reward once")
+    return names
+
+
+RewardName = Literal["clip", "blip2", "imagereward", "pickscore"]
+Chooser = Literal[RewardName, "textnorm"]
+Name = Annotated[str, Field(min_length=1)]  # of a model or of weights, as in ``weights.py``
+Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+ThreeOrNone = Annotated[tuple[str, ...], AfterValidator(_three_or_none)]
+Sizes = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_growing)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -36,29 +66,23 @@ class Bootstrap:
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
 
 
-def _three_or_none(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(names) not in (0, 3) or len(set(names)) < len(names):
-        raise ValueError("name three different ones, or none where people vote or have not voted yet")
-    return names
-
-
 @dataclass(frozen=True, config=STRICT)
 class Generator:
-    """The text-to-image model and how it is sampled; ``model`` as in ``weights.py``."""
+    """The text-to-image model and how images are sampled from it."""
 
-    model: Annotated[str, Field(min_length=1)]
+    model: Name
     revision: Revision
     steps: Annotated[int, Field(ge=1, le=1000)]
     guidance_scale: Annotated[float, Field(ge=1.0, le=30.0)]
     batch_size: Annotated[int, Field(ge=1, le=1024)]
-    dtype: Literal["float32", "bfloat16", "float16"]
+    dtype: Dtype
 
 
 @dataclass(frozen=True, config=STRICT)
 class RewardWeights:
-    """The weights of one reward model, as in ``weights.py``."""
+    """The weights of one reward model."""
 
-    weights: Annotated[str, Field(min_length=1)]
+    weights: Name
     revision: Revision
 
 
@@ -66,7 +90,7 @@ class RewardWeights:
 class Rewards:
     """The four reward models, and the precision that they compute in."""
 
-    dtype: Literal["float32", "bfloat16", "float16"]
+    dtype: Dtype
     clip: RewardWeights
     blip2: RewardWeights
     imagereward: RewardWeights
@@ -78,12 +102,21 @@ class TextNorm:
     """A setting of TextNorm that is not tuned here: an ensemble, a temperature each in its own scale, the penalty."""
 
     rewards: Annotated[tuple[RewardName, ...], Field(min_length=1)]
-    temperatures: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
-    penalty: Coefficient
+    temperatures: tuple[PositiveFloat, ...]
+    penalty: NonNegativeFloat
 
     def __post_init__(self) -> None:
         if len(self.temperatures) != len(self.rewards):
             raise ValueError(f"{len(self.temperatures)} temperatures for {len(self.rewards)} rewards; give one each")
+
+
+@dataclass(frozen=True, config=STRICT)
+class PromptsPerSet:
+    """How many prompts of each set; the most are the paper's."""
+
+    comprehensive: Annotated[int, Field(ge=1, le=100)]
+    counting: Annotated[int, Field(ge=1, le=150)]
+    composition: Annotated[int, Field(ge=1, le=300)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -92,7 +125,7 @@ class Tia2:
 
     images_per_prompt: Annotated[int, Field(ge=1, le=1000)]
     prompts_per_set: PromptsPerSet
-    votes: Annotated[tuple[str, ...], AfterValidator(_three_or_none)]
+    votes: ThreeOrNone
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -120,6 +153,61 @@ class BestOfN:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Finetuning:
+    """What both methods have: prompts of the pool, rewards, runs, the adapter, the checkpoints that are looked at.
+
+    ``recipe``: the settings that are not those of the paper (appendix 7.2), by their names in ``settings.py``. ``seed``
+    and ``kl_coefficient`` are not among them: runs differ by the one, ``beta`` is the other, and ``other_betas`` are
+    tried beside it.
+    """
+
+    prompts_per_set: PromptsPerSet
+    passed_over: NonNegativeInt  # of each set's, the first that would be taken
+    rewards: Annotated[tuple[Chooser, ...], Field(min_length=1), AfterValidator(_different)]
+    numbers: Annotated[int, Field(ge=1, le=100)]
+    beta: NonNegativeFloat
+    other_betas: dict[Chooser, tuple[NonNegativeFloat, ...]]
+    lora_rank: Annotated[int, Field(ge=1, le=256)]
+    lora_targets: Literal["attention", "attention and feed-forward"]
+    recipe: dict[str, Any]
+    checkpoints: Sizes
+    images_per_prompt: Annotated[int, Field(ge=8, le=10_000)]  # two sets of four are judged
+
+    def _check(self, kind: type, last: str) -> None:
+        """Raise ``ValueError`` for a recipe that makes no ``kind``, and a checkpoint that training does not save."""
+        for name, remedy in (("seed", "each run has its own"), ("kl_coefficient", "set beta")):
+            if name in self.recipe:
+                raise ValueError(f"recipe: {name} is not given here; delete it, {remedy}")
+        try:
+            settings = kind(**self.recipe)
+        except ConfigError as error:
+            raise ValueError(f"recipe: {error}") from None
+        length, every = getattr(settings, last), settings.save_every
+        for one in self.checkpoints:
+            if one > length or (one % every and one != length):
+                raise ValueError(f"checkpoints: {one} is not saved; one is every {every} to {length} ({last})")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Rwr(Finetuning):
+    """Reward-weighted regression of the profile's generator."""
+
+    def __post_init__(self) -> None:
+        self._check(RwrSettings, "steps")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Ddpo(Finetuning):
+    """DDPO of ``model``."""
+
+    model: Name
+    revision: Revision
+
+    def __post_init__(self) -> None:
+        self._check(DdpoSettings, "epochs")
+
+
+@dataclass(frozen=True, config=STRICT)
 class Profile:
     """One scale of the study; ``name`` is the file's name."""
 
@@ -128,8 +216,8 @@ class Profile:
     bootstrap: Bootstrap
     workers: Annotated[int, Field(ge=1, le=64)]
     generator: Generator
-    annotators: Annotated[tuple[str, ...], AfterValidator(_three_or_none)]
-    quality_judges: Annotated[tuple[str, ...], AfterValidator(_three_or_none)]
+    annotators: ThreeOrNone
+    quality_judges: ThreeOrNone
     rewards: Rewards
     prompts: Literal["sprites", "released"]
     contrastive_prompts: Annotated[int, Field(ge=1, le=32)]
@@ -160,19 +248,17 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     a value out of range.
     """
     if name not in profile_names():
-        told = shown(repr(name) if isinstance(name, str) else name)
-        raise ConfigError(f"unknown profile {told}: {closest(shown(name), profile_names())}")
-    path = PROFILES / f"{name}.yaml"
-    values = {"name": name, **_extended(path)}
+        raise ConfigError(f"unknown profile {quoted(name)}: {closest(shown(name), profile_names())}")
+    values = {"name": name, **_extended(name)}
     for key, value in (overrides or {}).items():
         _replace(values, key, value)
     try:
         # Through JSON, because pydantic's strict mode takes a plain mapping for a dataclass from JSON only.
         return TypeAdapter(Profile).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        raise ConfigError(f"{path.name}: {shown(first_defect(error, Profile), _LONGEST_MESSAGE)}") from None
+        raise ConfigError(f"{name}.yaml: {first_defect(error, Profile)}") from None
     except (TypeError, ValueError, RecursionError) as error:  # an override that no JSON can hold
-        raise ConfigError(f"{path.name}: overrides: {shown(error)}; give plain numbers and texts") from None
+        raise ConfigError(f"{name}.yaml: overrides: {shown(error)}; give plain numbers and texts") from None
 
 
 def as_dict(profile: Profile) -> dict[str, Any]:
@@ -180,17 +266,17 @@ def as_dict(profile: Profile) -> dict[str, Any]:
     return dataclasses.asdict(profile)
 
 
-def _extended(path: Path) -> dict[str, Any]:
+def _extended(name: str) -> dict[str, Any]:
     """The profile's values, on top of those of the one that it extends."""
-    values = _read(path)
+    values = _read(name)
     if "extends" not in values:
         return values
     base = values.pop("extends")
     if base not in profile_names():
-        raise ConfigError(f"{path.name}: extends = {base!r}: {closest(str(base), profile_names())}")
-    whole = _read(PROFILES / f"{base}.yaml")
+        raise ConfigError(f"{name}.yaml: extends = {quoted(base)}: {closest(shown(base), profile_names())}")
+    whole = _read(base)
     if "extends" in whole:
-        raise ConfigError(f"{path.name}: extends = {base!r}: extends another itself; name one that spells out all keys")
+        raise ConfigError(f"{name}.yaml: extends = {base!r}: extends another itself; name one that spells out all keys")
     return _merged(whole, values)
 
 
@@ -200,32 +286,54 @@ def _merged(whole: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {**whole, **changes, **{key: _merged(whole[key], changes[key]) for key in sections}}
 
 
-def _read(path: Path) -> dict[str, Any]:
+class StrictLoader(yaml.SafeLoader):
+    """YAML that says what it means: safe types only, each key once and as text, no aliases."""
+
+    def compose_node(self, parent, index):
+        """A node, unless it is an alias: a few lines of these can stand for more than any memory holds."""
+        if self.check_event(yaml.AliasEvent):
+            raise ConfigError(f"*{shown(self.peek_event().anchor)} stands for another value; write that value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        """A mapping whose keys are texts, each there once; of two, YAML would silently keep the second."""
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:str":
+                raise ConfigError(f"the key {shown(key.value)} is no text; put it in quotation marks, or delete it")
+            if key.value in seen:
+                raise ConfigError(f"{shown(key.value)} is given twice; delete one of the two")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read(name: str) -> dict[str, Any]:
+    """What the file of the profile ``name`` holds, unchecked but for its form."""
     try:
-        text = path.read_text(encoding="utf-8")
-        if len(text) > LONGEST_PROFILE:
-            raise ConfigError(
-                f"{path.name}: has {len(text):,} characters; {LONGEST_PROFILE:,} are enough for a profile"
-            )
-        values = yaml.load(text, Loader=StrictLoader)
+        return _parsed((PROFILES / f"{name}.yaml").read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path.name}: {error.strerror}; make it a file that can be read") from None
+        defect = f"{error.strerror}; make it a file that can be read"
     except UnicodeDecodeError:
-        raise ConfigError(f"{path.name}: not UTF-8 text; save it as UTF-8") from None
-    except KeyTwice as error:
-        raise ConfigError(f"{path.name}: {error} is given twice; delete one of the two") from None
-    except Alias as error:
-        raise ConfigError(f"{path.name}: *{shown(error)} stands for another value; write that value out") from None
+        defect = "not UTF-8 text; save it as UTF-8"
+    except ConfigError as error:
+        defect = str(error)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path.name}: not valid YAML{line}; check the indentation and the colons there") from None
+        defect = f"not valid YAML{line}; check the indentation and the colons there"
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:  # no such date, a wrong tag
-        raise ConfigError(f"{path.name}: not valid YAML ({shown(error)}); copy a profile and change it") from None
+        defect = f"not valid YAML ({shown(error)}); copy a profile and change it"
+    raise ConfigError(f"{name}.yaml: {defect}")
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    if len(text) > LONGEST_PROFILE:
+        raise ConfigError(f"has {len(text):,} characters; {LONGEST_PROFILE:,} are enough for a profile")
+    values = yaml.load(text, Loader=StrictLoader)
     if not isinstance(values, dict):
-        raise ConfigError(f"{path.name}: holds no keys; copy one of {', '.join(profile_names())} and change it")
+        raise ConfigError(f"holds no keys; copy one of {', '.join(profile_names())} and change it")
     if "name" in values:
-        raise ConfigError(f"{path.name}: name = {values['name']!r}: a profile is called as its file; delete the key")
+        raise ConfigError(f"name = {quoted(values['name'])}: a profile is called as its file; delete the key")
     return values
 
 

@@ -22,7 +22,6 @@ from typing import Any
 import pandas as pd
 import torch
 
-from textnorm_lib.ddpo_settings import PAPER, Settings
 from textnorm_lib.denoising import Trajectories, ddim_steps, decode, draw_noise, sample
 from textnorm_lib.errors import ConfigError, StudyError
 from textnorm_lib.policy_gradient import Learner, RunningStatistics
@@ -30,9 +29,11 @@ from textnorm_lib.processes import Processes
 from textnorm_lib.progress import progress
 from textnorm_lib.resuming import append_row, cut_curve, kept, resume, save_checkpoint
 from textnorm_lib.sampling import autocast, image_seed
+from textnorm_lib.settings import DdpoSettings as Settings
 
 __all__ = ["PAPER", "RewardFunction", "Settings", "train"]
 
+PAPER = Settings()
 RewardFunction = Callable[[torch.Tensor, Sequence[str], Sequence[Any]], tuple[Any, Any]]
 _MAY_CHANGE = ("epochs", "save_every", "kl_every")  # of a run that goes on: no weight depends on them
 

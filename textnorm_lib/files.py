@@ -6,8 +6,7 @@ import re
 import stat
 from pathlib import Path
 
-from textnorm_lib.checks import shown
-from textnorm_lib.errors import DataError
+from textnorm_lib.errors import DataError, shown
 
 
 def check_regular(path: Path | str) -> None:

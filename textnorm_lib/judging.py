@@ -22,9 +22,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from textnorm_lib.checks import is_number, shown
 from textnorm_lib.comparisons import ANSWERS
-from textnorm_lib.errors import DataError
+from textnorm_lib.errors import DataError, is_number, shown
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.store import step
 

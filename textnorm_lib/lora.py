@@ -49,7 +49,7 @@ def add_lora(pipeline, *, rank: int, targets: Sequence[str], generator: torch.Ge
 
 
 def adamw(parameters: Sequence[torch.nn.Parameter], settings: Any) -> torch.optim.AdamW:
-    """The adapter's optimiser; ``settings`` are those of a run, ``ddpo_settings.py`` or ``rwr_settings.py``."""
+    """The adapter's optimiser; ``settings`` are those of a run (``settings.py``)."""
     betas = (settings.beta_1, settings.beta_2)
     step_size, decay = settings.learning_rate, settings.weight_decay
     return torch.optim.AdamW(parameters, step_size, betas=betas, eps=settings.epsilon, weight_decay=decay)

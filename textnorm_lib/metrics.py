@@ -22,9 +22,8 @@ from sklearn.metrics import confusion_matrix_at_thresholds
 from statsmodels.stats.multitest import multipletests
 
 from textnorm_lib.bootstrap import prompt_bootstrap
-from textnorm_lib.checks import is_number, shown
 from textnorm_lib.columns import column, finite_column
-from textnorm_lib.errors import DataError
+from textnorm_lib.errors import DataError, is_number, shown
 from textnorm_lib.store import step
 
 METRICS = ("auroc", "auprc", "ap5", "ap10", "ap25", "spearman", "kendall")

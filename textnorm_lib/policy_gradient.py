@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from textnorm_lib.columns import finite_column
-from textnorm_lib.ddpo_settings import Settings
 from textnorm_lib.denoising import Steps, Trajectories, guided
 from textnorm_lib.errors import ConfigError, DataError, StudyError
 from textnorm_lib.lora import adamw
 from textnorm_lib.processes import Processes
 from textnorm_lib.sampling import autocast
+from textnorm_lib.settings import DdpoSettings
 
 
 class RunningStatistics:
@@ -60,7 +60,7 @@ def clipped_loss(ratio: torch.Tensor, advantages: torch.Tensor, clip_range: floa
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_range, 1 + clip_range))
 
 
-def step_weights(steps: Steps, settings: Settings) -> torch.Tensor:
+def step_weights(steps: Steps, settings: DdpoSettings) -> torch.Tensor:
     """What each trained step's loss is multiplied by, 1 on average, (trained,).
 
     The gradient of a log-density grows with |b| / sigma, fiftyfold from the first step to the last but one, and what an
@@ -74,7 +74,7 @@ def step_weights(steps: Steps, settings: Settings) -> torch.Tensor:
 class Learner:
     """The trainable parameters of a U-Net, their optimiser, and an epoch's updates."""
 
-    def __init__(self, unet, steps: Steps, settings: Settings, processes: Processes) -> None:
+    def __init__(self, unet, steps: Steps, settings: DdpoSettings, processes: Processes) -> None:
         self.unet, self.steps, self.settings, self.processes = unet, steps, settings, processes
         self.parameters = [value for _, value in sorted(unet.named_parameters()) if value.requires_grad]
         if not self.parameters:

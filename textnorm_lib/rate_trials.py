@@ -19,8 +19,7 @@ import torch
 from PIL import Image
 
 from textnorm_lib import ddpo, rwr
-from textnorm_lib.config import Profile
-from textnorm_lib.config_finetuning import Finetuning
+from textnorm_lib.config import Finetuning, Profile
 from textnorm_lib.contrastive.rules import rule_based
 from textnorm_lib.errors import DataError
 from textnorm_lib.finetuning import TARGETS

@@ -52,10 +52,12 @@ from textnorm_lib.processes import Processes
 from textnorm_lib.progress import progress
 from textnorm_lib.resuming import append_row, cut_curve, kept, resume, save_checkpoint
 from textnorm_lib.rwr_examples import Examples
-from textnorm_lib.rwr_settings import PAPER, Settings
 from textnorm_lib.sampling import autocast
+from textnorm_lib.settings import RwrSettings as Settings
 
 __all__ = ["PAPER", "Examples", "Settings", "train"]
+
+PAPER = Settings()
 _MAY_CHANGE = ("steps", "save_every")  # of a run that goes on: they do not touch its weights
 
 

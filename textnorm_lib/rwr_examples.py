@@ -11,7 +11,7 @@ from textnorm_lib.best_of_n import choose_best
 from textnorm_lib.errors import DataError
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards.pixels import square
-from textnorm_lib.rwr_settings import Settings
+from textnorm_lib.settings import RwrSettings
 
 MOST_CENTRED = 3.0  # one odd image must not be the whole update
 _ENCODED_AT_ONCE = 8  # images of 768 pixels take a gigabyte
@@ -47,7 +47,7 @@ def weights_of(rewards: np.ndarray, best: np.ndarray, weighting: str) -> np.ndar
     return weights / weights.mean()
 
 
-def choose_examples(images: pd.DataFrame, *, reward: str, settings: Settings) -> pd.DataFrame:
+def choose_examples(images: pd.DataFrame, *, reward: str, settings: RwrSettings) -> pd.DataFrame:
     """Each prompt's best images by ``reward``, best first, with their weights: prompt, image, reward, weight.
 
     With "centred" weights its worst images follow, as many.

@@ -15,8 +15,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
-from textnorm_lib.checks import is_number, shown
-from textnorm_lib.errors import ConfigError, DataError
+from textnorm_lib.errors import ConfigError, DataError, is_number, shown
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards.base import Images, Reward
 from textnorm_lib.rewards.pixels import from_tensor

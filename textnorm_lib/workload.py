@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 
-from textnorm_lib import ddpo_settings, rwr_settings
 from textnorm_lib.checkpoint_images import measure_divergences, sample_checkpoints
 from textnorm_lib.config import Profile, TextNorm
 from textnorm_lib.contrastive.rules import rule_sets
@@ -24,6 +23,7 @@ from textnorm_lib.pool import build_pool, rate_quality
 from textnorm_lib.prompt_sets import contrast_sets, mini_prompts, released_prompts
 from textnorm_lib.recipes import PAPERS_ENSEMBLE
 from textnorm_lib.rewards.scoring import score_images, score_rewards
+from textnorm_lib.settings import DdpoSettings, RwrSettings
 from textnorm_lib.start_here import build_start
 from textnorm_lib.tia2.build import build_tia2, collect_votes, make_images
 from textnorm_lib.tia2.official import SETS, load_official, release_available
@@ -146,14 +146,14 @@ def _open_prompts(images: pd.DataFrame, *, passed_over: int, **per_set: int):
 
 def _rwr(prompts: pd.DataFrame, *_, rewards, numbers, beta, other_betas, recipe, **__):
     runs = len(all_runs(rewards, numbers, beta=beta, other_betas=other_betas))
-    settings = rwr_settings.Settings(**recipe)
+    settings = RwrSettings(**recipe)
     kept = settings.best * (2 if settings.weighting == "centred" else 1)
     return runs, [Work(RWR, runs * settings.steps, runs * len(prompts) * kept)]
 
 
 def _ddpo(prompts, contrastive, *_, rewards, textnorm, numbers, beta, other_betas, recipe, **__):
     runs = all_runs(rewards, numbers, beta=beta, other_betas=other_betas)
-    settings = ddpo_settings.Settings(**recipe)
+    settings = DdpoSettings(**recipe)
     images, length = settings.epochs * settings.images_per_epoch, settings.denoising_steps
     sampled, trained = len(runs) * images, length - settings.untrained_steps
     work = [Work(DDPO_SAMPLING, sampled, sampled * length), Work(DDPO_TRAINING, sampled * trained)]

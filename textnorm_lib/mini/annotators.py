@@ -25,8 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from textnorm_lib.checks import LONGEST_PATH, shown
-from textnorm_lib.errors import DataError
+from textnorm_lib.errors import LONGEST_PATH, DataError, shown
 from textnorm_lib.files import check_regular
 from textnorm_lib.mini.backgrounds import LOCATIONS
 from textnorm_lib.mini.grammar import Spec, parse

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from textnorm_lib.checks import LONGEST_PATH, shown
-from textnorm_lib.errors import DataError
+from textnorm_lib.errors import LONGEST_PATH, DataError, shown
 from textnorm_lib.files import check_regular
 
 MOST_PIXELS = 50_000_000  # of an image that is read: 150 MB
