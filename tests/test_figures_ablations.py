@@ -13,7 +13,7 @@ from textnorm_lib.ablations import gains_by_group, risk_coverage
 from textnorm_lib.calibration import calibration_errors, out_of_fold_probabilities, reliability_curves
 from textnorm_lib.contrastive.linter import as_frame, lint, lint_summary
 from textnorm_lib.figures import FIGURES
-from textnorm_lib.figures.ensembles import rows_of
+from textnorm_lib.figures.ablations import rows_of
 from textnorm_lib.figures.style import COLOURS
 from textnorm_lib.metrics import prompt_metrics, summarise
 from textnorm_lib.names import ALL_FOUR, ENSEMBLES, FOUR, METRIC_NAMES, PAIR, UNDER_TEXTNORM, ensemble_name, judged_name

@@ -11,7 +11,7 @@ from toys import draw
 from textnorm_lib import selection
 from textnorm_lib.best_of_n import fit_gold, gain_realised, gold_curves
 from textnorm_lib.figures import FIGURES
-from textnorm_lib.figures.best_of_n import CHOOSER_COLOURS
+from textnorm_lib.figures.best_of_n import CHOOSER_COLOURS, pick_grids, pick_loved
 from textnorm_lib.tables import TABLES
 from textnorm_lib.tables.style import NO_BREAK
 
@@ -96,7 +96,7 @@ def test_each_item_belongs_to_notebook_04_and_says_what_it_stands_for():
 
 
 def test_the_sheet_has_four_images_for_every_prompt_reward_and_n(images, chosen, made):
-    shown = selection.pick_grids(made, images, chosen)
+    shown = pick_grids(made, images, chosen)
     (axes,) = draw("fig50_best_of_n_images", shown).axes
     assert len(axes.images) == 3 * 5 * 2 * 4
     rewards = shown[shown["model"] != "rating"]
@@ -154,7 +154,7 @@ def test_the_gain_realised_is_drawn_by_n_and_by_set(realised):
 
 
 def test_loved_images_stand_in_their_rewards_row_with_scores_and_votes(images, made):
-    loved = selection.pick_loved(made, images, rewards=REWARDS, number=6, within=3)
+    loved = pick_loved(made, images, rewards=REWARDS, number=6, within=3)
     (axes,) = draw("fig54_loved_and_rejected", loved).axes
     assert len(axes.images) == len(loved) > 0
     words = "\n".join(text.get_text() for text in axes.texts)

@@ -7,6 +7,7 @@ import pytest
 from textnorm_lib import selection
 from textnorm_lib.best_of_n import gold_curves
 from textnorm_lib.errors import DataError
+from textnorm_lib.figures.best_of_n import pick_grids, pick_loved
 from textnorm_lib.judging import majority
 
 SETTINGS = {"resamples": 100, "confidence": 0.95, "seed": 0}
@@ -159,7 +160,7 @@ def test_the_late_gain_is_what_the_last_quadrupling_of_n_does_to_gold(images):
 def test_grids_show_the_first_set_of_the_prompt_with_the_most_to_choose(images, chosen, folder):
     certain = images["prompt"] == "two dogs"
     images = images.assign(label=images["label"].where(~certain, 1))
-    shown = selection.pick_grids(folder, images, chosen)
+    shown = pick_grids(folder, images, chosen)
     assert set(shown["prompt"]) == {"a dog", "two cats", "a cat and a dog"} and set(shown["number"]) == {1}
     assert shown["png"].tolist() == [name.encode() for name in shown["image"]]
 
@@ -167,7 +168,7 @@ def test_grids_show_the_first_set_of_the_prompt_with_the_most_to_choose(images, 
 def test_loved_images_are_rejected_by_all_and_ranked_high_where_better_were_there(images, folder):
     rewards = ["textnorm", "clip", "blip2"]
     images = images.assign(vote_1=images["vote_1"].where(images["image"] != "a dog_1.png", -1))
-    loved = selection.pick_loved(folder, images, rewards=rewards, number=3, within=4)
+    loved = pick_loved(folder, images, rewards=rewards, number=3, within=4)
     assert (loved[["vote_1", "vote_2", "vote_3"]] == 0).all(axis=None) and (loved["rank"] <= 4).all()
     assert not loved.duplicated(["reward", "prompt"]).any()
     assert loved.groupby("reward").size().to_dict() == {"clip": 3, "blip2": 3}  # textnorm's first four are good
@@ -176,4 +177,4 @@ def test_loved_images_are_rejected_by_all_and_ranked_high_where_better_were_ther
     row = pool[pool["image"] == loved["image"].iloc[0]].iloc[0]
     assert loved["clip"].iloc[0] == pytest.approx((row["clip"] - pool["clip"].mean()) / pool["clip"].std(ddof=0))
     hopeless = images.assign(label=0)
-    assert selection.pick_loved(folder, hopeless, rewards=rewards, number=3, within=4).empty
+    assert pick_loved(folder, hopeless, rewards=rewards, number=3, within=4).empty

@@ -9,9 +9,6 @@
 ``sign_tests_by_size`` take the votes. Holm's family is all comparisons of a set.
 """
 
-from pathlib import Path
-
-import numpy as np
 import pandas as pd
 
 from textnorm_lib.checkpoints import selection_costs
@@ -20,7 +17,6 @@ from textnorm_lib.names import BASE
 from textnorm_lib.rankings import RATING
 from textnorm_lib.selection import IMAGES_PER_SET, SETS_PER_PROMPT, judge_sets
 from textnorm_lib.store import step
-from textnorm_lib.tia2.labels import or_unlabelled
 
 _PROMPT = ["set", "prompt"]
 _RUN = ["tuned_on", "beta", "run"]
@@ -99,28 +95,3 @@ def judge_tuned(
     options = {"quality_tie": quality_tie, "seed": seed}
     votes = [judge_sets(sets, images, model=one, opponents=against, **options) for one, against in pairs.items()]
     return pd.concat(votes, ignore_index=True)
-
-
-@step(1)
-def pick_samples(made: Path, judged: pd.DataFrame, *, checkpoints: int, seeds: int) -> pd.DataFrame:
-    """Images over training for one prompt of each set (figures 1 and 5), of the first run of each model.
-
-    ``made`` is the folder of the images. By rule: the prompt of which nearest to half of the base's images is good, its
-    ``seeds`` lowest seeds, and ``checkpoints`` of the run's, evenly spread up to the last; where nobody has voted it is
-    the set's first prompt, and label is nan. Returns tuned_on ("base", too), checkpoint, set, prompt, seed, label,
-    image, png.
-    """
-    judged = or_unlabelled(judged)
-    base, tuned = judged[judged["tuned_on"] == BASE], judged[judged["tuned_on"] != BASE]
-    good = base.groupby(_PROMPT, sort=False)["label"].mean().sub(0.5).abs().fillna(0.0)
-    prompts = good.groupby("set", sort=False).idxmin()
-    shown = [base]
-    for _, rows in tuned[tuned["run"] == tuned.groupby("tuned_on")["run"].transform("min")].groupby("tuned_on"):
-        known = np.sort(rows["checkpoint"].unique())
-        places = np.linspace(-1, len(known) - 1, min(checkpoints, len(known)) + 1)[1:].round().astype(int)
-        shown.append(rows[rows["checkpoint"].isin(known[places])])
-    shown = pd.concat(shown)
-    shown = shown[pd.MultiIndex.from_frame(shown[_PROMPT]).isin(prompts)]
-    shown = shown[shown.groupby("prompt")["seed"].rank(method="dense") <= seeds]
-    columns = ["tuned_on", "checkpoint", *_PROMPT, "seed", "label", "image"]
-    return shown[columns].assign(png=[(made / name).read_bytes() for name in shown["image"]]).reset_index(drop=True)

@@ -10,6 +10,7 @@ import hashlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 
@@ -33,10 +34,14 @@ class Item:
     paper_value: str | None = None
 
     @property
+    def module(self) -> ModuleType:
+        """The module that builds it."""
+        return inspect.getmodule(getattr(self.build, "func", self.build))
+
+    @property
     def source(self) -> str:
         """Digest of the module that builds it: what is made by other code is out of date."""
-        module = inspect.getmodule(getattr(self.build, "func", self.build))
-        return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+        return hashlib.sha256(inspect.getsource(self.module).encode()).hexdigest()
 
 
 def register(*items: Item) -> dict[str, Item]:
@@ -45,6 +50,12 @@ def register(*items: Item) -> dict[str, Item]:
     if len(named) != len(items):
         raise ValueError("two items of one name")
     return named
+
+
+def entered(items: dict[str, Item], *modules: ModuleType) -> list[Item]:
+    """What the decorators of these modules entered in ``items``, taken out for ``register`` to put it in its place."""
+    mine = [name for name, item in items.items() if item.module in modules]
+    return [items.pop(name) for name in mine]
 
 
 FIGURES: dict[str, Item] = {}

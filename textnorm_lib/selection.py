@@ -6,7 +6,6 @@ first half of a prompt's pool, once from the first n of the second, so that no i
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from textnorm_lib.pool import QUALITY, check_choosers
 from textnorm_lib.progress import progress
 from textnorm_lib.rankings import RATING
 from textnorm_lib.store import step
-from textnorm_lib.tia2.labels import SKIP, VOTES, or_unlabelled
+from textnorm_lib.tia2.labels import SKIP, VOTES
 
 SETS_PER_PROMPT, IMAGES_PER_SET = 2, 4
 QUALITY_TIE = 0.25  # in a judge's unit: of sets of four drawn at random somewhat over a quarter tie then
@@ -165,51 +164,3 @@ def compare_gold(gold: pd.DataFrame, *, reference: str, **settings: float) -> pd
     last = gold[gold["n"] == gold["n"].max()]
     tidy = last.rename(columns={"gold": "value"}).assign(metric="gold")
     return compare(tidy, reference=reference, metrics=["gold"], **settings)
-
-
-@step(1)
-def pick_grids(made: Path, images: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
-    """The first set of every chooser and n for one prompt of each set (figure 4), with votes, label and png.
-
-    The prompt is the one of which nearest to half of the pool is good: there is most to choose. Where nobody has voted
-    it is the first, and votes and label are nan.
-    """
-    images = or_unlabelled(images)
-    good = images.groupby(_PROMPT, sort=False)["label"].mean().sub(0.5).abs().fillna(0.0)
-    prompts = good.groupby("set", sort=False).idxmin().map(lambda pair: pair[1])
-    shown = chosen[(chosen["number"] == 1) & chosen["prompt"].isin(prompts)]
-    return _with_files(shown, made, images, [*VOTES, "label"])
-
-
-@step(1)
-def pick_loved(made: Path, images: pd.DataFrame, *, rewards: Sequence[str], number: int, within: int) -> pd.DataFrame:
-    """Images that a reward loves and the annotators reject: found by rule, ``number`` a reward, one a prompt at most.
-
-    All three annotators call the image bad, the reward ranks it among the first ``within`` of its prompt's pool, and a
-    fifth of that pool or more is good, so that it could have chosen better. First come those furthest above the pool's
-    mean, of each set in turn. Returns reward, set, prompt, image, rank, n_images, share_good, the votes, every reward's
-    score in standard deviations of the pool, and png.
-    """
-    images = check_choosers(images, rewards)
-    pools = images.groupby(_PROMPT, sort=False)
-    scores = images[list(rewards)]
-    scores = (scores - pools[list(rewards)].transform("mean")) / pools[list(rewards)].transform("std", ddof=0)
-    told = images[[*_PROMPT, "image", *VOTES]].assign(
-        share_good=pools["label"].transform("mean"), n_images=pools["label"].transform("size")
-    )
-    rejected = (images[VOTES] == 0).all(axis=1) & (told["share_good"] >= 0.2)
-    picked = []
-    for reward in rewards:
-        rank = pools[reward].rank(ascending=False, method="max")  # equal scores do not count against a reward
-        found = told.join(scores)[rejected & (rank <= within)].sort_values(reward, ascending=False, kind="stable")
-        first = found.drop_duplicates(_PROMPT)
-        turn = first.groupby("set", sort=False).cumcount().sort_values(kind="stable").index[:number]
-        picked.append(first.loc[turn].assign(reward=reward, rank=rank[turn].astype(int)))
-    shown = pd.concat(picked, ignore_index=True)
-    return shown.assign(png=[(made / name).read_bytes() for name in shown["image"]])
-
-
-def _with_files(shown: pd.DataFrame, made: Path, images: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """``shown`` with columns of ``images``, and each file's bytes as png."""
-    told = shown.merge(images[["image", *columns]], on="image", how="left")
-    return told.assign(png=[(made / name).read_bytes() for name in told["image"]])

@@ -1,26 +1,21 @@
 """The study's figures: one registry, one module a subject."""
 
+import textnorm_lib.tables  # noqa: F401  first: it takes its tables from the modules below
 from textnorm_lib.figures import (
     ablations,
-    best_images,
     best_of_n,
-    finetuned_images,
-    finetuned_judged,
     finetuning,
-    finetuning_kl,
-    gains,
     gallery,
     heatmaps,
     human_evaluation,
     mechanism,
     mini,
-    mini_heatmaps,
     release,
     rewards,
-    settings,
     start_here,
+    tuned_models,
 )
-from textnorm_lib.items import FIGURES, register
+from textnorm_lib.items import FIGURES, entered, register
 
 FIGURES |= register(
     *start_here.ITEMS,
@@ -29,16 +24,8 @@ FIGURES |= register(
     *mini.ITEMS,
     *gallery.ITEMS,
     *rewards.ITEMS,
-    *settings.ITEMS,
-    *ablations.ITEMS,
-    *mechanism.ITEMS,
-    *gains.ITEMS,
-    *mini_heatmaps.ITEMS,
-    *best_of_n.ITEMS,
-    *best_images.ITEMS,
-    *finetuning.ITEMS,
-    *finetuning_kl.ITEMS,
-    *finetuned_images.ITEMS,
-    *finetuned_judged.ITEMS,
+    *entered(FIGURES, ablations, mechanism),
+    *entered(FIGURES, best_of_n),
+    *entered(FIGURES, finetuning, tuned_models),
     *human_evaluation.ITEMS,
 )

@@ -1,63 +1,132 @@
-"""Figures of notebook 03: TextNorm under other temperatures, penalties, contrastive prompts and ensembles."""
+"""Figures and tables of notebook 03: TextNorm under other settings, contrastive prompts and ensembles.
 
-from collections.abc import Callable, Sequence
+One colour and marker stands for each reward and for each ensemble, hollow for the raw score, filled under TextNorm.
+``mechanism`` has the notebook's second half: why TextNorm helps, where it hurts, how it stands beside raw rewards.
+"""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from textnorm_lib.figures.ensembles import (
-    FULL,
-    HALF,
-    HOLLOW,
-    METRICS,
-    PALE,
-    broken,
-    draw_dots,
-    explain_fills,
-    prompts_of,
-    rows_of,
+from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
+from textnorm_lib.items import figure, table
+from textnorm_lib.metrics import ALL_SETS
+from textnorm_lib.names import (
+    ALL_FOUR,
+    ENSEMBLES,
+    FOUR,
+    PAIR,
+    REWARD_NAMES,
+    SET_ORDER,
+    UNDER_TEXTNORM,
+    ensemble_name,
 )
-from textnorm_lib.figures.style import new_figure
-from textnorm_lib.items import Item
-from textnorm_lib.names import ALL_FOUR, ENSEMBLES, PAIR, REWARD_NAMES, ensemble_name
+from textnorm_lib.tables.style import describe, interval
 from textnorm_lib.tuning import BY_PROMPT, CLASSES_HELD_OUT, HINDSIGHT
 
-SOURCES = {"none": HOLLOW, "random": HALF, "rules": FULL}
-WITH_RELEASED = {**SOURCES, "released": PALE}
-USE_NAMES = {"only": "only this kind", "without": "all kinds but this"}
-USES = dict(zip(USE_NAMES.values(), (PALE, FULL), strict=True))
-FORM_NAMES = {"raw": "raw", "mean": "TextNorm, mean", "uncertainty": "TextNorm, penalty"}
-FORMS = dict(zip(FORM_NAMES.values(), (HOLLOW, PALE, FULL), strict=True))
-LEAKS = {CLASSES_HELD_OUT: HALF, HINDSIGHT: PALE, BY_PROMPT: FULL}
+HOLLOW, HALF, PALE, FULL = "hollow", "half", "pale", "full"
+METRICS = {"auroc": "AUROC", "ap": "AP"}
+RAW_LINE = {"linestyle": "--", "linewidth": 0.8}
+DOTTED = {"color": "0.6", "linewidth": 0.6, "linestyle": ":"}  # a line for reference: no gain, all images, ...
+ABOVE = {"frameon": False, "loc": "outside upper center"}  # where legends stand
+
+_figure = partial(figure, notebook="03_textnorm_ablations", needs="labels")
+_table = partial(table, notebook="03_textnorm_ablations", needs="labels")
+_MEAN = "mean and 95% bootstrap interval over prompts"
+_STYLES = {
+    **{name: (COLOURS[name], MARKERS[name]) for name in FOUR},
+    PAIR: (COLOURS["textnorm"], MARKERS["textnorm"]),
+    ALL_FOUR: ("black", "h"),
+}
+_OTHER = ("0.35", "o")
 
 
-def draw_sources(every: pd.DataFrame, shared: pd.DataFrame) -> Figure:
-    """AUROC by source of the contrastive prompts: of all prompts, and of those that have released sets."""
-    figure = new_figure(3.7)
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, frame, fills, whose in (
-        (panels[0], every[every["source"].isin(SOURCES)], SOURCES, "all"),
-        (panels[1], shared, WITH_RELEASED, "with released sets"),
-    ):
-        rows = frame[frame["metric"] == "auroc"].assign(form=frame["source"])
-        draw_dots(axes, rows, by="rewards", groups=ENSEMBLES, fills=fills)
-        axes.set(title=f"prompts: {whose} (n = {prompts_of(rows)})", xlabel="AUROC")
-    panels[0].set_yticks(range(len(ENSEMBLES)), [broken(name) for name in ENSEMBLES])
-    explain_fills(figure, WITH_RELEASED)
-    return figure
+# ---- dots with intervals, a line of the panel for each group
 
 
-def describe_sources(every: pd.DataFrame, shared: pd.DataFrame) -> str:
-    """All means of the left panel, the pair's of the right one."""
-    left = _by_form(every[every["source"].isin(SOURCES)], "source")
-    right = _by_form(shared, "source", ensembles=[PAIR])
-    return f"AUROC by source of the contrastive prompts. All prompts: {left}. Prompts with released sets: {right}."
+def marker_style(rewards: str, fill: str = FULL) -> dict:
+    """Colour and marker of an ensemble, filled in one of four ways."""
+    colour, marker = _STYLES.get(rewards, _OTHER)
+    return {"color": colour, "marker": marker, **_filled(colour, fill)}
 
 
-def _by_form(
+def _filled(colour: str | tuple, fill: str) -> dict:
+    faces = {HOLLOW: "white", PALE: tuple(0.5 + 0.5 * part for part in to_rgb(colour))}
+    half = {"fillstyle": "left", "markerfacecoloralt": "white"} if fill == HALF else {}
+    return {"markerfacecolor": faces.get(fill, colour), "markeredgewidth": 0.8, **half}
+
+
+def draw_dot(axes: Axes, row: pd.Series, place: float, **style) -> None:
+    """A mean with its interval, lying; ``row``: mean, low, high."""
+    axes.errorbar([row["mean"]], [place], xerr=_reach(row), linestyle="none", elinewidth=0.8, **style)
+
+
+def _reach(row: pd.Series) -> np.ndarray:
+    """How far the interval of one mean goes to either side, (2, 1): not below 0 where rounding puts a limit there."""
+    return np.maximum([[row["mean"] - row["low"]], [row["high"] - row["mean"]]], 0)
+
+
+def _draw_dots(
+    axes: Axes, frame: pd.DataFrame, *, form: str, fills: Mapping[str, str], by: str, groups: Mapping[str, str]
+) -> None:
+    """A line for each of ``groups`` (with its label), in it from the top a dot for each of ``fills`` that there is.
+
+    ``frame``: rewards, mean, low, high; its columns ``by`` and ``form`` say which group and which of ``fills``.
+    """
+    rows = frame.set_index([by, form])
+    for place, group in enumerate(groups):
+        for index, (name, fill) in enumerate(fills.items()):
+            if (group, name) in rows.index:
+                row = rows.loc[(group, name)]
+                rewards = group if by == "rewards" else row["rewards"]
+                offset = (index - (len(fills) - 1) / 2) * 0.72 / len(fills)
+                draw_dot(axes, row, place + offset, **{**marker_style(rewards, fill), "markersize": 3.5})
+    label_lines(axes, list(groups.values()))
+
+
+def _broken(rewards: str) -> str:
+    """The name of an ensemble, broken where it is long."""
+    return ensemble_name(rewards).replace(" + ", "\n+ ", 1)
+
+
+_draw_ensembles = partial(_draw_dots, by="rewards", groups={name: _broken(name) for name in ENSEMBLES})
+
+
+def label_lines(axes: Axes, labels: Sequence[str]) -> None:
+    """Names down the left of a panel, the first at the top."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+
+
+def _explain_fills(figure: Figure, fills: Mapping[str, str]) -> None:
+    """A legend above the figure: what each filling means."""
+    style = {"linestyle": "none", "color": "0.3", "marker": "o"}
+    handles = [Line2D([], [], **style, **_filled("0.3", fill)) for fill in fills.values()]
+    figure.legend(handles, list(fills), ncols=len(fills), **ABOVE)
+
+
+def prompts_of(frame: pd.DataFrame) -> str:
+    """71, or 66 to 71 where rows differ in their number of prompts."""
+    low, high = np.min(frame["n_prompts"]), np.max(frame["n_prompts"])
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def rows_of(frame: pd.DataFrame, metric: str, rewards: str) -> pd.DataFrame:
+    """The rows of one metric and ensemble."""
+    return frame[(frame["metric"] == metric) & (frame["rewards"] == rewards)]
+
+
+def means_in_words(
     frame: pd.DataFrame, form: str, *, metric: str = "auroc", sign: str = "", ensembles: Sequence[str] = ENSEMBLES
 ) -> str:
-    """The ensembles' means in words, in the order of ``frame``'s forms."""
+    """Each ensemble's means, in the order of ``frame``: CLIP none 0.701, rules 0.744; BLIP-2 none ..."""
     words = []
     for rewards in ensembles:
         rows = rows_of(frame, metric, rewards)
@@ -66,124 +135,304 @@ def _by_form(
     return "; ".join(words)
 
 
-def draw_kinds(frame: pd.DataFrame) -> Figure:
-    """Gain in AUROC by kind of contrast, a panel an ensemble."""
-    rows = frame[frame["metric"] == "auroc"].assign(form=frame["use"].map(USE_NAMES))
-    prompts = rows.groupby("kind")["n_prompts"].max().sort_values(ascending=False, kind="stable")
-    figure = new_figure(4.4)
-    panels = figure.subplots(2, 3, sharex=True, sharey=True)
-    for axes, rewards in zip(panels.flat, ENSEMBLES, strict=True):
-        axes.axvline(0, color="0.6", linewidth=0.6, linestyle=":")
-        mine = rows[rows["rewards"] == rewards]
-        draw_dots(axes, mine, by="kind", groups=list(prompts.index), fills=USES)
-        axes.set_yticks(range(len(prompts)), [f"{kind} ({n})" for kind, n in prompts.items()])
-        axes.set_title(ensemble_name(rewards))
-    for axes in panels[1]:
-        axes.set_xlabel("gain in AUROC over raw")
-        axes.locator_params(axis="x", nbins=5)
-    explain_fills(figure, USES)
+# ---- TextNorm against its temperature, its penalty and the number of contrastive prompts
+
+
+def _draw_settings(
+    frame: pd.DataFrame, raw: pd.DataFrame, by: str, lines: Sequence, height: float, label: str, scale: Mapping
+) -> Figure:
+    """Each of ``lines`` (metric, ensembles) is a row of panels, an ensemble each, against the setting in column ``by``.
+
+    ``scale``: what ``_arrange`` takes.
+    """
+    figure = new_figure(height)
+    share = "row" if len({metric for metric, _ in lines}) > 1 else "all"
+    panels = figure.subplots(len(lines), len(lines[0][1]), sharex=True, sharey=share, squeeze=False)
+    titled = set()
+    for line, (metric, ensembles) in zip(panels, lines, strict=True):
+        line[0].set_ylabel(METRICS[metric])
+        for axes, rewards in zip(line, ensembles, strict=True):
+            _arrange(axes, **scale)
+            rows, one = (rows_of(some, metric, rewards) for some in (frame, raw))
+            _draw_curve(axes, by, rows.sort_values(by), one.iloc[0], scale["raw"])
+            name = ensemble_name(rewards) if len(ensembles) < 4 else _broken(rewards)
+            axes.set_title("" if rewards in titled else name)
+            titled.add(rewards)
+    for axes in panels[-1]:
+        axes.set_xlabel(label)
+    line = Line2D([], [], color="0.3", marker="o", markersize=3)
+    dashed = Line2D([], [], color="0.3", marker="o", markersize=3.5, markerfacecolor="white", **RAW_LINE)
+    figure.legend([line, dashed], [f"TextNorm (n = {prompts_of(frame)} prompts)", "raw"], ncols=2, **ABOVE)
     return figure
 
 
-def describe_kinds(frame: pd.DataFrame) -> str:
+def _arrange(axes: Axes, *, kind: str, limits: tuple, raw: float, ticks: Sequence[float], **options: float) -> None:
+    """A setting's axis: matplotlib's ``kind`` of scale with its ``options``; the raw value stands at ``raw``."""
+    axes.set_xscale(kind, **options)
+    axes.set_xlim(limits)
+    axes.set_xticks([raw, *ticks], ["raw", *(f"{value:g}" for value in ticks)], size=6.5)
+    axes.set_xticks([], minor=True)
+
+
+def _draw_curve(axes: Axes, by: str, rows: pd.DataFrame, raw: pd.Series, raw_at: float) -> None:
+    """TextNorm's means with their band against column ``by``; the raw value with its interval, dashed across.
+
+    ``rows`` and ``raw``: rewards (one only), mean, low, high; ``raw_at``: where on the axis the raw value stands.
+    """
+    style = marker_style(raw["rewards"])
+    axes.fill_between(rows[by], rows["low"], rows["high"], color=style["color"], alpha=0.2, linewidth=0)
+    axes.plot(rows[by], rows["mean"], markersize=3, **style)
+    axes.axhline(raw["mean"], color=style["color"], **RAW_LINE)
+    hollow = {**marker_style(raw["rewards"], HOLLOW), "markersize": 3.5, "elinewidth": 0.8, "linestyle": "none"}
+    axes.errorbar([raw_at], [raw["mean"]], _reach(raw), **hollow)
+
+
+def _describe_settings(frame: pd.DataFrame, raw: pd.DataFrame, *, by: str, what: str, ensembles: Sequence[str]) -> str:
+    """Each ensemble's range of AUROC, where its best is, and its raw AUROC."""
+    words = []
+    for rewards in ensembles:
+        rows, one = (rows_of(some, "auroc", rewards) for some in (frame, raw))
+        best = rows.loc[rows["mean"].idxmax()]
+        words.append(
+            f"{ensemble_name(rewards)} {rows['mean'].min():.3f} to {best['mean']:.3f} (best at {best[by]:g}), raw "
+            f"{one['mean'].item():.3f}"
+        )
+    return f"TextNorm against {what}, beside the raw reward. AUROC: {'; '.join(words)}."
+
+
+@_figure(
+    "fig37_temperature",
+    caption="TextNorm against its temperature, counted in units of the reward: the standard deviation of its scores of "
+    f"one prompt's images. AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}; dashed: the raw reward.",
+    alt=partial(_describe_settings, by="temperature", what="its temperature", ensembles=(*FOUR, PAIR)),
+)
+def temperatures(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
+    """AUROC and AP of five ensembles against the temperature, on a logarithmic axis."""
+    lines = [(metric, (*FOUR, PAIR)) for metric in METRICS]
+    scale = {"kind": "log", "limits": (0.008, 14), "raw": 0.015, "ticks": [0.1, 1, 10]}
+    return _draw_settings(frame, raw, "temperature", lines, 3.6, "temperature\n(reward's units)", scale)
+
+
+@_figure(
+    "fig38_penalty",
+    caption="TextNorm of two ensembles against the penalty on their disagreement (equation 3; 0 is equation 2), each "
+    f"at its best temperature. AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}; dashed: the raw rewards' mean.",
+    alt=partial(_describe_settings, by="penalty", what="its penalty", ensembles=(PAIR, ALL_FOUR)),
+)
+def penalties(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
+    """AUROC and AP of two ensembles against the penalty, on an axis linear up to 0.1, then logarithmic."""
+    lines = [(metric, (PAIR, ALL_FOUR)) for metric in METRICS]
+    scale = {"kind": "symlog", "linthresh": 0.1, "linscale": 0.6}
+    scale |= {"limits": (-0.17, 5.5), "raw": -0.1, "ticks": [0, 0.1, 0.5, 1, 2, 4]}
+    return _draw_settings(frame, raw, "penalty", lines, 3.4, "penalty", scale)
+
+
+@_figure(
+    "fig40_set_size",
+    caption=f"AUROC against the number of contrastive prompts; {_MEAN}, settings held out; dashed: the raw reward.",
+    alt=partial(_describe_settings, by="most", what="the number of contrastive prompts", ensembles=ENSEMBLES),
+)
+def set_sizes(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
+    """AUROC of six ensembles against the number of contrastive prompts, which doubles along the axis."""
+    lines = [("auroc", ENSEMBLES[:3]), ("auroc", ENSEMBLES[3:])]
+    scale = {"kind": "log", "base": 2, "limits": (0.36, 21), "raw": 0.5, "ticks": [1, 2, 4, 8, 16]}
+    return _draw_settings(frame, raw, "most", lines, 3.6, "contrastive prompts", scale)
+
+
+# ---- other contrastive prompts, other ensembles, settings chosen in other ways
+
+_SOURCES = {"none": HOLLOW, "random": HALF, "rules": FULL}
+_WITH_RELEASED = {**_SOURCES, "released": PALE}
+_PREFIXES = {"none": "", "random": "random:", "rules": UNDER_TEXTNORM}  # of the columns of sealed scores
+_USE_NAMES = {"only": "only this kind", "without": "all kinds but this"}
+_USES = dict(zip(_USE_NAMES.values(), (PALE, FULL), strict=True))
+_FORM_NAMES = {"raw": "raw", "mean": "TextNorm, mean", "uncertainty": "TextNorm, penalty"}
+_FORMS = dict(zip(_FORM_NAMES.values(), (HOLLOW, PALE, FULL), strict=True))
+_LEAKS = {CLASSES_HELD_OUT: HALF, HINDSIGHT: PALE, BY_PROMPT: FULL}
+
+
+def _describe_sources(every: pd.DataFrame, shared: pd.DataFrame) -> str:
+    """All means of the left panel, the pair's of the right one."""
+    left = means_in_words(every[every["source"].isin(_SOURCES)], "source")
+    right = means_in_words(shared, "source", ensembles=[PAIR])
+    return f"AUROC by source of the contrastive prompts. All prompts: {left}. Prompts with released sets: {right}."
+
+
+@_figure(
+    "fig39_contrastive_sources",
+    caption="AUROC by where the contrastive prompts come from: none (the raw reward), random prompts, rules, and on "
+    f"the right the released sets; {_MEAN}, settings held out. In each group from the top in the legend's order.",
+    alt=_describe_sources,
+    needs="tia2 labels",
+    paper_item="Table 1, rows by contrastive prompts",
+    paper_value="AUROC .764 none (PickScore), .641 random, .780 by a language model",
+)
+def contrastive_sources(every: pd.DataFrame, shared: pd.DataFrame) -> Figure:
+    """AUROC by source of the contrastive prompts: of all prompts, and of those that have released sets."""
+    figure = new_figure(3.7)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, frame, fills, whose in (
+        (panels[0], every[every["source"].isin(_SOURCES)], _SOURCES, "all"),
+        (panels[1], shared, _WITH_RELEASED, "with released sets"),
+    ):
+        rows = frame[frame["metric"] == "auroc"]
+        _draw_ensembles(axes, rows, form="source", fills=fills)
+        axes.set(title=f"prompts: {whose} (n = {prompts_of(rows)})", xlabel="AUROC")
+    _explain_fills(figure, _WITH_RELEASED)
+    return figure
+
+
+def _describe_kinds(frame: pd.DataFrame) -> str:
     """The pair's gains, kind by kind."""
     words = []
     for kind, rows in rows_of(frame, "auroc", PAIR).groupby("kind", sort=False):
-        gains = (f"{mean:+.3f} {USE_NAMES[use]}" for mean, use in zip(rows["mean"], rows["use"], strict=True))
+        gains = (f"{mean:+.3f} {_USE_NAMES[use]}" for mean, use in zip(rows["mean"], rows["use"], strict=True))
         words.append(f"{kind} ({rows['n_prompts'].max()} prompts) {' and '.join(gains)}")
     return f"Gain in AUROC over the raw reward by kind of contrast; {ensemble_name(PAIR)}: {'; '.join(words)}."
 
 
-def draw_ensembles(frame: pd.DataFrame) -> Figure:
-    """All subsets of the rewards, small ones first: raw, mean and penalised, AUROC and AP."""
-    order = list(REWARD_NAMES)
-    groups = sorted(frame["rewards"].unique(), key=lambda some: [some.count("+"), *map(order.index, some.split("+"))])
-    figure = new_figure(4.9)
-    panels = figure.subplots(1, 2, sharey=True)
-    rows = frame[(frame["form"] != "uncertainty") | frame["rewards"].str.contains("+", regex=False)]
-    rows = rows.assign(form=rows["form"].map(FORM_NAMES))
-    for axes, (metric, printed) in zip(panels, METRICS.items(), strict=True):
-        draw_dots(axes, rows[rows["metric"] == metric], by="rewards", groups=groups, fills=FORMS)
-        axes.set_xlabel(f"{printed} (n = {prompts_of(rows)})")
-        sizes = pd.Series([name.count("+") for name in groups])
-        for place in sizes.index[sizes.diff() > 0]:
-            axes.axhline(place - 0.5, color="0.85", linewidth=0.6)
-    panels[0].set_yticks(range(len(groups)), [ensemble_name(name) for name in groups], size=6.5)
-    explain_fills(figure, FORMS)
+@_figure(
+    "fig41_kinds",
+    caption="What each kind of contrast is worth: gain in AUROC over the raw reward with contrasts of that kind only, "
+    "and with all others, on the prompts that have the kind (in brackets), under the setting that is best with all "
+    "contrasts; mean and 95% paired bootstrap interval over prompts.",
+    alt=_describe_kinds,
+)
+def kinds_of_contrast(frame: pd.DataFrame) -> Figure:
+    """Gain in AUROC by kind of contrast, the most frequent kind first, one panel per ensemble."""
+    rows = frame[frame["metric"] == "auroc"].assign(form=frame["use"].map(_USE_NAMES))
+    prompts = rows.groupby("kind")["n_prompts"].max().sort_values(ascending=False, kind="stable")
+    groups = {kind: f"{kind} ({n})" for kind, n in prompts.items()}
+    figure = new_figure(4.4)
+    panels = figure.subplots(2, 3, sharex=True, sharey=True)
+    for axes, rewards in zip(panels.flat, ENSEMBLES, strict=True):
+        axes.axvline(0, **DOTTED)
+        mine = rows[rows["rewards"] == rewards]
+        _draw_dots(axes, mine, form="form", fills=_USES, by="kind", groups=groups)
+        axes.set_title(ensemble_name(rewards))
+    for axes in panels[1]:
+        axes.set_xlabel("gain in AUROC over raw")
+        axes.locator_params(axis="x", nbins=5)
+    _explain_fills(figure, _USES)
     return figure
 
 
-def describe_ensembles(frame: pd.DataFrame) -> str:
+def _describe_ensembles(frame: pd.DataFrame) -> str:
     """The best ensemble of each form, and that of all four."""
     words = []
-    for form, name in FORM_NAMES.items():
+    for form, name in _FORM_NAMES.items():
         rows = frame[(frame["form"] == form) & (frame["metric"] == "auroc")].set_index("rewards")["mean"]
         best = rows.idxmax()
         words.append(f"{name}: best {ensemble_name(best)} {rows[best]:.3f}, all four {rows[ALL_FOUR]:.3f}")
     return f"AUROC and AP of every subset of the four rewards. AUROC, {'; '.join(words)}."
 
 
-def draw_leaks(frame: pd.DataFrame) -> Figure:
+@_figure(
+    "fig42_ensembles",
+    caption="Every subset of the four rewards: the mean of the raw rewards, the mean of their TextNorms (equation 2), "
+    f"and with a penalty on their disagreement (equation 3). AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}, settings "
+    "held out. A reward alone has no penalty.",
+    alt=_describe_ensembles,
+    paper_item="Table 1, last row (ensemble)",
+    paper_value="AUROC .822 with the ensemble, .780 without",
+)
+def every_ensemble(frame: pd.DataFrame) -> Figure:
+    """All subsets of the rewards, small ones first: raw, mean and penalised, AUROC and AP."""
+    order = list(REWARD_NAMES)
+    groups = sorted(frame["rewards"].unique(), key=lambda some: [some.count("+"), *map(order.index, some.split("+"))])
+    sizes = pd.Series([name.count("+") for name in groups])
+    rows = frame[(frame["form"] != "uncertainty") | frame["rewards"].str.contains("+", regex=False)]
+    rows = rows.assign(form=rows["form"].map(_FORM_NAMES))
+    figure = new_figure(4.9)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (metric, printed) in zip(panels, METRICS.items(), strict=True):
+        mine = rows[rows["metric"] == metric]
+        names = {name: ensemble_name(name) for name in groups}
+        _draw_dots(axes, mine, form="form", fills=_FORMS, by="rewards", groups=names)
+        axes.set_xlabel(f"{printed} (n = {prompts_of(rows)})")
+        for place in sizes.index[sizes.diff() > 0]:
+            axes.axhline(place - 0.5, color="0.85", linewidth=0.6)
+    panels[0].tick_params(axis="y", labelsize=6.5)
+    _explain_fills(figure, _FORMS)
+    return figure
+
+
+def _describe_leaks(frame: pd.DataFrame) -> str:
+    gains = means_in_words(frame, "choice", metric="ap", sign="+")
+    return f"Gain over a setting that is held out, AUROC and AP. AP: {gains}."
+
+
+@_figure(
+    "fig43_leaks",
+    caption="What it is worth to choose temperature and penalty on the labels that they are judged on: gain over a "
+    "choice that is held out. The released TextNorm scores have a setting a prompt. AUROC and AP (mean of AP@5, 10 and "
+    "25), mean and 95% paired bootstrap interval over prompts.",
+    alt=_describe_leaks,
+)
+def gains_from_leaks(frame: pd.DataFrame) -> Figure:
     """What each choice of a setting gains over one that is held out."""
     figure = new_figure(3.3)
     panels = figure.subplots(1, 2, sharey=True, sharex=True)
     for axes, (metric, printed) in zip(panels, METRICS.items(), strict=True):
-        axes.axvline(0, color="0.6", linewidth=0.6, linestyle=":")
-        rows = frame[frame["metric"] == metric].assign(form=frame["choice"])
-        draw_dots(axes, rows, by="rewards", groups=ENSEMBLES, fills=LEAKS)
+        axes.axvline(0, **DOTTED)
+        rows = frame[frame["metric"] == metric]
+        _draw_ensembles(axes, rows, form="choice", fills=_LEAKS)
         axes.set_xlabel(f"gain in {printed} over held out (n = {prompts_of(rows)})")
-    panels[0].set_yticks(range(len(ENSEMBLES)), [broken(name) for name in ENSEMBLES])
-    explain_fills(figure, LEAKS)
+    _explain_fills(figure, _LEAKS)
     return figure
 
 
-def describe_leaks(frame: pd.DataFrame) -> str:
-    """All gains in AP."""
-    return (
-        f"Gain over a setting that is held out, AUROC and AP. AP: {_by_form(frame, 'choice', metric='ap', sign='+')}."
-    )
+# ---- tables
 
 
-def _item(name: str, caption: str, build: Callable, describe: Callable, **more: str) -> Item:
-    return Item(name, "03_textnorm_ablations", caption, build, describe, **{"needs": "labels", **more})
+@_table(
+    "tab20_released_lint",
+    caption="What is wrong with the released contrastive sets, by rules: entries with a fault, their share of all, and "
+    "the number of prompts whose set has one; in the heading all entries and prompts. Nothing in common is a hint "
+    "rather than a fault.",
+    alt=describe("Five faults of the released contrastive sets, a column for each set."),
+    needs="tia2",
+    paper_item="Section 4.2, contrastive prompt sets",
+)
+def released_faults(frame: pd.DataFrame) -> pd.DataFrame:
+    """``lint_summary`` as printed: one row per fault, one column per set."""
+    entries = frame["entries"].map("{:,}".format) + frame["entries"].div(frame["all_entries"]).map(" ({:.1%})".format)
+    cells = frame.assign(cell=entries + " in " + frame["prompts"].map("{:,}".format))
+    sizes = frame.drop_duplicates("set").set_index("set")
+    names = {
+        name: f"{name} ({sizes.loc[name, 'all_entries']:,} in {sizes.loc[name, 'all_prompts']:,})"
+        for name in SET_ORDER
+        if name in sizes.index
+    }
+    wide = cells.pivot(index="fault", columns="set", values="cell").reindex(index=frame["fault"].unique())
+    return wide[list(names)].rename(columns=names).reset_index().rename_axis(columns=None)
 
 
-_MEAN = "mean and 95% bootstrap interval over prompts"
-ITEMS = [
-    _item(
-        "fig39_contrastive_sources",
-        "AUROC by where the contrastive prompts come from: none (the raw reward), random prompts, rules, and on the "
-        f"right the released sets; {_MEAN}, settings held out. In each group from the top in the legend's order.",
-        draw_sources,
-        describe_sources,
-        needs="tia2 labels",
-        paper_item="Table 1, rows by contrastive prompts",
-        paper_value="AUROC .764 none (PickScore), .641 random, .780 by a language model",
+@_table(
+    "tab21_ablation",
+    caption="The paper's ablation (table 1) in the mini world: rewards and ensembles by where the contrastive prompts "
+    "come from (none: raw). Development prompts: AUROC and AP (mean of AP@5, 10 and 25), settings held out. Sealed "
+    "prompts, scored once: AUROC and AUPRC, settings chosen on development prompts. Mean over prompts and 95% "
+    "bootstrap interval; number of prompts in the heading.",
+    alt=describe(
+        "AUROC and AP of six ensembles without contrastive prompts, with random ones and with those by rules."
     ),
-    _item(
-        "fig41_kinds",
-        "What each kind of contrast is worth: gain in AUROC over the raw reward with contrasts of that kind only, and "
-        "with all others, on the prompts that have the kind (in brackets), under the setting that is best with all "
-        "contrasts; mean and 95% paired bootstrap interval over prompts.",
-        draw_kinds,
-        describe_kinds,
-    ),
-    _item(
-        "fig42_ensembles",
-        "Every subset of the four rewards: the mean of the raw rewards, the mean of their TextNorms (equation 2), and "
-        f"with a penalty on their disagreement (equation 3). AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}, settings "
-        "held out. A reward alone has no penalty.",
-        draw_ensembles,
-        describe_ensembles,
-        paper_item="Table 1, last row (ensemble)",
-        paper_value="AUROC .822 with the ensemble, .780 without",
-    ),
-    _item(
-        "fig43_leaks",
-        "What it is worth to choose temperature and penalty on the labels that they are judged on: gain over a choice "
-        "that is held out. The released TextNorm scores have a setting a prompt. AUROC and AP (mean of AP@5, 10 and "
-        "25), mean and 95% paired bootstrap interval over prompts.",
-        draw_leaks,
-        describe_leaks,
-    ),
-]
+    paper_item="Table 1",
+    paper_value="AUROC/AUPRC .764/.669 (PickScore), .641/.540 random, .780/.704 by a language model, .822/.752 "
+    "(ensemble)",
+)
+def papers_ablation(frame: pd.DataFrame, sealed: pd.DataFrame) -> pd.DataFrame:
+    """One row per ensemble and source of its contrastive prompts: on development and on ``sealed`` prompts."""
+    cells = frame.assign(cell=frame.apply(interval, axis=1)).set_index(["rewards", "source", "metric"])
+    once = sealed[sealed["set"] == ALL_SETS].set_index(["reward", "metric"])
+    rows = []
+    for rewards in ENSEMBLES:
+        for source, prefix in _PREFIXES.items():
+            shown = [cells.loc[(rewards, source, metric), "cell"] for metric in ("auroc", "ap")]
+            keys = [(prefix + rewards, metric) for metric in ("auroc", "auprc")]
+            later = [interval(once.loc[key]) for key in keys if key in once.index] or ["–", "–"]
+            rows.append((ensemble_name(rewards), source, *shown, *later))
+    shown = frame.loc[frame["source"] == "none", "n_prompts"].max(), once["n_prompts"].max()
+    names = [f"{metric}, development ({shown[0]})" for metric in ("AUROC", "AP")]
+    names += [f"{metric}, sealed ({shown[1]})" for metric in ("AUROC", "AUPRC")]
+    return pd.DataFrame(rows, columns=["rewards", "contrastive prompts", *names])

@@ -1,4 +1,10 @@
-"""Figures of best-of-n in numbers: how the choices are judged, gold against proxy, the gain realised (notebook 04)."""
+"""Figures and tables of notebook 04: the best of n in images, how it is judged, and gold against proxy."""
+
+import textwrap
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -7,71 +13,109 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from textnorm_lib.figures import verdicts
+from textnorm_lib.figures.gallery import ordinal
+from textnorm_lib.figures.images import draw_image, new_sheet, votes_as_marks
 from textnorm_lib.figures.release import SETS, errorbar
 from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
-from textnorm_lib.items import Item
+from textnorm_lib.items import figure, table
+from textnorm_lib.judging import OUTCOMES
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.names import CHOOSER_NAMES, REWARD_NAMES, SET_ORDER, choosers_of
+from textnorm_lib.pool import check_choosers
 from textnorm_lib.rankings import RATING
-from textnorm_lib.tables.style import percent, short
+from textnorm_lib.store import step
+from textnorm_lib.tables.style import STAR, describe, interval, short
+from textnorm_lib.tia2.labels import VOTES, or_unlabelled
+from textnorm_lib.tia2.prompts import PREFIX
 
 CHOOSER_COLOURS = {**COLOURS, RATING: (0.0, 0.0, 0.0)}
 CHOOSER_MARKERS = {**MARKERS, RATING: "*"}
-TIE = "0.88"
+DOTTED = {"color": "0.6", "linewidth": 0.6, "linestyle": ":"}  # a line for reference: no gain, the start, ...
+ABOVE = {"frameon": False, "loc": "outside upper center"}  # where legends stand
+
+_PROMPT = ["set", "prompt"]
+_figure = partial(figure, notebook="04_best_of_n", needs="annotators")
+_table = partial(table, notebook="04_best_of_n", needs="annotators")
 
 
-def draw_judged(outcomes: pd.DataFrame) -> Figure:
-    """``outcomes_by_size``, all sets together: by n and question, a bar an opponent."""
-    rows = outcomes[outcomes["set"] == ALL_SETS]
-    sizes, opponents = sorted(rows["n"].unique()), choosers_of(rows["opponent"], CHOOSER_NAMES)
-    figure = new_figure(0.6 + (0.35 + 0.2 * len(opponents)) * len(sizes))
-    panels = figure.subplots(len(sizes), 2, sharex=True, sharey=True, squeeze=False)
-    for line, n in zip(panels, sizes, strict=True):
-        for axes, question in zip(line, ("alignment", "quality"), strict=True):
-            shown = rows[(rows["n"] == n) & (rows["question"] == question)]
-            for place, opponent in enumerate(opponents):
-                _draw_bar(axes, place, opponent, shown[shown["opponent"] == opponent].set_index("outcome"))
-            axes.set_title(f"best of {n}: {question}")
-            axes.set(xlim=(0, 1), ylim=(len(opponents) - 0.5, -0.5))
-            axes.set_yticks(range(len(opponents)), [CHOOSER_NAMES[name] for name in opponents])
-            axes.spines[:].set_visible(False)
-            axes.tick_params(length=0)
-    for axes in panels[-1]:
-        axes.set_xlabel(f"share of {rows['n_comparisons'].max()} comparisons ({rows['n_prompts'].max()} prompts)")
-    handles = [Patch(color=COLOURS["textnorm"]), Patch(color=TIE), Patch(color="0.5")]
-    names = ["TextNorm wins", "tie", "it loses (the other's colour)"]
-    figure.legend(handles, names, ncols=3, frameon=False, loc="outside upper center")
-    return figure
+# ---- who wins, in the judges' eyes
 
 
-def _draw_bar(axes: Axes, place: int, opponent: str, shares: pd.DataFrame) -> None:
-    """Wins from the left, losses from the right, each with its interval; ties between."""
-    win, loss = shares.loc["win"], shares.loc["loss"]
-    axes.barh(place, 1, 0.75, color=TIE)
-    axes.barh(place, win["share"], 0.75, color=COLOURS["textnorm"])
-    axes.barh(place, -loss["share"], 0.75, 1, color=CHOOSER_COLOURS[opponent], alpha=0.75)
-    from_right = (1 - loss["share"], 1 - loss["high"], 1 - loss["low"])
-    for (middle, low, high), shift in (((win["share"], win["low"], win["high"]), -0.15), (from_right, 0.15)):
-        if np.isfinite(low):
-            reach = [[max(middle - low, 0)], [max(high - middle, 0)]]
-            axes.errorbar(middle, place + shift, xerr=reach, color="black", elinewidth=0.8, capsize=1.5)
-
-
-def describe_judged(outcomes: pd.DataFrame) -> str:
+def _describe_judged(outcomes: pd.DataFrame) -> str:
     """Wins and losses in alignment and quality at the largest n."""
     n = outcomes["n"].max()
     rows = outcomes[(outcomes["set"] == ALL_SETS) & (outcomes["n"] == n)]
     share = rows.set_index(["opponent", "question", "outcome"])["share"]
     words = [
-        f"{CHOOSER_NAMES[one]} alignment {percent(share[one, 'alignment', 'win'])} and "
-        f"{percent(share[one, 'alignment', 'loss'])}, quality {percent(share[one, 'quality', 'win'])} and "
-        f"{percent(share[one, 'quality', 'loss'])}"
+        f"{CHOOSER_NAMES[one]} {verdicts.wins_and_losses(share[one])}"
         for one in choosers_of(rows["opponent"], CHOOSER_NAMES)
     ]
     return f"TextNorm's wins and losses against each other way to choose, best of {n}: {'; '.join(words)}."
 
 
-def draw_gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> Figure:
+@_figure(
+    "fig51_best_of_n_judged",
+    caption="TextNorm's best four of n against those of each other reward, and against those that the annotators "
+    "themselves would choose: wins, ties and losses by the majority of three blind judges, with 95% intervals in "
+    "which prompts are the unit.",
+    alt=_describe_judged,
+    paper_item="Figure 9",
+)
+def judged_choices(outcomes: pd.DataFrame) -> Figure:
+    """``outcomes_by_size``, all sets together: by n and question, a bar for each opponent."""
+    rows = outcomes[outcomes["set"] == ALL_SETS]
+    sizes, opponents = sorted(rows["n"].unique()), choosers_of(rows["opponent"], CHOOSER_NAMES)
+    figure = new_figure(0.6 + (0.35 + 0.2 * len(opponents)) * len(sizes))
+    panels = figure.subplots(len(sizes), 2, sharex=True, sharey=True, squeeze=False)
+    for line, n in zip(panels, sizes, strict=True):
+        for axes, question in zip(line, verdicts.QUESTIONS, strict=True):
+            shown = rows[(rows["n"] == n) & (rows["question"] == question)]
+            for place, opponent in enumerate(opponents):
+                shares = shown[shown["opponent"] == opponent].set_index("outcome")
+                verdicts.draw_bar(axes, place, shares, COLOURS["textnorm"], CHOOSER_COLOURS[opponent])
+            axes.set_title(f"best of {n}: {question}")
+            verdicts.frame_bars(axes, range(len(opponents)), [CHOOSER_NAMES[name] for name in opponents])
+    for axes in panels[-1]:
+        axes.set_xlabel(verdicts.compared(rows))
+    handles = [Patch(color=COLOURS["textnorm"]), Patch(color=verdicts.TIE), Patch(color="0.5")]
+    figure.legend(handles, ["TextNorm wins", "tie", "it loses (the other's colour)"], ncols=3, **ABOVE)
+    return figure
+
+
+# ---- gold against proxy
+
+
+def peak_as_printed(row: pd.Series, never: str) -> str:
+    """Where gold peaks, with its interval; ``never`` where nothing turns it down."""
+    middle, low, high = (never if np.isinf(row[key]) else short(row[key], 1) for key in ("value", "low", "high"))
+    return f"{middle} [{low}, {high}]"
+
+
+def _describe_gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> str:
+    """Each reward's gain in proxy and gold at the largest n, and where its fit peaks."""
+    n = means["n"].max()
+    last = means[(means["n"] == n) & (means["set"] == ALL_SETS)].set_index(["reward", "what"])["mean"]
+    peaks = fits[(fits["set"] == ALL_SETS) & (fits["term"] == "peak")].set_index("reward")["value"]
+    words = []
+    for name in choosers_of(means["reward"], CHOOSER_NAMES):
+        proxy = f"proxy {last[name, 'proxy']:+.2f}, " if (name, "proxy") in last else ""
+        words.append(f"{CHOOSER_NAMES[name]} {proxy}gold {last[name, 'gold']:+.3f}, peak at {peaks[name]:.2f}")
+    return (
+        f"Gain of the best of n over one image, against the square root of the divergence; at n = {n}, with the fit's "
+        f"peak: {'; '.join(words)}."
+    )
+
+
+@_figure(
+    "fig52_gold_and_proxy",
+    caption="Gold against proxy as n grows. Proxy: what the reward that chooses thinks of its choice, in its "
+    "pool's standard deviations; gold: the annotators' rating. Means over prompts of the gain over one image, "
+    "with 95% bootstrap intervals; dashed: d (a - b d) with d = √KL, fitted. Annotators: chosen by the rating "
+    "itself, the most that can be had.",
+    alt=_describe_gold_and_proxy,
+)
+def gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> Figure:
     """``mean_curves`` and ``fit_gold``. Above: proxy and gold of all prompts; below: the gold of each set."""
     figure = new_figure(4.8)
     grid = figure.add_gridspec(2, 6)
@@ -85,16 +129,16 @@ def draw_gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> Figure:
         _draw_curves(axes, rows, fits[fits["set"] == name])
         label = "gold, all sets" if name == ALL_SETS else name
         axes.set_title(f"{label} ({rows['n_prompts'].max()} prompts)")
-        axes.axhline(0, color="0.6", linewidth=0.6, linestyle=":")
-    above[1].set_ylabel("gain in rating")
-    below[0].set_ylabel("gain in rating")
+        axes.axhline(0, **DOTTED)
+    for axes in (above[1], below[0]):
+        axes.set_ylabel("gain in rating")
     for axes in (*above, *below):
         _label_distance(axes, means, every=1 if axes in above else 2)
     names = choosers_of(means["reward"], CHOOSER_NAMES)
     handles = [Line2D([], [], color=CHOOSER_COLOURS[name], marker=CHOOSER_MARKERS[name]) for name in names]
     handles.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.8))
     labels = [*(CHOOSER_NAMES[name] for name in names), "fit"]
-    figure.legend(handles, labels, ncols=len(labels), frameon=False, loc="outside upper center", columnspacing=1.0)
+    figure.legend(handles, labels, ncols=len(labels), columnspacing=1.0, **ABOVE)
     return figure
 
 
@@ -121,28 +165,29 @@ def _label_distance(axes: Axes, means: pd.DataFrame, *, every: int) -> None:
     axes.set_xlabel("√KL, and n below", size=7)
 
 
-def describe_gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> str:
-    """Each reward's gain in proxy and gold at the largest n, and where its fit peaks."""
-    n = means["n"].max()
-    last = means[(means["n"] == n) & (means["set"] == ALL_SETS)].set_index(["reward", "what"])["mean"]
-    peaks = fits[(fits["set"] == ALL_SETS) & (fits["term"] == "peak")].set_index("reward")["value"]
+def _describe_share_realised(gains: pd.DataFrame) -> str:
+    """Each reward's share at the largest n, all sets together."""
+    n = gains["n"].max()
+    rows = gains[(gains["set"] == ALL_SETS) & (gains["n"] == n)].set_index("reward")
     words = []
-    for name in choosers_of(means["reward"], CHOOSER_NAMES):
-        proxy = f"proxy {last[name, 'proxy']:+.2f}, " if (name, "proxy") in last else ""
-        words.append(f"{CHOOSER_NAMES[name]} {proxy}gold {last[name, 'gold']:+.3f}, peak at {peaks[name]:.2f}")
-    return (
-        f"Gain of the best of n over one image, against the square root of the divergence; at n = {n}, with the fit's "
-        f"peak: {'; '.join(words)}."
-    )
+    for name in choosers_of(gains["reward"], REWARD_NAMES):
+        share, low, high = (short(rows.loc[name, key], 2) for key in ("share", "low", "high"))
+        words.append(f"{REWARD_NAMES[name]} {share} [{low}, {high}]")
+    return f"Share of the gain that choosing by the annotators would bring, best of {n}: {', '.join(words)}."
 
 
-def draw_gain_realised(gains: pd.DataFrame) -> Figure:
+@_figure(
+    "fig53_gain_realised",
+    caption="How much of the possible gain in rating each reward realises: 1 chooses as the annotators would, 0 is "
+    "no better than chance. Means over prompts (their number in brackets) with 95% bootstrap intervals.",
+    alt=_describe_share_realised,
+)
+def share_realised(gains: pd.DataFrame) -> Figure:
     """``gain_realised``: left over n for all sets, right by set at the largest n."""
     figure = new_figure(2.5)
     left, right = figure.subplots(1, 2, sharey=True)
-    rewards, last = choosers_of(gains["reward"], REWARD_NAMES), gains["n"].max()
-    sets = [name for name in SET_ORDER if name in set(gains["set"])]
-    for index, reward in enumerate(rewards):
+    last, sets = gains["n"].max(), choosers_of(gains["set"], SET_ORDER)
+    for index, reward in enumerate(choosers_of(gains["reward"], REWARD_NAMES)):
         style = {"color": COLOURS[reward], "marker": MARKERS[reward]}
         own = gains[(gains["reward"] == reward) & (gains["n"] > 1)]
         all_sets = own[own["set"] == ALL_SETS]
@@ -158,53 +203,226 @@ def draw_gain_realised(gains: pd.DataFrame) -> Figure:
     right.set_title(f"best of {last}")
     for axes in (left, right):
         for height in (0, 1):
-            axes.axhline(height, color="0.6", linewidth=0.6, linestyle=":")
-    figure.legend(*left.get_legend_handles_labels(), ncols=5, frameon=False, loc="outside upper center")
+            axes.axhline(height, **DOTTED)
+    figure.legend(*left.get_legend_handles_labels(), ncols=5, **ABOVE)
     return figure
 
 
-def describe_gain_realised(gains: pd.DataFrame) -> str:
-    """Each reward's share at the largest n, all sets together."""
-    n = gains["n"].max()
-    rows = gains[(gains["set"] == ALL_SETS) & (gains["n"] == n)].set_index("reward")
-    words = [
-        f"{REWARD_NAMES[name]} {short(rows.loc[name, 'share'], 2)} "
-        f"[{short(rows.loc[name, 'low'], 2)}, {short(rows.loc[name, 'high'], 2)}]"
-        for name in choosers_of(gains["reward"], REWARD_NAMES)
-    ]
-    return f"Share of the gain that choosing by the annotators would bring, best of {n}: {', '.join(words)}."
+# ---- the best of n in images
 
 
-ITEMS = [
-    Item(
-        name="fig51_best_of_n_judged",
-        notebook="04_best_of_n",
-        caption="TextNorm's best four of n against those of each other reward, and against those that the annotators "
-        "themselves would choose: wins, ties and losses by the majority of three blind judges, with 95% intervals in "
-        "which prompts are the unit.",
-        build=draw_judged,
-        describe=describe_judged,
-        needs="annotators",
-        paper_item="Figure 9",
-    ),
-    Item(
-        name="fig52_gold_and_proxy",
-        notebook="04_best_of_n",
-        caption="Gold against proxy as n grows. Proxy: what the reward that chooses thinks of its choice, in its "
-        "pool's standard deviations; gold: the annotators' rating. Means over prompts of the gain over one image, "
-        "with 95% bootstrap intervals; dashed: d (a - b d) with d = √KL, fitted. Annotators: chosen by the rating "
-        "itself, the most that can be had.",
-        build=draw_gold_and_proxy,
-        describe=describe_gold_and_proxy,
-        needs="annotators",
-    ),
-    Item(
-        name="fig53_gain_realised",
-        notebook="04_best_of_n",
-        caption="How much of the possible gain in rating each reward realises: 1 chooses as the annotators would, 0 is "
-        "no better than chance. Means over prompts (their number in brackets) with 95% bootstrap intervals.",
-        build=draw_gain_realised,
-        describe=describe_gain_realised,
-        needs="annotators",
-    ),
-]
+def one_prompt_per_set(images: pd.DataFrame) -> list[tuple[str, str]]:
+    """Set and prompt of the prompt of each set of which nearest to half of the images is good: there is most to choose.
+
+    Where nobody has voted (label is nan) it is the set's first.
+    """
+    good = images.groupby(_PROMPT, sort=False)["label"].mean().sub(0.5).abs().fillna(0.0)
+    return good.groupby("set", sort=False).idxmin().tolist()
+
+
+@step(1)
+def pick_grids(made: Path, images: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
+    """The first set of every chooser and n for one prompt of each set (figure 4), with votes, label and png.
+
+    The prompt is ``one_prompt_per_set``'s. Where nobody has voted, votes and label are nan.
+    """
+    images = or_unlabelled(images)
+    prompts = [prompt for _, prompt in one_prompt_per_set(images)]
+    shown = chosen[(chosen["number"] == 1) & chosen["prompt"].isin(prompts)]
+    shown = shown.merge(images[["image", *VOTES, "label"]], on="image", how="left")
+    return with_files(shown, made)
+
+
+def with_files(shown: pd.DataFrame, made: Path) -> pd.DataFrame:
+    """``shown`` with the bytes of each row's image, a file in the folder ``made``, as png."""
+    return shown.assign(png=[(made / name).read_bytes() for name in shown["image"]])
+
+
+_BESIDE, _BETWEEN, _ABOVE = 1.7, 0.3, 1.15  # room left of the rows, between the sets, above a prompt; images' sides
+_MOST_SETS, _PER_SET = 3, 4  # sets abreast, for which the sheet's width is made, and the images of each
+
+
+def _describe_grids(frame: pd.DataFrame) -> str:
+    """Good images among the four of each reward, at the smallest and the largest n."""
+    if frame["label"].isna().all():
+        return f"The four best of n images by each reward, of {', '.join(frame['prompt'].unique())}."
+    sizes, words = frame["n"].agg(["min", "max"]), []
+    for prompt, rows in frame.groupby("prompt", sort=False):
+        good = rows.pivot_table(index="model", columns="n", values="label", aggfunc="sum")
+        told = [
+            f"{REWARD_NAMES[one]} {good.loc[one, sizes['min']]} and {good.loc[one, sizes['max']]}"
+            for one in choosers_of(rows["model"], REWARD_NAMES)
+        ]
+        words.append(f"{prompt}: {', '.join(told)}")
+    return (
+        f"The four best of n images by each reward. Good by the majority of the four at n = {sizes['min']} and "
+        f"{sizes['max']}. {'; '.join(words)}."
+    )
+
+
+@_figure(
+    "fig50_best_of_n_images",
+    caption="The four best of n images by each of five rewards, for one prompt of each set: that of which nearest "
+    "to half of the pool is good, or the first where nobody votes. Framed: good by the majority of the annotators.",
+    alt=_describe_grids,
+    needs="prompts",
+    paper_item="Figure 4",
+)
+def chosen_images(frame: pd.DataFrame) -> Figure:
+    """``pick_grids``: a block for each prompt, a row for each reward, four images for each n; framed if good."""
+    rewards = choosers_of(frame["model"], REWARD_NAMES)
+    prompts, sizes = frame["prompt"].unique(), sorted(frame["n"].unique())
+    width = _BESIDE + _MOST_SETS * _PER_SET + (_MOST_SETS - 1) * _BETWEEN
+    figure, axes = new_sheet(width, len(prompts) * (_ABOVE + len(rewards)))
+    for block, prompt in enumerate(prompts):
+        top = block * (_ABOVE + len(rewards)) + _ABOVE
+        axes.text(0, top - 0.5, prompt, size=7, va="bottom")
+        for column, n in enumerate(sizes):
+            left = _BESIDE + column * (_PER_SET + _BETWEEN)
+            axes.text(left + 0.03, top - 0.03, f"best of {n}", size=6, va="bottom")
+            of_n = frame[(frame["prompt"] == prompt) & (frame["n"] == n)]
+            for row, reward in enumerate(rewards):
+                for one in of_n[of_n["model"] == reward].itertuples():
+                    draw_image(axes, left + one.place - 1, top + row, one.png, framed=one.label == 1)
+        for row, reward in enumerate(rewards):
+            axes.text(0, top + row + 0.5, REWARD_NAMES[reward], size=6, va="center")
+    return figure
+
+
+@step(1)
+def pick_loved(made: Path, images: pd.DataFrame, *, rewards: Sequence[str], number: int, within: int) -> pd.DataFrame:
+    """Images that a reward loves and the annotators reject, by rule: ``number`` of each reward, of as many prompts.
+
+    All three annotators call the image bad, the reward ranks it among the first ``within`` of its prompt's pool, and a
+    fifth of that pool or more is good, so that it could have chosen better. First come those furthest above the pool's
+    mean, of each set in turn. Returns reward, set, prompt, image, rank, n_images, share_good, the votes, every reward's
+    score in standard deviations of the pool, and png.
+    """
+    images = check_choosers(images, rewards)
+    pools = images.groupby(_PROMPT, sort=False)
+    scores = images[list(rewards)]
+    scores = (scores - pools[list(rewards)].transform("mean")) / pools[list(rewards)].transform("std", ddof=0)
+    told = images[[*_PROMPT, "image", *VOTES]].assign(
+        share_good=pools["label"].transform("mean"), n_images=pools["label"].transform("size")
+    )
+    rejected = (images[VOTES] == 0).all(axis=1) & (told["share_good"] >= 0.2)
+    picked = []
+    for reward in rewards:
+        rank = pools[reward].rank(ascending=False, method="max")  # equal scores do not count against a reward
+        found = told.join(scores)[rejected & (rank <= within)].sort_values(reward, ascending=False, kind="stable")
+        first = found.drop_duplicates(_PROMPT)
+        turn = first.groupby("set", sort=False).cumcount().sort_values(kind="stable").index[:number]
+        picked.append(first.loc[turn].assign(reward=reward, rank=rank[turn].astype(int)))
+    return with_files(pd.concat(picked, ignore_index=True), made)
+
+
+_ABREAST, _LOVED_BESIDE, _PITCH = 6, 0.2, 1.62  # images in a row; in images' sides the room left and the rows' distance
+
+
+def _describe_loved(frame: pd.DataFrame) -> str:
+    """What is shown, reward by reward."""
+    words = []
+    for reward in [name for name in REWARD_NAMES if name in frame]:
+        shown = [
+            f"{one['prompt'].removeprefix(PREFIX)} ({one[reward]:+.1f}, {ordinal(one['rank'])} of {one['n_images']})"
+            for _, one in frame[frame["reward"] == reward].head(_ABREAST).iterrows()
+        ]
+        words.append(f"{REWARD_NAMES[reward]}: {', '.join(shown) or 'none'}")
+    return f"Images that a reward loves and all three annotators reject. {'; '.join(words)}."
+
+
+@_figure(
+    "fig54_loved_and_rejected",
+    caption="Images that a reward loves and all three annotators reject, though a fifth of the pool or more is "
+    "good; found by rule. Below: the reward's score in the pool's standard deviations, its rank in the pool and "
+    "the votes; in brackets the other rewards' scores, in the order of the rows.",
+    alt=_describe_loved,
+)
+def loved_and_rejected(frame: pd.DataFrame) -> Figure:
+    """``pick_loved``: a row for each reward."""
+    rewards = [name for name in REWARD_NAMES if name in frame]
+    figure, axes = new_sheet(_LOVED_BESIDE + _ABREAST, len(rewards) * _PITCH)
+    for row, reward in enumerate(rewards):
+        axes.text(0, row * _PITCH + 0.5, REWARD_NAMES[reward], size=7, va="center", rotation=90)
+        shown = frame[frame["reward"] == reward].head(_ABREAST)
+        for column, (_, one) in enumerate(shown.iterrows()):
+            left = _LOVED_BESIDE + column
+            draw_image(axes, left, row * _PITCH, one["png"])
+            others = " ".join(f"{round(one[name], 1) + 0.0:.1f}" for name in rewards if name != reward)  # 0.0, not -0.0
+            lines = [f"{one[reward]:+.1f}, {ordinal(one['rank'])}   {votes_as_marks(one)}", f"({others})"]
+            text = "\n".join([*lines, textwrap.fill(one["prompt"].removeprefix(PREFIX), 18)])
+            axes.text(left + 0.03, row * _PITCH + 1.0, text, size=5.5, va="top", linespacing=1.1)
+        if shown.empty:
+            axes.text(_LOVED_BESIDE + 0.03, row * _PITCH + 0.5, "none found", size=6.5)
+    return figure
+
+
+# ---- tables
+
+
+@_table(
+    "tab30_best_of_n_judged",
+    caption="TextNorm's best four of n against those of others: shares of comparisons by the majority of three "
+    "blind judges, with 95% intervals; prompts won, tied and lost; the sign test over prompts (two-sided, Holm "
+    "within n; a star: below .05); its power if TextNorm won twice as many prompts as it lost.",
+    alt=describe("A row for each n, opponent and question: wins, ties, losses, prompts, p-value, power."),
+    paper_item="Figure 9",
+    paper_value="two to three times as many wins as losses in alignment against ImageReward and PickScore",
+)
+def judgements(outcomes: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
+    """``verdicts.as_printed``: one row per n, opponent and question."""
+    opponents = choosers_of(outcomes["opponent"], CHOOSER_NAMES)
+    keys = list(product(sorted(outcomes["n"].unique()), opponents, verdicts.QUESTIONS))
+    printed = verdicts.as_printed(outcomes, tests, keys, ["n", "opponent", "question"]).drop(columns="p_sign")
+    columns = ["n", "TextNorm against", "question", *OUTCOMES, "prompts won / tied / lost", "p (Holm)", "power"]
+    return printed.assign(opponent=printed["opponent"].map(CHOOSER_NAMES)).set_axis(columns, axis=1)
+
+
+@_table(
+    "tab31_gold_fits",
+    caption="The gain in gold over one image fitted by d (a - b d), d being the square root of the KL divergence "
+    "(Gao et al. 2023), and the d at which it peaks (beyond the largest d that was tried it is extrapolated); and, "
+    "without a fit, what the last quadrupling of n did to gold. 95% bootstrap intervals over prompts (their number "
+    "in brackets).",
+    alt=describe("Coefficients, peak and the gain by the last quadrupling for each set and way to choose."),
+)
+def gold_fits(frame: pd.DataFrame, late: pd.DataFrame) -> pd.DataFrame:
+    """``fit_gold`` and ``late_gains`` as printed: one row per set and chooser."""
+    cells = frame.assign(cell=frame.apply(_fitted, axis=1))
+    cells = cells.pivot(index=["set", "reward"], columns="term", values="cell")
+    prompts, last = frame.groupby("set")["n_prompts"].max(), late.set_index(["set", "reward"])
+    rows = []
+    for key in [key for key in product(SET_ORDER, CHOOSER_NAMES) if key in cells.index]:
+        about = f"{key[0]} ({prompts[key[0]]})", CHOOSER_NAMES[key[1]]
+        rows.append((*about, *cells.loc[key, ["a", "b", "peak"]], interval(last.loc[key])))
+    gained = f"gold from n = {late['before'].iloc[0]} to {late['after'].iloc[0]}"
+    return pd.DataFrame(rows, columns=["set", "chosen by", "a", "b", "gold peaks at √KL", gained])
+
+
+def _fitted(row: pd.Series) -> str:
+    """A coefficient, or where gold peaks: "never" where nothing turns it down."""
+    return peak_as_printed(row, "never") if row["term"] == "peak" else interval(row, middle="value")
+
+
+@_table(
+    "tab32_gain_realised",
+    caption="The best of the largest n: gain in rating over one image, share of the gain that choosing by the "
+    "rating itself brings, and TextNorm's gain minus each other's (a star: p < .05, Wilcoxon, Holm within the "
+    "set). Means over prompts (their number in brackets) with 95% bootstrap intervals.",
+    alt=describe("Gain, share and difference to TextNorm for each set and each way to choose."),
+)
+def gains_at_the_end(means: pd.DataFrame, realised: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
+    """At the largest n: gain in gold, share of the possible gain, TextNorm minus each other reward."""
+    n, keys = means["n"].max(), ["set", "reward"]
+    last = means[(means["n"] == n) & (means["what"] == "gold")].set_index(keys)
+    shares, others = realised[realised["n"] == n].set_index(keys), comparison.set_index(keys)
+    rows = []
+    for key in [key for key in product(SET_ORDER, CHOOSER_NAMES) if key in last.index]:
+        about = f"{key[0]} ({last.loc[key, 'n_prompts']})", CHOOSER_NAMES[key[1]]
+        minus = "–"
+        if key in others.index:
+            other = others.loc[key]
+            minus = interval(other, middle="difference") + (STAR if other["p_holm"] < 0.05 else "")
+        rows.append((*about, interval(last.loc[key]), interval(shares.loc[key], middle="share", digits=2), minus))
+    columns = ["set", "chosen by", f"gain in rating, best of {n}", "share of the possible", "TextNorm minus it"]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,6 +1,7 @@
-"""Figures of fine-tuning over training: proxy, gold and quality of what is evaluated, and the training curves.
+"""Figures of fine-tuning over training: proxy, gold and quality, divergence from the base, training curves.
 
-The same functions draw reward-weighted regression (notebook 05) and DDPO (06): a column a reward that was tuned on.
+The same functions draw reward-weighted regression (notebook 05) and DDPO (06), a column for each reward that a model
+was tuned on; ``tuned_models`` has the models themselves, in images, judged and in tables.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,11 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from scipy.special import xlogy
 
 from textnorm_lib.errors import DataError
+from textnorm_lib.figures.best_of_n import ABOVE, DOTTED, peak_as_printed
 from textnorm_lib.figures.release import errorbar
 from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
-from textnorm_lib.items import Item
+from textnorm_lib.items import figure
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.names import REWARD_NAMES, choosers_of
 from textnorm_lib.tables.style import short
@@ -27,74 +30,75 @@ GAINS = {  # what -> its axis
     "quality": "quality\n(standard dev.)",
     "kl": "KL\n(nats an image)",
 }
-CURVES = {"reward": "reward\n(standard dev.)", "gold": "gold\n(rating)", "kl": "KL\n(nats an image)"}
+CURVES = {"reward": "reward\n(standard dev.)", "gold": GAINS["gold"], "kl": GAINS["kl"]}
 IN_VIEW = 0.5  # of the means' range: how far beyond it an axis follows an interval
 _STEPS = [1, 2, 5, 10]  # between ticks
+_THIN = {"linewidth": 0.5, "alpha": 0.7}  # the line of one run
 
 
-def draw_gains(gains: pd.DataFrame, runs: pd.DataFrame, *, unit: str) -> Figure:
-    """``tuning_gains`` and ``run_gains`` of one beta a reward: proxy, gold and quality over training, all prompts."""
-    gains, runs = all_sets(gains), all_sets(runs)
-    figure, panels, rewards = grid(gains, list(GAINS)[:3], GAINS)
-    for line, what in zip(panels, GAINS, strict=False):
-        for axes, reward in zip(line, rewards, strict=True):
-            start_line(axes)
-            for _, own in of_reward(runs, reward, what).groupby("run"):
-                thin_line(axes, [0, *own["checkpoint"]], [0, *own["mean"]], reward)
-            own = of_reward(gains, reward, what)
-            errorbar(axes, own["checkpoint"], own, "mean", **style_of(reward))
-        keep_in_view(line[0], gains[gains["what"] == what], runs[runs["what"] == what])
-    for axes in panels[-1]:
-        axes.set_xlabel(unit)
-    legend(figure, gains)
-    return figure
+def enter(kind: Callable, method: str, name: str, caption: str, *, needs: str = "annotators", **entry) -> Callable:
+    """``figure`` or ``table`` (``kind``) of a ``method``, whose name comes before the caption: RWR: what training ...
+
+    The function may be entered for both methods: each time another object is returned.
+    """
+    notebook = {"RWR": "05_rwr_finetuning", "DDPO": "06_ddpo_finetuning"}[method]
+    entered = kind(name, notebook, caption.format(method=method), needs=needs, **entry)
+    return lambda build, **options: entered(partial(build, **options))
 
 
-def describe_gains(gains: pd.DataFrame, runs: pd.DataFrame) -> str:
+# ---- gains over training
+
+
+def _describe_gains(gains: pd.DataFrame, runs: pd.DataFrame) -> str:
     """Each reward's proxy, gold and quality at the last checkpoint."""
-    gains = all_sets(gains)
+    gains = _all_sets(gains)
     words = []
     for reward in choosers_of(gains["tuned_on"], REWARD_NAMES):
-        told = [f"{what} {_told(of_reward(gains, reward, what).iloc[-1])}" for what in list(GAINS)[:3]]
+        told = []
+        for what in ("proxy", "gold", "quality"):
+            row = _of_reward(gains, reward, what).iloc[-1]
+            told.append(f"{what} {row['mean']:+.2f} [{short(row['low'], 2)}, {short(row['high'], 2)}]")
         words.append(f"{REWARD_NAMES[reward]}: {', '.join(told)}")
-    return f"Gains over the base at the last checkpoint ({numbers(gains)}). {'; '.join(words)}."
+    return f"Gains over the base at the last checkpoint ({_numbers(gains)}). {'; '.join(words)}."
 
 
-def draw_curves(curves: pd.DataFrame) -> Figure:
-    """The curves of DDPO, of one beta a reward: tuned_on, beta, run, epoch, reward, reward_std, kl, perhaps gold."""
-    curves, known = _in_units(curves), _measured(curves)
-    figure, panels, rewards = grid(curves, known, CURVES)
-    for line, what in zip(panels, known, strict=True):
-        for axes, reward in zip(line, rewards, strict=True):
-            own = curves[curves["tuned_on"] == reward].dropna(subset=what)
-            for _, rows in own.groupby("run"):
-                thin_line(axes, rows["epoch"], rows[what], reward)
-            mean = own.groupby("epoch")[what].mean()
-            start_line(axes, mean.iloc[0])
-            axes.plot(mean.index, mean, color=COLOURS[reward])
-    for axes in panels[-1]:
-        axes.set_xlabel("epoch")
-    thin, thick = Line2D([], [], color="0.4", linewidth=0.5), Line2D([], [], color="0.4")
-    names = [f"mean of {_count(curves.groupby('tuned_on')['run'].nunique(), 'run')}", "one run"]
-    figure.legend([thick, thin], names, ncols=2, frameon=False, loc="outside upper center")
+def _draw_gains(gains: pd.DataFrame, runs: pd.DataFrame, *, unit: str) -> Figure:
+    """``tuning_gains`` and ``run_gains`` of one beta for each reward: proxy, gold and quality over training."""
+    gains, runs = _all_sets(gains), _all_sets(runs)
+    figure, *_ = _draw_training(gains, runs, ["proxy", "gold", "quality"], "checkpoint", unit)
+    _explain(figure, gains)
     return figure
 
 
-def describe_curves(curves: pd.DataFrame) -> str:
-    """What is measured in the first epoch and in the last tenth."""
-    curves, known, words = _in_units(curves), _measured(curves), []
-    for reward in choosers_of(curves["tuned_on"], REWARD_NAMES):
-        told = []
-        for what in known:
-            own = curves[curves["tuned_on"] == reward].dropna(subset=what)
-            first, late = own["epoch"] == own["epoch"].min(), own["epoch"] >= 0.9 * own["epoch"].max()
-            told.append(f"{what} {own.loc[first, what].mean():.2f} to {own.loc[late, what].mean():.2f}")
-        words.append(f"{REWARD_NAMES[reward]} {', '.join(told)}")
-    return f"Training curves, from the first epoch to the last tenth: {'; '.join(words)}."
+_GAINS = (
+    "{method}: what training on each reward does to the reward itself (proxy, in standard deviations of the "
+    "base's images of a prompt), to the annotators' rating (gold) and to the quality judges' number, as gains over "
+    "the base's images of the same prompts and seeds. Means over prompts and runs, both drawn from many, with 95% "
+    "intervals (none with one run; cut where they leave the panel); thin: single runs."
+)
+rwr_gains = enter(figure, "RWR", "fig55_rwr_gains", _GAINS, alt=_describe_gains)(_draw_gains, unit="step")
 
 
-def grid(frame: pd.DataFrame, rows: Sequence[str], labels: dict[str, str]) -> tuple[Figure, np.ndarray, list[str]]:
-    """A line of panels each of ``rows``, a column a reward; ``DataError`` for a reward with several beta."""
+def _draw_training(
+    gains: pd.DataFrame, runs: pd.DataFrame, rows: Sequence[str], by: str, label: str, **style: str
+) -> tuple[Figure, np.ndarray, list[str]]:
+    """A line of panels for each of ``rows``: single runs, thin, and means with intervals, over the column ``by``."""
+    figure, panels, rewards = _grid(gains, rows, GAINS, label)
+    for line, what in zip(panels, rows, strict=True):
+        for axes, reward in zip(line, rewards, strict=True):
+            axes.axhline(0.0, **DOTTED)
+            for _, own in _of_reward(runs, reward, what).groupby("run"):
+                axes.plot([0, *own[by]], [0, *own["mean"]], color=COLOURS[reward], **_THIN)
+            own = _of_reward(gains, reward, what)
+            errorbar(axes, own[by], own, "mean", **_style_of(reward) | style)
+        _keep_in_view(line[0], gains[gains["what"] == what], runs[runs["what"] == what])
+    return figure, panels, rewards
+
+
+def _grid(
+    frame: pd.DataFrame, rows: Sequence[str], labels: dict[str, str], label: str
+) -> tuple[Figure, np.ndarray, list[str]]:
+    """A line of panels for each of ``rows``, a column for each reward; ``DataError`` for one with several beta."""
     if (several := frame.groupby("tuned_on")["beta"].nunique() > 1).any():
         raise DataError(f"{several.idxmax()} was tuned with several beta; a panel shows one (with_beta)")
     rewards = choosers_of(frame["tuned_on"], REWARD_NAMES)
@@ -105,47 +109,26 @@ def grid(frame: pd.DataFrame, rows: Sequence[str], labels: dict[str, str]) -> tu
     for line, what in zip(panels, rows, strict=True):
         line[0].set_ylabel(labels[what])
         line[0].yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    for axes in panels[-1]:
+        axes.set_xlabel(label)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
     return figure, panels, rewards
 
 
-def all_sets(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of all sets together."""
+def _all_sets(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["set"] == ALL_SETS]
 
 
-def of_reward(frame: pd.DataFrame, reward: str, what: str) -> pd.DataFrame:
+def _of_reward(frame: pd.DataFrame, reward: str, what: str) -> pd.DataFrame:
     """What happened to one number of the models tuned on ``reward``, in the order of training."""
     return frame[(frame["tuned_on"] == reward) & (frame["what"] == what)].sort_values("checkpoint")
 
 
-def _measured(curves: pd.DataFrame) -> list[str]:
-    return [what for what in CURVES if what in curves and curves[what].notna().any()]
-
-
-def _in_units(curves: pd.DataFrame) -> pd.DataFrame:
-    """``curves`` with reward counted from its run's first epoch on, in that epoch's standard deviation."""
-    runs = curves.sort_values("epoch").groupby(["tuned_on", "beta", "run"])
-    first = runs[["reward", "reward_std"]].transform("first")
-    return curves.assign(reward=(curves["reward"] - first["reward"]) / first["reward_std"])
-
-
-def start_line(axes: Axes, height: float = 0.0) -> None:
-    """Where training starts from."""
-    axes.axhline(height, color="0.6", linewidth=0.6, linestyle=":")
-
-
-def thin_line(axes: Axes, x: Sequence[float], y: Sequence[float], reward: str) -> None:
-    """One run."""
-    axes.plot(x, y, color=COLOURS[reward], linewidth=0.5, alpha=0.7)
-
-
-def style_of(reward: str) -> dict[str, object]:
-    """A reward's colour and marker."""
+def _style_of(reward: str) -> dict[str, object]:
     return {"color": COLOURS[reward], "marker": MARKERS[reward], "markersize": 3}
 
 
-def keep_in_view(axes: Axes, gains: pd.DataFrame, runs: pd.DataFrame | None = None) -> None:
+def _keep_in_view(axes: Axes, gains: pd.DataFrame, runs: pd.DataFrame | None = None) -> None:
     """Limit the height to that of the means and somewhat more: an interval of two runs may be many times as long."""
     means = np.concatenate([[0.0], gains["mean"], [] if runs is None else runs["mean"]])
     beyond = IN_VIEW * np.ptp(means)
@@ -156,15 +139,14 @@ def keep_in_view(axes: Axes, gains: pd.DataFrame, runs: pd.DataFrame | None = No
     axes.set_ylim(bottom - margin, top + margin)
 
 
-def legend(figure: Figure, gains: pd.DataFrame, *others: Line2D) -> None:
+def _explain(figure: Figure, gains: pd.DataFrame, *others: Line2D) -> None:
     """What lines and intervals are, and what a point rests on."""
     mean = Line2D([], [], color="0.4", marker="|", label="mean with 95% interval")
     thin = Line2D([], [], color="0.4", linewidth=0.5, label="one run")
-    handles = [mean, thin, *others]
-    figure.legend(handles=handles, ncols=3, title=numbers(gains), frameon=False, loc="outside upper center")
+    figure.legend(handles=[mean, thin, *others], ncols=3, title=_numbers(gains), **ABOVE)
 
 
-def numbers(gains: pd.DataFrame) -> str:
+def _numbers(gains: pd.DataFrame) -> str:
     """How much a point rests on: 6 prompts, 2 runs, 192 images a checkpoint."""
     told = [_count(gains[f"n_{noun}s"], noun) for noun in ("prompt", "run", "image")]
     return f"{', '.join(told)} a checkpoint"
@@ -176,50 +158,159 @@ def _count(numbers: pd.Series, noun: str) -> str:
     return f"{fewest if fewest == most else f'{fewest} to {most}'} {noun}{'s' if most > 1 else ''}"
 
 
-def _told(row: pd.Series) -> str:
-    return f"{row['mean']:+.2f} [{short(row['low'], 2)}, {short(row['high'], 2)}]"
+# ---- training curves of DDPO
 
 
-def item(
-    name: str,
-    caption: str,
-    build: Callable,
-    describe: Callable,
-    paper_item: str | None = None,
-    needs: str = "annotators",
-    **options: str,
-) -> Item:
-    """A figure of one of the two methods: the number of its name says which, ``options`` are ``build``'s."""
-    return Item(
-        name=name,
-        notebook="05_rwr_finetuning" if name < "fig60" else "06_ddpo_finetuning",
-        caption=caption,
-        build=partial(build, **options),
-        describe=describe,
-        needs=needs,
-        paper_item=paper_item,
-    )
+def _describe_curves(curves: pd.DataFrame) -> str:
+    """What is measured in the first epoch and in the last tenth."""
+    curves, known = _in_units(curves)
+    words = []
+    for reward in choosers_of(curves["tuned_on"], REWARD_NAMES):
+        told = []
+        for what in known:
+            own = curves[curves["tuned_on"] == reward].dropna(subset=what)
+            first, late = own["epoch"] == own["epoch"].min(), own["epoch"] >= 0.9 * own["epoch"].max()
+            told.append(f"{what} {own.loc[first, what].mean():.2f} to {own.loc[late, what].mean():.2f}")
+        words.append(f"{REWARD_NAMES[reward]} {', '.join(told)}")
+    return f"Training curves, from the first epoch to the last tenth: {'; '.join(words)}."
 
 
-def _gains_item(method: str, unit: str, name: str) -> Item:
-    caption = (
-        f"{method}: what training on each reward does to the reward itself (proxy, in standard deviations of the "
-        "base's images of a prompt), to the annotators' rating (gold) and to the quality judges' number, as gains over "
-        "the base's images of the same prompts and seeds. Means over prompts and runs, both drawn from many, with 95% "
-        "intervals (none with one run; cut where they leave the panel); thin: single runs."
-    )
-    return item(name, caption, draw_gains, describe_gains, unit=unit)
+@figure(
+    "fig60_ddpo_curves",
+    "06_ddpo_finetuning",
+    "DDPO in training: reward (from the first epoch's mean on, in that epoch's standard deviation) and rating of "
+    "the images that it samples to train on, and their divergence from the base. Dotted: where training starts.",
+    alt=_describe_curves,
+    needs="prompts",
+)
+def ddpo_curves(curves: pd.DataFrame) -> Figure:
+    """DDPO's curves, of one beta for each reward: tuned_on, beta, run, epoch, reward, reward_std, kl, perhaps gold."""
+    curves, known = _in_units(curves)
+    figure, panels, rewards = _grid(curves, known, CURVES, "epoch")
+    for line, what in zip(panels, known, strict=True):
+        for axes, reward in zip(line, rewards, strict=True):
+            own = curves[curves["tuned_on"] == reward].dropna(subset=what)
+            for _, rows in own.groupby("run"):
+                axes.plot(rows["epoch"], rows[what], color=COLOURS[reward], **_THIN)
+            mean = own.groupby("epoch")[what].mean()
+            axes.axhline(mean.iloc[0], **DOTTED)
+            axes.plot(mean.index, mean, color=COLOURS[reward])
+    thin, thick = Line2D([], [], color="0.4", linewidth=0.5), Line2D([], [], color="0.4")
+    names = [f"mean of {_count(curves.groupby('tuned_on')['run'].nunique(), 'run')}", "one run"]
+    figure.legend([thick, thin], names, ncols=2, **ABOVE)
+    return figure
 
 
-ITEMS = [
-    _gains_item("RWR", "step", "fig55_rwr_gains"),
-    item(
-        "fig60_ddpo_curves",
-        "DDPO in training: reward (from the first epoch's mean on, in that epoch's standard deviation) and rating of "
-        "the images that it samples to train on, and their divergence from the base. Dotted: where training starts.",
-        draw_curves,
-        describe_curves,
-        needs="prompts",
-    ),
-    _gains_item("DDPO", "epoch", "fig61_ddpo_gains"),
-]
+def _in_units(curves: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """``curves`` with reward counted from its run's first epoch on, in that epoch's standard deviation; what it has."""
+    runs = curves.sort_values("epoch").groupby(["tuned_on", "beta", "run"])
+    first = runs[["reward", "reward_std"]].transform("first")
+    known = [what for what in CURVES if what in curves and curves[what].notna().any()]
+    return curves.assign(reward=(curves["reward"] - first["reward"]) / first["reward_std"]), known
+
+
+ddpo_gains = enter(figure, "DDPO", "fig61_ddpo_gains", _GAINS, alt=_describe_gains)(_draw_gains, unit="epoch")
+
+
+# ---- gains over the divergence from the base
+
+
+def _describe_over_kl(gains: pd.DataFrame, runs: pd.DataFrame, fits: pd.DataFrame) -> str:
+    """Where each reward's training ends, and where its fit peaks."""
+    gains, fits = _over_distance(gains), _all_sets(fits)
+    words = []
+    for reward in choosers_of(gains["tuned_on"], REWARD_NAMES):
+        proxy, gold = (_of_reward(gains, reward, what).iloc[-1] for what in ("proxy", "gold"))
+        peak = fits[(fits["reward"] == reward) & (fits["term"] == "peak")].iloc[0]
+        words.append(
+            f"{REWARD_NAMES[reward]} at √KL {proxy['distance']:.1f} proxy {proxy['mean']:+.2f} and gold "
+            f"{gold['mean']:+.3f}, fit: peak {peak_as_printed(peak, '∞')}"
+        )
+    return f"Gains against the square root of the divergence, at the last checkpoint: {'; '.join(words)}."
+
+
+def _draw_over_kl(gains: pd.DataFrame, runs: pd.DataFrame, fits: pd.DataFrame) -> Figure:
+    """As ``_draw_gains``, and ``fit_gold``: proxy and gold over the square root of the divergence, with gold's fit."""
+    gains, runs, fits = _over_distance(gains), _over_distance(runs), _all_sets(fits)
+    figure, panels, rewards = _draw_training(gains, runs, ["proxy", "gold"], "distance", "√KL", linestyle="none")
+    for axes, reward in zip(panels[-1], rewards, strict=True):
+        terms = fits[fits["reward"] == reward].set_index("term")
+        d = np.linspace(0, runs["distance"].max(), 100)
+        a, b = terms.loc[["a", "b"], "value"]
+        axes.plot(d, a * d - b * xlogy(d, d), color="black", linestyle="--", linewidth=0.8)
+        axes.set_title(f"peak {peak_as_printed(terms.loc['peak'], '∞')}", size=6)
+    _explain(figure, gains, Line2D([], [], color="black", linestyle="--", linewidth=0.8, label="fit"))
+    return figure
+
+
+def _over_distance(frame: pd.DataFrame) -> pd.DataFrame:
+    """``tuning_gains`` or ``run_gains``, all sets together, with distance, the square root of the mean divergence."""
+    frame = _all_sets(frame)
+    keys = [name for name in ("tuned_on", "beta", "run", "checkpoint") if name in frame]
+    kl = frame.loc[frame["what"] == "kl", [*keys, "mean"]].rename(columns={"mean": "distance"})
+    return frame.merge(kl.assign(distance=np.sqrt(kl["distance"])), on=keys)
+
+
+_OVER_KL = (
+    "{method}: gains in proxy and gold over the square root of the divergence from the base (nats an image), "
+    "means over prompts and runs with 95% intervals (none with one run; cut where they leave the panel); thin: "
+    "single runs. Dashed: d (a - b log d) with d = √KL (Gao et al. 2023), fitted to the gold of every prompt, "
+    "run and checkpoint; above, the d at which it peaks (extrapolated beyond the last; ∞: never), with its "
+    "95% bootstrap interval over prompts."
+)
+rwr_gold_over_kl = enter(figure, "RWR", "fig56_rwr_gold_over_kl", _OVER_KL, alt=_describe_over_kl)(_draw_over_kl)
+ddpo_gold_over_kl = enter(figure, "DDPO", "fig62_ddpo_gold_over_kl", _OVER_KL, alt=_describe_over_kl)(_draw_over_kl)
+
+
+# ---- what the KL coefficient does
+
+
+def _describe_beta(gains: pd.DataFrame) -> str:
+    """Proxy, gold and divergence of each model."""
+    last = _by_beta(gains).set_index(["tuned_on", "beta", "what"])["mean"]
+    words = [
+        f"{REWARD_NAMES[reward]} with {beta:g}: proxy {last[reward, beta, 'proxy']:+.2f}, gold "
+        f"{last[reward, beta, 'gold']:+.3f}, KL {last[reward, beta, 'kl']:.3g}"
+        for reward in REWARD_NAMES
+        for beta in sorted({beta for name, beta, _ in last.index if name == reward})
+    ]
+    return f"Gains of the last checkpoint by KL coefficient: {'; '.join(words)}."
+
+
+@figure(
+    "fig57_rwr_beta",
+    "05_rwr_finetuning",
+    "RWR: what the KL coefficient does to proxy, gold, quality and the divergence from the base, at the last "
+    "checkpoint. Means over prompts and runs with 95% intervals (none with one run; cut where they leave the "
+    "panel).",
+    alt=_describe_beta,
+    needs="annotators",
+)
+def rwr_beta(gains: pd.DataFrame) -> Figure:
+    """``tuning_gains`` of several beta: at the last checkpoint, all prompts."""
+    last = _by_beta(gains)
+    rewards, known = choosers_of(last["tuned_on"], REWARD_NAMES), sorted(last["beta"].unique())
+    figure = new_figure(3.6)
+    panels = figure.subplots(2, 2, sharex=True).ravel()
+    for axes, what in zip(panels, GAINS, strict=True):
+        for index, reward in enumerate(rewards):
+            own = last[(last["tuned_on"] == reward) & (last["what"] == what)].sort_values("beta")
+            places = np.searchsorted(known, own["beta"]) + (index - (len(rewards) - 1) / 2) * 0.1
+            errorbar(axes, places, own, "mean", label=REWARD_NAMES[reward], **_style_of(reward))
+        axes.axhline(0.0, **DOTTED)
+        axes.set_ylabel(GAINS[what])
+        _keep_in_view(axes, last[last["what"] == what])
+    for axes in panels[2:]:
+        axes.set_xticks(range(len(known)), [f"{beta:g}" for beta in known])
+        axes.set_xlabel("KL coefficient")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=5, title=f"last checkpoint; {_numbers(last)}", **ABOVE)
+    return figure
+
+
+def _by_beta(gains: pd.DataFrame) -> pd.DataFrame:
+    """The last checkpoint of every model of a reward that was tuned with several beta; of all, if none was."""
+    gains = _all_sets(gains)
+    several = gains.groupby("tuned_on")["beta"].transform("nunique") > 1
+    gains = gains[several] if several.any() else gains
+    return gains[gains["checkpoint"] == gains.groupby(["tuned_on", "beta"])["checkpoint"].transform("max")]

@@ -1,13 +1,21 @@
-"""Figures of notebook 03: where TextNorm's gain comes from, and what its confidence is worth."""
+"""Figures and tables of notebook 03, continued: why TextNorm helps, where it hurts, and how raw rewards compare."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from textnorm_lib.figures.ensembles import (
+from textnorm_lib.bootstrap import prompt_bootstrap
+from textnorm_lib.errors import DataError
+from textnorm_lib.figures.ablations import (
+    ABOVE,
+    DOTTED,
     FULL,
     HOLLOW,
     PALE,
@@ -15,114 +23,126 @@ from textnorm_lib.figures.ensembles import (
     draw_dot,
     label_lines,
     marker_style,
+    means_in_words,
     prompts_of,
 )
-from textnorm_lib.figures.release import errorbar
+from textnorm_lib.figures.heatmaps import draw_cells, draw_scale, each_once
+from textnorm_lib.figures.release import SETS, errorbar
+from textnorm_lib.figures.rewards import describe_grids
 from textnorm_lib.figures.style import COLOURS, new_figure
-from textnorm_lib.items import Item
-from textnorm_lib.names import FOUR, REWARD_NAMES, UNDER_TEXTNORM, judged_name
+from textnorm_lib.items import figure, table
+from textnorm_lib.metrics import ALL_SETS
+from textnorm_lib.mini.grammar import parse
+from textnorm_lib.names import (
+    ENSEMBLES,
+    FOUR,
+    METRIC_NAMES,
+    PAIR,
+    REWARD_NAMES,
+    SET_ORDER,
+    UNDER_TEXTNORM,
+    ensemble_name,
+    judged_name,
+)
+from textnorm_lib.released import grid
+from textnorm_lib.tables.style import STAR, describe, interval, short
+from textnorm_lib.tia2.prompts import CLASSES
+from textnorm_lib.tuning import CHOICES
 
-RANDOM = "random"
-OWN, TEXTNORM = "own score", "TextNorm, held out"
+LEVEL = 0.05
+JUDGED = tuple(f"{before}{name}" for name in ENSEMBLES for before in ("", UNDER_TEXTNORM))  # raw, then TextNorm
+
+_figure = partial(figure, notebook="03_textnorm_ablations", needs="labels")
+_table = partial(table, notebook="03_textnorm_ablations", needs="labels")
+
+
+# ---- where the gain comes from
+
+_RANDOM = "random"
 _EXPECTED = {"color": "black", "marker": "|", "markersize": 8, "linestyle": "none"}
-CONFIDENT = ("pickscore", f"{UNDER_TEXTNORM}pickscore", f"{UNDER_TEXTNORM}imagereward+pickscore")
+_FILLS = {"own score": HOLLOW, "TextNorm, held out": FULL}
 
 
-def draw_shares(frame: pd.DataFrame) -> Figure:
-    """A panel a reward: each kind's share of the softmax over contrasts, and the share that its number alone gives."""
-    prompts = frame.groupby("kind")["n_prompts"].max().sort_values(ascending=False, kind="stable")
-    kinds = [*prompts.index.drop(RANDOM), RANDOM]
-    figure = new_figure(2.8)
-    panels = figure.subplots(1, len(FOUR), sharex=True, sharey=True)
-    for axes, reward in zip(panels, FOUR, strict=True):
-        rows = frame[frame["reward"] == reward].set_index(["kind", "metric"])
-        axes.axhspan(len(kinds) - 1.5, len(kinds) - 0.5, color="0.92", linewidth=0)
-        for place, kind in enumerate(kinds):
-            draw_dot(axes, rows.loc[(kind, "share")], place, style={**marker_style(reward), "markersize": 3.5})
-        expected = rows.loc[[(kind, "expected") for kind in kinds], "mean"]
-        axes.plot(expected, range(len(kinds)), **_EXPECTED)
-        label_lines(axes, [f"{kind} ({prompts[kind]})" for kind in kinds])
-        axes.set(title=REWARD_NAMES[reward], xlabel="share", xlim=(0, None))
-    words = "share of the softmax over contrasts", "share of the number of contrasts"
-    dot = Line2D([], [], color="0.3", marker="o", linestyle="none")
-    figure.legend([dot, Line2D([], [], **_EXPECTED)], words, ncols=2, frameon=False, loc="outside upper center")
-    return figure
-
-
-def describe_shares(frame: pd.DataFrame) -> str:
+def _describe_shares(frame: pd.DataFrame) -> str:
     """The random contrasts' share beside the expected one, and the kind with the largest share."""
     words = []
     for reward in FOUR:
         rows = frame[frame["reward"] == reward].pivot(index="kind", columns="metric", values="mean")
         top = rows["share"].idxmax()
         words.append(
-            f"{REWARD_NAMES[reward]} random {rows.loc[RANDOM, 'share']:.2f} where its number gives "
-            f"{rows.loc[RANDOM, 'expected']:.2f}, largest {top} {rows.loc[top, 'share']:.2f}"
+            f"{REWARD_NAMES[reward]} random {rows.loc[_RANDOM, 'share']:.2f} where its number gives "
+            f"{rows.loc[_RANDOM, 'expected']:.2f}, largest {top} {rows.loc[top, 'share']:.2f}"
         )
     return f"Share of the softmax over contrasts by kind of contrast: {'; '.join(words)}."
 
 
-def draw_alternatives(frame: pd.DataFrame) -> Figure:
-    """A panel a reward: AUROC of its own score, of three simpler comparisons with the contrasts, and of TextNorm."""
+@_figure(
+    "fig44_softmax_shares",
+    caption="How much of the softmax over a prompt's contrasts each kind makes up, beside its share of their number "
+    "(prompts with such contrasts in brackets); mean and 95% bootstrap interval over prompts. Shaded: random "
+    "contrasts, other prompts that differ in both syntax and meaning, about as many as all others together.",
+    alt=_describe_shares,
+    paper_item="Section 4.1",
+    paper_value="prompts that differ in both syntax and meaning add next to nothing to the denominator",
+)
+def softmax_shares(frame: pd.DataFrame) -> Figure:
+    """Each kind's share of the softmax over contrasts beside its share of their number, one panel per reward."""
+    prompts = frame.groupby("kind")["n_prompts"].max().sort_values(ascending=False, kind="stable")
+    kinds = [*prompts.index.drop(_RANDOM), _RANDOM]
+    figure = new_figure(2.8)
+    panels = figure.subplots(1, len(FOUR), sharex=True, sharey=True)
+    for axes, reward in zip(panels, FOUR, strict=True):
+        rows = frame[frame["reward"] == reward].set_index(["kind", "metric"])
+        axes.axhspan(len(kinds) - 1.5, len(kinds) - 0.5, color="0.92", linewidth=0)
+        for place, kind in enumerate(kinds):
+            draw_dot(axes, rows.loc[(kind, "share")], place, **{**marker_style(reward), "markersize": 3.5})
+        expected = rows.loc[[(kind, "expected") for kind in kinds], "mean"]
+        axes.plot(expected, range(len(kinds)), **_EXPECTED)
+        label_lines(axes, [f"{kind} ({prompts[kind]})" for kind in kinds])
+        axes.set(title=REWARD_NAMES[reward], xlabel="share", xlim=(0, None))
+    words = "share of the softmax over contrasts", "share of the number of contrasts"
+    dot = Line2D([], [], color="0.3", marker="o", linestyle="none")
+    figure.legend([dot, Line2D([], [], **_EXPECTED)], words, ncols=2, **ABOVE)
+    return figure
+
+
+def _describe_alternatives(frame: pd.DataFrame) -> str:
+    means = means_in_words(frame, "form", ensembles=FOUR)
+    return f"AUROC of simpler ways to compare a prompt with its contrasts: {means}."
+
+
+@_figure(
+    "fig45_alternatives",
+    caption="Simpler ways to compare a prompt's score with those of its contrasts, none of which has a temperature; "
+    "mean AUROC and 95% bootstrap interval over prompts. Dashed: the raw reward.",
+    alt=_describe_alternatives,
+)
+def alternatives(frame: pd.DataFrame) -> Figure:
+    """AUROC of a reward's own score, of three simpler comparisons with the contrasts, and of TextNorm."""
     rows = frame[frame["metric"] == "auroc"]
     forms = list(rows["form"].unique())
-    fills = {form: {OWN: HOLLOW, TEXTNORM: FULL}.get(form, PALE) for form in forms}
     figure = new_figure(2.1)
     panels = figure.subplots(1, len(FOUR), sharex=True, sharey=True)
     for axes, reward in zip(panels, FOUR, strict=True):
         mine = rows[rows["rewards"] == reward].set_index("form")
-        axes.axvline(mine.loc[OWN, "mean"], color=COLOURS[reward], **RAW_LINE)
+        axes.axvline(mine.loc["own score", "mean"], color=COLOURS[reward], **RAW_LINE)
         for place, form in enumerate(forms):
-            draw_dot(axes, mine.loc[form], place, style=marker_style(reward, fills[form]))
+            draw_dot(axes, mine.loc[form], place, **marker_style(reward, _FILLS.get(form, PALE)))
         label_lines(axes, forms)
         axes.set(title=REWARD_NAMES[reward], xlabel=f"AUROC (n = {prompts_of(mine)})")
     return figure
 
 
-def describe_alternatives(frame: pd.DataFrame) -> str:
-    """Every mean."""
-    rows = frame[frame["metric"] == "auroc"]
-    words = []
-    for reward in FOUR:
-        mine = rows[rows["rewards"] == reward]
-        means = ", ".join(f"{form} {mean:.3f}" for form, mean in zip(mine["form"], mine["mean"], strict=True))
-        words.append(f"{REWARD_NAMES[reward]} {means}")
-    return f"AUROC of simpler ways to compare a prompt with its contrasts: {'; '.join(words)}."
+# ---- what TextNorm's confidence is worth
+
+_CONFIDENT = ("pickscore", f"{UNDER_TEXTNORM}pickscore", f"{UNDER_TEXTNORM}{PAIR}")
 
 
-def draw_confidence(curves: pd.DataFrame, risks: pd.DataFrame) -> Figure:
-    """Left: reliability after the logistic map, all sets; right: share of bad images among the surest."""
-    figure = new_figure(3.0)
-    left, right = figure.subplots(1, 2)
-    left.axline((0, 0), slope=1, color="0.6", linewidth=0.6, linestyle=":")
-    for reward in CONFIDENT:
-        rewards, raw = reward.removeprefix(UNDER_TEXTNORM), judged_name(reward)[1] == "raw"
-        style = {**marker_style(rewards, HOLLOW if raw else FULL), "markersize": 3.5}
-        style |= RAW_LINE if raw else {"linestyle": "-"}
-        rows = curves[(curves["reward"] == reward) & (curves["set"] == "all")]
-        errorbar(left, rows["probability"], rows, "share_good", label=", ".join(judged_name(reward)), **style)
-        rows = risks[risks["reward"] == reward]
-        right.fill_between(rows["coverage"], rows["low"], rows["high"], color=style["color"], alpha=0.15, linewidth=0)
-        right.plot(rows["coverage"], rows["risk"], markevery=2, **style)
-    right.axhline(rows["risk"].iloc[-1], color="0.6", linewidth=0.6, linestyle=":")
-    left.set(xlabel="probability of a good image", ylabel="share of good images", xlim=(0, 1), ylim=(0, 1))
-    images = f"{curves.loc[curves['set'] == 'all'].groupby('reward')['n_images'].sum().max():,}"
-    right.set(
-        xlabel=f"coverage: share of {images} images",
-        ylabel="risk: share of bad ones among them",
-        xlim=(0, 1.02),
-        ylim=(0, None),
-    )
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=len(labels), frameon=False, loc="outside upper center", columnspacing=1.2)
-    return figure
-
-
-def describe_confidence(curves: pd.DataFrame, risks: pd.DataFrame) -> str:
+def _describe_confidence(curves: pd.DataFrame, risks: pd.DataFrame) -> str:
     """The range of probabilities, and the risk at the least, at half and at full coverage."""
     words = []
-    for reward in CONFIDENT:
-        rows = curves[(curves["reward"] == reward) & (curves["set"] == "all")]["probability"]
+    for reward in _CONFIDENT:
+        rows = curves[(curves["reward"] == reward) & (curves["set"] == ALL_SETS)]["probability"]
         risk = risks[risks["reward"] == reward].set_index("coverage")["risk"]
         half = risk.iloc[np.abs(risk.index - 0.5).argmin()]
         words.append(
@@ -133,34 +153,298 @@ def describe_confidence(curves: pd.DataFrame, risks: pd.DataFrame) -> str:
     return f"Reliability, and risk against coverage. {'; '.join(words)}."
 
 
-def _item(name: str, caption: str, build: Callable, describe: Callable, **more: str) -> Item:
-    return Item(name, "03_textnorm_ablations", caption, build, describe, needs="labels", **more)
+@_figure(
+    "fig46_confidence",
+    caption="Left: reliability of raw rewards and of TextNorm as probabilities of a good image, by one logistic map "
+    "each, fitted to other prompts; ten bins of equally many images, all sets together. Right: share of bad images "
+    "among those that each ranks highest over all prompts; dotted: among all. 95% bootstrap intervals over prompts.",
+    alt=_describe_confidence,
+)
+def reliability_and_risk(curves: pd.DataFrame, risks: pd.DataFrame) -> Figure:
+    """Left: reliability after the logistic map, all sets; right: share of bad images among the surest."""
+    figure = new_figure(3.0)
+    left, right = figure.subplots(1, 2)
+    left.axline((0, 0), slope=1, **DOTTED)
+    for reward in _CONFIDENT:
+        name, form = judged_name(reward)
+        rewards, raw = reward.removeprefix(UNDER_TEXTNORM), form == "raw"
+        style = {**marker_style(rewards, HOLLOW if raw else FULL), "markersize": 3.5}
+        style |= RAW_LINE if raw else {"linestyle": "-"}
+        rows = curves[(curves["reward"] == reward) & (curves["set"] == ALL_SETS)]
+        errorbar(left, rows["probability"], rows, "share_good", label=f"{name}, {form}", **style)
+        rows = risks[risks["reward"] == reward]
+        right.fill_between(rows["coverage"], rows["low"], rows["high"], color=style["color"], alpha=0.15, linewidth=0)
+        right.plot(rows["coverage"], rows["risk"], markevery=2, **style)
+    right.axhline(rows["risk"].iloc[-1], **DOTTED)
+    left.set(xlabel="probability of a good image", ylabel="share of good images", xlim=(0, 1), ylim=(0, 1))
+    images = f"{curves.loc[curves['set'] == ALL_SETS].groupby('reward')['n_images'].sum().max():,}"
+    right.set(xlabel=f"coverage: share of {images} images", ylabel="risk: share of bad ones among them")
+    right.set(xlim=(0, 1.02), ylim=(0, None))
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=len(labels), columnspacing=1.2, **ABOVE)
+    return figure
 
 
-ITEMS = [
-    _item(
-        "fig44_softmax_shares",
-        "How much of the softmax over a prompt's contrasts each kind makes up, beside its share of their number "
-        "(prompts with such contrasts in brackets); mean and 95% bootstrap interval over prompts. Shaded: random "
-        "contrasts, other prompts that differ in both syntax and meaning, about as many as all others together.",
-        draw_shares,
-        describe_shares,
-        paper_item="Section 4.1",
-        paper_value="prompts that differ in both syntax and meaning add next to nothing to the denominator",
+# ---- where TextNorm helps and where it hurts, prompt by prompt
+
+_INTERVAL = {"resamples": 2000, "confidence": 0.95, "seed": 0}
+
+
+def _describe_gains(gains: pd.DataFrame) -> str:
+    """How many prompts lose, and the class that loses most."""
+    words = []
+    for reward in FOUR:
+        rows = gains[gains["reward"] == reward]
+        prompts = rows.drop_duplicates(["set", "prompt"])["gain"]
+        classes = rows.groupby("class")["gain"].mean()
+        words.append(
+            f"{REWARD_NAMES[reward]} mean {prompts.mean():+.3f}, worse on {(prompts < 0).sum()} of {len(prompts)} "
+            f"prompts, lowest class {classes.idxmin()} {classes.min():+.3f}"
+        )
+    return f"Change in AUROC under TextNorm, prompt by prompt: {'; '.join(words)}."
+
+
+@_figure(
+    "fig47_where_textnorm_hurts",
+    caption="What TextNorm changes in each prompt's AUROC (dots; grey side: worse than raw), and the mean with its "
+    "95% bootstrap interval over prompts: by set, by the number of objects asked for, and by class, a prompt "
+    "counting for each class that it names (prompts in brackets; no interval for one).",
+    alt=_describe_gains,
+)
+def where_textnorm_hurts(gains: pd.DataFrame) -> Figure:
+    """Each prompt's change in AUROC and the mean by set, objects asked for and class, one panel per reward."""
+    blocks = list(_blocks(gains))
+    labels = [label for block in blocks for label in block["label"].unique()]
+    figure = new_figure(0.9 + 0.175 * len(labels))
+    panels = figure.subplots(1, len(FOUR), sharex=True, sharey=True)
+    reach = 1.05 * gains["gain"].abs().max()
+    for axes, reward in zip(panels, FOUR, strict=True):
+        axes.axvspan(-reach, 0, color="0.93", linewidth=0)
+        for block in blocks:
+            for label, rows in block[block["reward"] == reward].groupby("label", sort=False):
+                _draw_group(axes, rows["gain"].to_numpy(), labels.index(label), COLOURS[reward])
+        for end in np.cumsum([block["label"].nunique() for block in blocks])[:-1]:
+            axes.axhline(end - 0.5, color="0.7", linewidth=0.6)
+        label_lines(axes, labels)
+        axes.set(title=f"{REWARD_NAMES[reward]}\nworse     better", xlabel="change in AUROC", xlim=(-reach, reach))
+    return figure
+
+
+def _blocks(gains: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """By set, by number of objects, by class: reward, gain, label (with the number of prompts)."""
+    prompts = gains.drop_duplicates(["reward", "set", "prompt"])
+    asked = prompts["prompt"].map(_objects)
+    for frame, groups, order in (
+        (prompts, prompts["set"], [name for name in SETS if name in set(prompts["set"])]),
+        (prompts, asked, sorted(asked.dropna().unique())),
+        (gains, gains["class"], sorted(set(gains["class"]) & set(CLASSES))),
+    ):
+        for_reward = frame[frame["reward"] == FOUR[0]]
+        sizes = groups[for_reward.index].value_counts()
+        names = {group: f"{_words(group)} ({sizes[group]})" for group in order}
+        block = frame.assign(label=groups.map(names), place=groups.map({group: i for i, group in enumerate(order)}))
+        yield block.dropna(subset="label").sort_values("place", kind="stable")
+
+
+def _objects(prompt: str) -> float:
+    """How many objects a prompt asks for; nan where the grammar cannot read it."""
+    try:
+        return sum(asked.count for asked in parse(prompt).objects)
+    except DataError:
+        return np.nan
+
+
+def _words(group: str | float) -> str:
+    return group if isinstance(group, str) else f"{group:.0f} object{'s' if group > 1 else ''}"
+
+
+def _draw_group(axes: Axes, values: np.ndarray, place: int, colour: Sequence[float]) -> None:
+    """Every prompt as a pale dot, their mean as a black bar with its 95% bootstrap interval."""
+    axes.scatter(values, np.full(len(values), place), s=6, color=colour, alpha=0.6, linewidth=0)
+    low, high = prompt_bootstrap(lambda counts: counts @ values / counts.sum(1), len(values), **_INTERVAL)
+    axes.plot([low, high], [place, place], color="black", linewidth=0.8)
+    axes.plot(values.mean(), place, color="black", marker="|", markersize=6)
+
+
+# ---- the heat maps of appendix 8.3 for the mini world and for TextNorm, in the layout of the released ones
+
+_ONE_LABEL = "–"
+_SCALE = (
+    "in the titles the mean and the number of prompts. TextNorm is that of ImageReward + PickScore. Colours as in the "
+    "released heat maps: white .75, blue above, red below."
+)
+
+
+def _five_rewards(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of the four rewards and of the pair's TextNorm, here "textnorm", and the rewards that there are."""
+    named = frame.assign(reward=frame["reward"].replace(f"{UNDER_TEXTNORM}{PAIR}", "textnorm"))
+    rewards = [reward for reward in REWARD_NAMES if reward in set(named["reward"])]
+    return named[named["reward"].isin(rewards)], rewards
+
+
+def _describe_heatmaps(frame: pd.DataFrame, *, what: str) -> str:
+    return describe_grids(_five_rewards(frame)[0], what=what)
+
+
+@_figure(
+    "fig48_mini_heatmaps_counting",
+    caption=f"AUROC by class and count for the mini world, as in appendix 8.3; {_SCALE}",
+    alt=partial(_describe_heatmaps, what="class and count"),
+    paper_item="Appendix 8.3",
+)
+def heatmaps_by_count(frame: pd.DataFrame) -> Figure:
+    """Five matrices of classes against counts one to six, abreast."""
+    frame, rewards = _five_rewards(frame)
+    figure = new_figure(4.9)
+    panels = figure.subplots(1, len(rewards), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, reward in zip(panels, rewards, strict=True):
+        mesh = _draw_matrix(axes, frame, reward, grid(frame, reward).reindex(columns=range(1, 7)), size=4.6)
+        axes.tick_params(labelsize=6)
+        axes.set_xlabel("count")
+    draw_scale(figure, mesh, list(panels))
+    figure.legend(handles=_empty_cells(), ncols=2, **ABOVE)
+    return figure
+
+
+@_figure(
+    "fig49_mini_heatmaps_composition",
+    caption=f"AUROC by pair of classes for the mini world, as in appendix 8.3; {_SCALE}",
+    alt=partial(_describe_heatmaps, what="pair of classes"),
+    paper_item="Appendix 8.3",
+)
+def heatmaps_by_pair(frame: pd.DataFrame) -> Figure:
+    """Five matrices of classes against classes, two abreast; what colours and empty cells mean in the sixth place."""
+    frame, rewards = _five_rewards(frame)
+    figure = new_figure(7.6)
+    panels = figure.subplots(3, 2).ravel()
+    for axes, reward in zip(panels, rewards, strict=False):
+        mesh = _draw_matrix(axes, frame, reward, grid(frame, reward), size=None)
+        axes.tick_params(labelsize=4.8, pad=1)
+    for axes in panels[len(rewards) :]:
+        axes.set_axis_off()
+    panels[-1].legend(handles=_empty_cells(), frameon=False, loc="center")
+    draw_scale(figure, mesh, panels[-1])
+    return figure
+
+
+def _draw_matrix(
+    axes: Axes, frame: pd.DataFrame, reward: str, matrix: pd.DataFrame, *, size: float | None
+) -> AxesImage:
+    """One reward's cells, a dash where all images of a prompt have one label, the mean and n in the title."""
+    mesh = draw_cells(axes, matrix, size=size)
+    asked = frame[(frame["reward"] == reward) & frame["auroc"].isna()]
+    for row, column in zip(asked["row"], asked["column"], strict=True):
+        place = matrix.columns.get_loc(column), matrix.index.get_loc(row)
+        axes.text(*place, _ONE_LABEL, size=size or 4, ha="center", va="center")
+    axes.hlines(np.arange(len(matrix) - 1) + 0.5, -0.5, matrix.shape[1] - 0.5, color="white", linewidth=0.4)
+    axes.vlines(np.arange(matrix.shape[1] - 1) + 0.5, -0.5, len(matrix) - 0.5, color="white", linewidth=0.4)
+    values = pd.Series(each_once(matrix))
+    axes.set_title(f"{REWARD_NAMES[reward]}\n{short(values.mean())} (n = {len(values)})")
+    return mesh
+
+
+def _empty_cells() -> list[Patch]:
+    return [
+        Patch(color="0.88", label="no such prompt judged in this profile"),
+        Patch(fill=False, linewidth=0, label=f"{_ONE_LABEL}  all images have one label"),
+    ]
+
+
+# ---- tables
+
+
+@_table(
+    "tab22_textnorm_rewards",
+    caption="The mini world's rewards, raw and under TextNorm, against its annotators: mean over the prompts with both "
+    "labels (their number in brackets) and 95% bootstrap interval over prompts.",
+    alt=describe(
+        "Rewards raw and under TextNorm on three sets and all prompts by seven metrics, each with its interval."
     ),
-    _item(
-        "fig45_alternatives",
-        "Simpler ways to compare a prompt's score with those of its contrasts, none of which has a temperature; mean "
-        "AUROC and 95% bootstrap interval over prompts. Dashed: the raw reward.",
-        draw_alternatives,
-        describe_alternatives,
+    paper_item="Main metric table (section 4.3)",
+)
+def textnorm_rewards(summary: pd.DataFrame) -> pd.DataFrame:
+    """One row per set and reward, raw and under TextNorm, one column per metric."""
+    cells = summary.assign(cell=summary.apply(interval, axis=1, digits=2))
+    wide = cells.pivot(index=["set", "reward"], columns="metric", values="cell")[list(METRIC_NAMES)]
+    keys = [(name, reward) for name in SET_ORDER for reward in JUDGED if (name, reward) in wide.index]
+    body = wide.loc[keys].rename(columns=METRIC_NAMES).reset_index(drop=True).rename_axis(columns=None)
+    prompts = summary.groupby("set")["n_prompts"].max()
+    who = [(f"{name} ({prompts[name]})", *judged_name(reward)) for name, reward in keys]
+    return pd.concat([pd.DataFrame(who, columns=["set", "rewards", "score"]), body], axis=1)
+
+
+@_table(
+    "tab23_leaks",
+    caption="Temperature and penalty chosen in four ways: on other prompts (held out), on prompts of other classes, on "
+    "all prompts at once, and on each prompt's own labels, as the released TextNorm scores most likely were. AUROC "
+    "and AP (mean of AP@5, 10 and 25) with 95% bootstrap intervals over prompts, those of the gains over held out "
+    "paired.",
+    alt=describe("AUROC and AP of six ensembles under four ways to choose settings, with their gains over held out."),
+)
+def ways_to_choose(choices: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
+    """One row per ensemble and choice of its setting: AUROC and AP, and each one's gain over the choice held out."""
+    cells, more = (
+        frame.assign(cell=frame.apply(interval, axis=1)).set_index(["rewards", "choice", "metric"])
+        for frame in (choices, gains)
+    )
+    rows = []
+    for rewards in ENSEMBLES:
+        for choice in CHOICES:
+            row = [ensemble_name(rewards), choice]
+            for metric in ("auroc", "ap"):
+                key = (rewards, choice, metric)
+                row += [cells.loc[key, "cell"], more.loc[key, "cell"] if key in more.index else "–"]
+            rows.append((*row, cells.loc[key, "n_prompts"]))
+    columns = ["rewards", "setting", "AUROC", "gain in AUROC", "AP", "gain in AP", "prompts"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@_table(
+    "tab24_confidence",
+    caption="Raw rewards and TextNorm as probabilities of a good image, by one logistic map each, fitted to other "
+    "prompts: expected calibration error by set (prompts in brackets; a star: more than chance alone gives), Brier "
+    "score over all (in brackets: were one probability given to all), and the share of bad images in the half that is "
+    "ranked higher over all prompts. 95% bootstrap intervals over prompts.",
+    alt=describe(
+        "Calibration error on three sets and all, Brier score and risk at half coverage, raw and under TextNorm."
     ),
-    _item(
-        "fig46_confidence",
-        "Left: reliability of raw rewards and of TextNorm as probabilities of a good image, by one logistic map each, "
-        "fitted to other prompts; ten bins of equally many images, all sets together. Right: share of bad images among "
-        "those that each ranks highest over all prompts; dotted: among all. 95% bootstrap intervals over prompts.",
-        draw_confidence,
-        describe_confidence,
-    ),
-]
+)
+def confidence(errors: pd.DataFrame, risks: pd.DataFrame) -> pd.DataFrame:
+    """One row per reward, raw and under TextNorm: ECE by set, Brier score, the risk among its surer half of images."""
+    cells = errors.assign(cell=errors.apply(interval, axis=1, middle="value")).set_index(["reward", "metric", "set"])
+    half = risks.loc[(risks["coverage"] - 0.5).abs().round(9) == 0].set_index("reward")
+    sizes = errors.drop_duplicates("set").set_index("set")["n_prompts"]
+    rows = []
+    for reward in [reward for reward in JUDGED if (reward, "ece", ALL_SETS) in cells.index]:
+        row = dict(zip(("rewards", "score"), judged_name(reward), strict=True))
+        for name in [name for name in SET_ORDER if name in sizes.index]:
+            ece = cells.loc[(reward, "ece", name)]
+            mark = STAR if ece["value"] > ece["reference"] else ""
+            row[f"ECE, {name} ({sizes[name]})"] = f"{ece['cell']}{mark}"
+        brier = cells.loc[(reward, "brier", ALL_SETS)]
+        row[f"Brier score ({short(brier['reference'])})"] = brier["cell"]
+        row["bad in the surer half"] = interval(half.loc[reward], middle="risk")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@_table(
+    "tab25_textnorm_tests",
+    caption="TextNorm against what it is made from, on the sealed prompts: differences of AUROC and AP@10 over all "
+    "prompts with 95% bootstrap intervals, prompts won, tied and lost. A star: p < .05 by Wilcoxon's signed-rank test "
+    "after Holm's adjustment over all rows and both metrics.",
+    alt=describe("Differences between rewards, TextNorm of each, the ensemble, and TextNorm over random prompts."),
+)
+def paired_tests(frame: pd.DataFrame) -> pd.DataFrame:
+    """Differences of AUROC and AP@10 over all prompts, one row per pair; a star: p < .05 after Holm."""
+    found = frame[frame["set"] == ALL_SETS]
+    rows = []
+    for (reward, reference), pair in found.groupby(["reward", "reference"], sort=False):
+        cells = [", ".join(judged_name(name)) for name in (reference, reward)]
+        for metric in ("auroc", "ap10"):
+            row = pair[pair["metric"] == metric].iloc[0]
+            cells.append(interval(row, "difference") + (STAR if row["p_holm"] < LEVEL else ""))
+            cells.append(f"{row['wins']} / {row['ties']} / {row['losses']}")
+        rows.append(cells)
+    counted = "prompts won / tied / lost"
+    return pd.DataFrame(rows, columns=["this", "minus this", "AUROC", counted, "AP@10", f"{counted} (AP@10)"])

@@ -1,12 +1,10 @@
 """The study's tables: one registry, one module a subject."""
 
-from textnorm_lib.items import TABLES, register
+from textnorm_lib.figures import ablations, best_of_n, mechanism, tuned_models
+from textnorm_lib.items import TABLES, entered, register
 from textnorm_lib.tables import (
-    ablations,
     benchmark,
-    best_of_n,
     claims,
-    finetuning,
     human_evaluation,
     mini,
     paper_items,
@@ -19,9 +17,9 @@ TABLES |= register(
     *benchmark.ITEMS,
     *rewards.ITEMS,
     *mini.ITEMS,
-    *ablations.ITEMS,
-    *best_of_n.ITEMS,
-    *finetuning.ITEMS,
+    *entered(TABLES, ablations, mechanism),
+    *entered(TABLES, best_of_n),
+    *entered(TABLES, tuned_models),
     *human_evaluation.ITEMS,
     *claims.ITEMS,
     *paper_items.ITEMS,
