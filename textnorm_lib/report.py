@@ -14,11 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from textnorm_lib.cited import Tables, untrue
 from textnorm_lib.config import DEFAULT_PROFILE, as_dict, load_profile
 from textnorm_lib.errors import StudyError
 from textnorm_lib.paper_verdicts import ROWS, judge_paper_items, tables_read
-from textnorm_lib.report_pages import MAIN_TABLE, PAGES, list_page, made_tables, updated
+from textnorm_lib.report_pages import MAIN_TABLE, PAGES, Tables, list_page, made_tables, untrue, updated
 from textnorm_lib.run import ITEMS, records_folder
 from textnorm_lib.store import CHECKOUT, digest, write_atomically
 from textnorm_lib.tables.style import as_csv

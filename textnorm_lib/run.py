@@ -23,12 +23,12 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import Image, display
 
-from textnorm_lib.cited import Tables
 from textnorm_lib.config import DEFAULT_PROFILE, Profile, as_dict, load_profile
 from textnorm_lib.errors import StudyError
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.style import house_style, render, settle, stamp, thumbnail
 from textnorm_lib.items import Item
+from textnorm_lib.report_pages import Tables
 from textnorm_lib.store import Artifact, Keyed, Store, artifacts_folder, digest, write_atomically
 from textnorm_lib.tables import TABLES
 from textnorm_lib.tables.style import as_csv, as_markdown, as_tex
