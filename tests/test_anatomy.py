@@ -156,5 +156,5 @@ def test_the_answers_are_folded_on_the_pages_with_their_code(notebook, written):
 
 
 def test_the_index_gives_each_notebook_a_number_of_its_own(written):
-    numbers = [entry.a.text.split(" · ")[0] for entry in written["index.html"].select("main > ul > li")]
+    numbers = [entry.a.text.split(" · ")[0] for entry in written["index.html"].main("li")]
     assert numbers == [name.split("_")[0] for name in NAMES]

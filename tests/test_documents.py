@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 import textnorm_lib
-from textnorm_lib.cited import CONDITION, QUOTED, table_of
-from textnorm_lib.report_pages import MARKS, PAGES
+from textnorm_lib.report_pages import CONDITION, MARKS, PAGES, QUOTED, table_of
 from textnorm_lib.run import ITEMS
 from textnorm_lib.store import CHECKOUT
 

@@ -18,7 +18,7 @@ from textnorm_lib.errors import StudyError
 from textnorm_lib.labelling import ALIGNMENT, LabelItem, Session, open_session
 from textnorm_lib.labelling_widgets import alignment_interface
 from textnorm_lib.mini.bundle import bundled
-from textnorm_lib.page_content import as_html, harmless
+from textnorm_lib.pages import as_html, harmless
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.sampling import plan_images
 from textnorm_lib.tables.style import as_csv, as_markdown, as_tex

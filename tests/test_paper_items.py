@@ -7,11 +7,10 @@ import pandas as pd
 import pytest
 
 from textnorm_lib import paper_verdicts
-from textnorm_lib.cited import Tables
 from textnorm_lib.claims import FAILS, HOLDS, OPEN
 from textnorm_lib.paper_items import NONE, PAPER_ITEMS, PaperItem
 from textnorm_lib.paper_verdicts import ABSENT, COLUMNS, OTHER, ROWS, SAME, judge_paper_items, tables_read
-from textnorm_lib.report_pages import MAIN_TABLE
+from textnorm_lib.report_pages import MAIN_TABLE, Tables
 from textnorm_lib.run import ITEMS, Run, start_run
 from textnorm_lib.store import CHECKOUT
 from textnorm_lib.tables import TABLES

@@ -1,9 +1,9 @@
-"""The notebooks as pages: the study as it was run for a profile, for readers without Jupyter.
+"""The notebooks as pages: the study as a profile ran it, for readers without Jupyter.
 
     python -m textnorm_lib.pages mini     artifacts/runs/mini/*.ipynb -> artifacts/html/mini/*.html
 
-A page is one file that asks for nothing else: pictures and style are inside, formulas are drawn beforehand, there is no
-script, and the page forbids its browser to run or to fetch anything.
+nbconvert writes them by the template in ``page_template/``. A page is one file that asks for nothing else: pictures and
+style are inside, formulas are MathML, which browsers set themselves, and there is no script.
 """
 
 import argparse
@@ -17,53 +17,70 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+import bleach
 import nbformat
+from bleach.css_sanitizer import CSSSanitizer
+from bs4 import BeautifulSoup, Tag
+from math_core import LatexError, LatexToMathML
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 
 from textnorm_lib.config import DEFAULT_PROFILE, load_profile
 from textnorm_lib.errors import DataError, StudyError
-from textnorm_lib.page_content import as_html, cells_as_html, harmless
 from textnorm_lib.progress import progress
 from textnorm_lib.run import records_folder
 from textnorm_lib.store import CHECKOUT, artifacts_folder, write_atomically
 
 TITLE = "TextNorm, reproduced"
-ABOUT = (
-    "A reproducible study of <cite>Confidence-aware Reward Optimization for Fine-tuning Text-to-Image Models</cite> "
-    "(Kim et al., ICLR 2024): its notebooks with their results, in the order in which to read them. They were run for "
-    "the profile {profile}; the appendix is as it comes with the study."
+INDEX = f"""# {TITLE}
+
+A reproducible study of <cite>Confidence-aware Reward Optimization for Fine-tuning Text-to-Image Models</cite> (Kim et
+al., ICLR 2024): its notebooks with their results, in the order in which to read them. The numbered ones were run for
+the profile {{profile}}; the appendix is as it comes with the study."""
+LONGEST_FORMULA = 2_000  # characters; deeper nesting than these can hold would end the process that converts it
+_CLEANER = bleach.Cleaner(
+    tags=bleach.ALLOWED_TAGS
+    | {*("br", "caption", "cite", "dd", "del", "details", "div", "dl", "dt", "h1", "h2", "h3", "h4", "h5", "h6", "hr")}
+    | {*("img", "kbd", "p", "pre", "s", "samp", "small", "span", "sub", "summary", "sup", "table", "tbody", "td")}
+    | {*("tfoot", "th", "thead", "tr", "u")},
+    attributes={
+        "*": ["class", "id", "style", "title"],
+        "a": ["href"],
+        "img": lambda _, name, value: name == "alt" or (name == "src" and value.startswith("data:image/")),
+        "ol": ["start"],
+        **dict.fromkeys(("td", "th"), ("colspan", "rowspan", "scope")),
+    },
+    protocols={"data", "http", "https", "mailto"},
+    strip=True,
+    css_sanitizer=CSSSanitizer(allowed_css_properties=["text-align", "vertical-align", "width"]),
 )
-FORBIDDEN = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_MATHML = LatexToMathML(annotation=True, fancy_error=False)
 
 
 @dataclass(frozen=True)
-class Chapter:
-    """A notebook that becomes a page, and how it came to its results."""
+class Page:
+    """A notebook that becomes a page; ``origin``: how it came to its results, empty for the list of all pages."""
 
     name: str
     notebook: NotebookNode
-    origin: str
-
-    @property
-    def file(self) -> str:
-        """The page's own name."""
-        return f"{self.name}.html"
+    origin: str = ""
 
     @property
     def title(self) -> str:
-        """The first heading, or the notebook's name, as HTML."""
-        found = re.search(r"^# (.+)$", self._text, re.MULTILINE)
-        return html.escape(found[1] if found else self.name)
+        """The first heading, or the notebook's name."""
+        return self._first(r"^# (.+)$") or self.name
 
     @property
     def question(self) -> str:
         """The paragraph that begins with the word Question, without that word, as Markdown; empty if there is none."""
-        found = re.search(r"^\*\*Question\.\*\* (.+?)(?:\n\n|\Z)", self._text, re.MULTILINE | re.DOTALL)
-        return found[1] if found else ""
+        return self._first(r"^\*\*Question\.\*\* ((?:.+\n?)+)")
 
-    @property
-    def _text(self) -> str:
-        return "\n\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
+    def _first(self, pattern: str) -> str:
+        text = "\n\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
+        found = re.search(pattern, text, re.MULTILINE)
+        return found[1] if found else ""
 
 
 def make_pages(profile: str) -> list[Path]:
@@ -73,27 +90,35 @@ def make_pages(profile: str) -> list[Path]:
     for a file that is no notebook.
     """
     load_profile(profile)
-    chapters, left = _chapters(profile)
+    pages, left = _run_pages(profile)
     folder = artifacts_folder() / "html" / profile
-    lead = partial(_lead, folder=folder, pages={chapter.name for chapter in chapters})
-    documents = {chapter.file: partial(_page, chapter, chapters, lead) for chapter in chapters}
-    documents["index.html"] = partial(_index, chapters, left, profile, lead)
-    for file, document in progress(documents.items(), "pages", unit="page"):
-        write_atomically(folder / file, _without_machine(document()).encode())
-    return [folder / file for file in documents]
+    lead = partial(_lead, folder=folder, pages={page.name for page in pages})
+    exporter = HTMLExporter(
+        template_name="page_template",
+        extra_template_basedirs=[str(Path(__file__).parent)],
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        filters={"as_html": as_html, "harmless": partial(harmless, lead=lead)},
+    )
+    around = [*zip([None, *pages], pages, [*pages[1:], None], strict=False), (None, _index(pages, left, profile), None)]
+    for before, page, after in progress(around, "pages", unit="page"):
+        told = {"before": before, "page": page, "after": after}
+        document, _ = exporter.from_notebook_node(page.notebook, told)
+        write_atomically(folder / f"{page.name}.html", _without_machine(document).encode())
+    return [folder / f"{page.name}.html" for _, page, _ in around]
 
 
-def _chapters(profile: str) -> tuple[list[Chapter], list[str]]:
-    """Those that there are, in order, and the names of the notebooks that were not run."""
+def _run_pages(profile: str) -> tuple[list[Page], list[str]]:
+    """The notebooks that were run and the appendix, in order, and the names of the notebooks that were not run."""
     runs = records_folder(profile)
     numbered = sorted((CHECKOUT / "notebooks").glob("[0-9]*.ipynb"))
     made = [runs / path.name for path in numbered if (runs / path.name).exists()]
     if not made:
         raise StudyError(f"{runs}: no notebook was run for profile {profile}; run ./run_all.sh {profile} first")
-    chapters = [Chapter(path.stem, _read(path), f"run for profile {profile}") for path in made]
+    pages = [Page(path.stem, _read(path), f"run for profile {profile}") for path in made]
     appendix = sorted((CHECKOUT / "notebooks").glob("A*.ipynb"))
-    chapters += [Chapter(path.stem, _read(path), "as it comes with the study") for path in appendix]
-    return chapters, [path.name for path in numbered if runs / path.name not in made]
+    pages += [Page(path.stem, _read(path), "as it comes with the study") for path in appendix]
+    return pages, [path.name for path in numbered if runs / path.name not in made]
 
 
 def _read(path: Path) -> NotebookNode:
@@ -101,6 +126,14 @@ def _read(path: Path) -> NotebookNode:
         return nbformat.read(path, as_version=4)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, nbformat.ValidationError) as error:
         raise DataError(f"{path}: is no notebook ({type(error).__name__}); delete it and run the study again") from None
+
+
+def _index(pages: list[Page], left: list[str], profile: str) -> Page:
+    """The reading order, each page with its question, and what was not run."""
+    parts = [INDEX.format(profile=profile)]
+    parts += [f"- [{page.title}]({page.name}.ipynb)\n\n  {' '.join(page.question.split())}" for page in pages]
+    parts += [f"Not run for this profile: {', '.join(left)}."] if left else []
+    return Page("index", new_notebook(cells=[new_markdown_cell("\n\n".join(parts))]))
 
 
 def _lead(href: str, *, folder: Path, pages: set[str]) -> str | None:
@@ -121,54 +154,80 @@ def _lead(href: str, *, folder: Path, pages: set[str]) -> str | None:
     return f"{place}#{parts.fragment}" if parts.fragment else place
 
 
-# ---- the documents
+# ---- what the template asks for
 
 
-def _index(chapters: list[Chapter], left: list[str], profile: str, lead: Callable[[str], str | None]) -> str:
-    """The reading order, each page with its question, and what was not run."""
-    entries = [
-        f'<li><a href="{chapter.file}">{chapter.title}</a>{harmless(as_html(chapter.question), lead)}</li>\n'
-        for chapter in chapters
-    ]
-    missing = f"<p>Not run for this profile: {', '.join(left)}.</p>" if left else ""
-    about = ABOUT.format(profile=profile)
-    return _document(TITLE, f"<h1>{TITLE}</h1>\n<p>{about}</p>\n<ul>\n{''.join(entries)}</ul>\n{missing}")
+class _Renderer(IPythonRenderer):
+    """nbconvert's Markdown, with each formula's LaTeX marked; ``harmless`` sets it."""
+
+    def inline_math(self, body: str) -> str:
+        return f'<code class="formula">{html.escape(body.strip())}</code>'
+
+    def block_math(self, body: str) -> str:
+        return f'<span class="display">{self.inline_math(body)}</span>'
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
 
 
-def _page(chapter: Chapter, chapters: list[Chapter], lead: Callable[[str], str | None]) -> str:
-    """A notebook's cells, with the way to the page before, the index and the page after."""
-    here = chapters.index(chapter)
-    links = [f'<a rel="prev" href="{one.file}">← {one.title}</a>' for one in chapters[:here][-1:]]
-    links += ['<a href="index.html">All notebooks</a>']
-    links += [f'<a rel="next" href="{one.file}">{one.title} →</a>' for one in chapters[here + 1 :][:1]]
-    cells, style = cells_as_html(chapter.notebook)
-    origin = f"<code>notebooks/{chapter.name}.ipynb</code>, {chapter.origin}; <code>./run_all.sh lab</code> opens it."
-    body = f'<p class="origin">{origin}</p>\n{harmless(cells, lead)}'
-    return _document(chapter.title, body, navigation=f"<nav>{''.join(links)}</nav>", style=style)
+def as_html(markdown: str, attachments: dict | None = None) -> str:
+    """Markdown as HTML, which is not ``harmless`` yet."""
+    return MarkdownWithMath(renderer=_Renderer(escape=False, attachments=attachments)).render(markdown)
 
 
-def _document(title: str, body: str, *, navigation: str = "", style: str = "") -> str:
-    sheet = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{FORBIDDEN}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{style}
-{sheet}</style>
-</head>
-<body>
-{navigation}
-<main>
-{body}
-</main>
-{navigation}
-</body>
-</html>
-"""
+def harmless(page: str, lead: Callable[[str], str | None]) -> str:
+    """HTML reduced to what a browser only draws: nothing runs, nothing is fetched, pictures are inside and described.
+
+    Prompts and outputs are data, whatever HTML they hold. ``lead`` says where a link leads from the page, or None for
+    nowhere: then its text stays.
+    """
+    # What stands between these tags is no text to read; the tags themselves would go in any case.
+    page = re.sub(r"<(script|style)\b.*?</\1\s*>", "", page, flags=re.DOTALL | re.IGNORECASE)
+    soup = BeautifulSoup(_CLEANER.clean(page), "html.parser")
+    for link in soup("a", href=True):
+        link["href"] = lead(link["href"])
+        if not link["href"]:
+            del link["href"]
+    for image in soup("img"):
+        image["alt"] = image.get("alt") or "a picture without a description"
+        if "src" not in image.attrs:
+            image.replace_with(f"[{image['alt']}]")
+    for table in soup("table"):
+        table.wrap(soup.new_tag("div", attrs={"class": "wide"}))
+        if "dataframe" in table.get("class", []):
+            _mark_words(table)
+    for code in soup("code", class_="formula"):
+        _set(code)
+    return str(soup)
+
+
+def _mark_words(table: Tag) -> None:
+    """Give the columns of words in one of pandas' tables the class "words": they begin at the left."""
+    rows = [row(["td", "th"]) for row in table("tr")]
+    for column in zip(*rows, strict=False):
+        below = [cell for cell in column if cell.find_parent("tbody")]
+        if 2 * sum(bool(re.search("[A-Za-z]{3}", cell.text)) for cell in below) > len(below):
+            for cell in column:
+                cell["class"] = "words"
+
+
+def _set(code: Tag) -> None:
+    """Put MathML in the place of a formula's LaTeX; what cannot be set stays as it is written, and is said so."""
+    tex, displayed = code.text, "display" in code.parent.get("class", [])
+    try:
+        if len(tex) > LONGEST_FORMULA:
+            raise ValueError
+        mathml = _MATHML.convert_with_local_state(tex, displaystyle=displayed)
+    except (LatexError, ValueError):
+        print(f"pages: this formula cannot be set and is shown as it is written: {tex}", file=sys.stderr)
+        return
+    after = code.next_sibling
+    code = code.replace_with(formula := BeautifulSoup(mathml, "html.parser").math)
+    # A line may break after a formula, and a comma would begin the next.
+    mark = re.match(r"[.,;:!?)]+", after) if isinstance(after, str) else None
+    if mark:
+        formula.wrap(BeautifulSoup('<span class="together"></span>', "html.parser").span).append(mark[0])
+        after.replace_with(after[mark.end() :])
 
 
 def _without_machine(page: str) -> str:

@@ -13,9 +13,9 @@ NONE, NO_NUMBER = "–", "shown; no number to compare"
 class PaperItem:
     """One row: ``made_as`` names figures and tables of this study, ``notebooks`` those that make them.
 
-    ``released``, ``ours`` and ``verdict`` are texts with references in braces, written as for ``cited.py``. Of these
-    ``{same .764 | ...}`` says whether there is the paper's number, and ``{judge | ...}`` what a row's interval (low to
-    high) says of the claim that its difference is above zero.
+    ``released``, ``ours`` and ``verdict`` are texts with references in braces, written as ``report_pages.py`` says. Of
+    these ``{same .764 | ...}`` says whether there is the paper's number, and ``{judge | ...}`` what a row's interval
+    (low to high) says of the claim that its difference is above zero.
     """
 
     name: str

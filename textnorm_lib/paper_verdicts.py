@@ -1,13 +1,13 @@
-"""Paper against ours, item by item: numbers and verdicts from the tables that the notebooks made (``cited.py``)."""
+"""Paper against ours, item by item: numbers and verdicts from the tables that the notebooks made."""
 
 import re
 from dataclasses import asdict
 
 import pandas as pd
 
-from textnorm_lib.cited import Tables, quote, row_of, table_of
 from textnorm_lib.claims import verdict
 from textnorm_lib.paper_items import NONE, PAPER_ITEMS
+from textnorm_lib.report_pages import Tables, quote, row_of, table_of
 from textnorm_lib.store import digest, step
 
 COLUMNS = ["item", "shows", "notebooks", "made_as", "paper", "released", "ours", "verdict", "profile"]

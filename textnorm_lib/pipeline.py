@@ -34,8 +34,7 @@ from textnorm_lib import finetuning_sets as sets
 from textnorm_lib import results, selection, start_here
 from textnorm_lib.best_of_n import gold_curves
 from textnorm_lib.checkpoint_images import join_models, measure_divergences, sample_checkpoints
-from textnorm_lib.config import DEFAULT_PROFILE, Profile, PromptsPerSet
-from textnorm_lib.config import Finetuning
+from textnorm_lib.config import DEFAULT_PROFILE, Finetuning, Profile, PromptsPerSet
 from textnorm_lib.contrastive.rules import rule_sets
 from textnorm_lib.contrastive.sets import random_sets
 from textnorm_lib.errors import StudyError

@@ -16,12 +16,11 @@ from typing import Any
 
 import textnorm_lib.figures
 import textnorm_lib.tables  # noqa: F401
-from textnorm_lib.cited import Tables, untrue
 from textnorm_lib.config import DEFAULT_PROFILE, as_dict, load_profile
 from textnorm_lib.errors import StudyError
 from textnorm_lib.items import FIGURES, TABLES
 from textnorm_lib.paper_verdicts import ROWS, judge_paper_items, tables_read
-from textnorm_lib.report_pages import MAIN_TABLE, PAGES, list_page, made_tables, updated
+from textnorm_lib.report_pages import MAIN_TABLE, PAGES, Tables, list_page, made_tables, untrue, updated
 from textnorm_lib.run import records_folder
 from textnorm_lib.store import CHECKOUT, digest, write_atomically
 from textnorm_lib.tables.style import as_csv

@@ -8,8 +8,8 @@
 Steps are lazy: nothing is computed before a figure, a table or ``table.value`` asks for it, and what comes with the
 repository in ``results/`` is read instead of being computed (``force`` computes it).
 
-A cell whose first line is ``# needs: tia2`` runs only where that resource can be had (``pipeline.RESOURCES``). Elsewhere
-the cell says that it was not attempted, and why, and the rest of the notebook still runs. A cell may need several.
+A cell whose first line is ``# needs: tia2`` runs only where that resource can be had (see ``pipeline.RESOURCES``).
+Elsewhere it says that it was not attempted, and why, and the rest of the notebook still runs. A cell may need several.
 """
 
 import json
@@ -24,11 +24,11 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import Image, display
 
-from textnorm_lib.cited import Tables
 from textnorm_lib.config import Profile, as_dict, load_profile
 from textnorm_lib.errors import StudyError
 from textnorm_lib.figures.style import house_style, render, settle, stamp, thumbnail
 from textnorm_lib.items import FIGURES, TABLES, Item
+from textnorm_lib.report_pages import Tables
 from textnorm_lib.store import RESULTS, Artifact, Keyed, Store, artifacts_folder, digest, step, write_atomically
 from textnorm_lib.tables.style import as_csv, as_markdown, as_tex
 

@@ -49,7 +49,7 @@ def test_pages_fit_a_narrow_window_load_whole_ask_for_nothing_and_lead_on(index,
     page.get_by_role("link", name="01 · TIA2").click()
     for name in ("01_build_tia2", "02_benchmark_rewards"):
         assert page.url == index.with_name(f"{name}.html").as_uri()
-        assert page.locator(".formula").count() > 5 and page.locator(".output_png img").count() > 2
+        assert page.locator("math").count() > 5 and page.locator(".output_png img").count() > 2
         assert defects(page) == []
         page.locator("nav a[rel=next]").first.click()
     assert page.url == index.with_name("04_best_of_n.html").as_uri()
@@ -67,6 +67,6 @@ def test_what_is_too_wide_for_the_window_scrolls_within_itself(index, page):
             if (wide) wide.scrollLeft = 50;
             return wide ? wide.scrollLeft : 0;
         })""",
-        [".input_area pre", ".output_html"],
+        [".input_area pre", ".output_html .wide"],
     )
     assert moved == [50, 50]
