@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.originals import PACKAGES, ReferenceReward
 from textnorm_lib.rewards.convert import BLIP2, IMAGEREWARD, convert_blip2, convert_imagereward
-from textnorm_lib.rewards.isolated import PACKAGES, ReferenceReward
 from textnorm_lib.stand_in_rewards import TOY_TOWERS, bert_words, write_clip, write_pickscore
 
 SMALL_REFERENCE = {  # as reference_worker.py names the parts

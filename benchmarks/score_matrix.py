@@ -1,6 +1,6 @@
 """A matrix of scores (images x prompts) by ``Reward.score_matrix`` beside the original packages' own calls.
 
-    python benchmarks/score_matrix.py --images 16 --prompts 33 --pairs 6 --rewards clip pickscore imagereward blip2
+    python -m benchmarks.score_matrix --images 16 --prompts 33 --pairs 6 --rewards clip pickscore imagereward blip2
 
 The published architectures at full size with random weights, the same ones on both sides; ``--toy`` makes them small.
 The originals are called as their authors show: open_clip, image-reward and LAVIS for one pair after another, PickScore
@@ -24,8 +24,10 @@ import numpy as np
 import psutil
 import torch
 from PIL import Image
-from random_weights import make
-from side_by_side import (
+
+from benchmarks.originals import ReferenceReward
+from benchmarks.random_weights import make
+from benchmarks.side_by_side import (
     Spent,
     Spread,
     alone,
@@ -38,11 +40,9 @@ from side_by_side import (
     take_turns,
     where,
 )
-
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.mini.prompts import choose_prompts
 from textnorm_lib.rewards import load_reward
-from textnorm_lib.rewards.isolated import ReferenceReward
 from textnorm_lib.rewards.pretrained import load_model, load_tokenizer
 from textnorm_lib.stand_in_rewards import CLIP_TOKENS
 
