@@ -26,7 +26,6 @@ import torch
 from PIL import Image
 
 from benchmarks.originals import ReferenceReward
-from benchmarks.random_weights import make
 from benchmarks.side_by_side import (
     Spent,
     Spread,
@@ -40,11 +39,12 @@ from benchmarks.side_by_side import (
     take_turns,
     where,
 )
+from benchmarks.stand_in_models import CLIP_TOKENS
+from benchmarks.stand_ins import write_both_sides
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.mini.prompts import choose_prompts
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.pretrained import load_model, load_tokenizer
-from textnorm_lib.stand_in_rewards import CLIP_TOKENS
 
 REWARDS = ("clip", "pickscore", "imagereward", "blip2")
 SIDE = 512  # pixels of an image, as Stable Diffusion makes them
@@ -145,7 +145,7 @@ def compare(work: Work, *, pairs: int, toy: bool, repeats: int, peak: float) -> 
         calls = [(range(images), column) for column in range(min(math.ceil(pairs / images), prompts))]
     else:
         calls = [(range(place % images, place % images + 1), place % prompts) for place in range(pairs)]
-    alone(make, work.name, work.folder, work.prompts, toy)
+    alone(write_both_sides, work.name, work.folder, work.prompts, toy)
     theirs, mine = take_turns(repeats, partial(original, work, calls), partial(ours, work))
     counted = alone(partial(ours, work, counting=True))
     same = np.concatenate([mine[0].scores[list(places), column] for places, column in calls])
