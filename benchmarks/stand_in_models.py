@@ -27,7 +27,6 @@ from torch import nn
 
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.mini.generator import build_pipeline, build_tokenizer
-from textnorm_lib.rewards.checkpoint import bert_tokenizer
 from textnorm_lib.rewards.convert import (
     BLIP2,
     BLIP2_BLANKS,
@@ -38,6 +37,7 @@ from textnorm_lib.rewards.convert import (
     PIXEL_MEAN,
     PIXEL_STD,
     Towers,
+    bert_tokenizer,
 )
 from textnorm_lib.rewards.imagereward import ImageRewardModel
 from textnorm_lib.rewards.pretrained import no_bars

@@ -19,6 +19,7 @@ import pandas as pd
 
 from textnorm_lib.config import Profile
 from textnorm_lib.errors import DataError
+from textnorm_lib.processes import in_workers
 from textnorm_lib.progress import progress
 from textnorm_lib.prompt_sets import choose_prompts, contrast_sets
 from textnorm_lib.rankings import check_scores
@@ -93,8 +94,6 @@ def rate_quality(made: Path, *judges: Weights, workers: int) -> pd.DataFrame:
 
     Raises ``DataError`` for other than three judges.
     """
-    from textnorm_lib.workers import in_workers
-
     if len(judges) != len(QUALITY):
         raise DataError(f"{len(judges)} quality judges; give three (in a profile: quality_judges)")
     names = pd.read_parquet(made / INDEX)["image"]

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from textnorm_lib.errors import StoreError
-from textnorm_lib.locks import alone
+from textnorm_lib.files import alone
 
 CHECKOUT = Path(__file__).parents[1]
 _CANNOT_WRITE = {

@@ -35,7 +35,7 @@ from PIL import Image
 
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.errors import ConfigError, DataError, DataUnavailable
-from textnorm_lib.locks import alone
+from textnorm_lib.files import alone
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards.base import Reward
 from textnorm_lib.rewards.pixels import Images

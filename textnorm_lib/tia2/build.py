@@ -23,7 +23,7 @@ from PIL import Image
 from textnorm_lib.config import Profile
 from textnorm_lib.errors import DataError
 from textnorm_lib.mini.grammar import parse
-from textnorm_lib.processes import wait_for_all
+from textnorm_lib.processes import in_workers, wait_for_all
 from textnorm_lib.progress import progress
 from textnorm_lib.prompt_sets import choose_prompts
 from textnorm_lib.store import Artifact, step
@@ -110,8 +110,6 @@ def collect_votes(made: Path, *annotators: Weights, workers: int) -> pd.DataFram
     Raises ``DataError`` for an image that cannot be read, for other than three annotators, and for a prompt that these
     do not understand: an unknown class, a count beyond eight, an empty one.
     """
-    from textnorm_lib.workers import in_workers
-
     if len(annotators) != len(ANNOTATORS):
         raise DataError(f"{len(annotators)} annotators; give three (in a profile: annotators)")
     index = pd.read_parquet(made / INDEX)
