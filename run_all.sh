@@ -137,7 +137,7 @@ run_tests() {
 # The profile paper with everything small: models with random weights in the real ones' formats, written anew.
 run_paper_toy() {
   local toys artifacts=${TEXTNORM_ARTIFACTS:-$root/artifacts}/paper-toy; toys=$(mktemp -d)
-  python -m textnorm_lib.stand_ins --toy --to "$toys"
+  python -m benchmarks.stand_ins --toy --to "$toys"
   TEXTNORM_WEIGHTS=$toys TEXTNORM_ARTIFACTS=$artifacts run_notebooks paper-toy False no
   TEXTNORM_ARTIFACTS=$artifacts python -m textnorm_lib.report paper-toy --check
   rm -r "$toys"

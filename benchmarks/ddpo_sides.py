@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from finetuning_sides import PROMPTS, Tuned, Work, adapted, begun
 
+from benchmarks.finetuning_sides import PROMPTS, Tuned, Work, adapted, begun
 from textnorm_lib import ddpo
 from textnorm_lib.weights import Weights
 

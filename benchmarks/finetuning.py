@@ -1,7 +1,7 @@
 """Fine-tuning beside what others run: DDPO beside trl's trainer, RWR beside a loop that encodes each time.
 
-    python benchmarks/finetuning.py                                              # the bundled generator, on a CPU
-    python benchmarks/finetuning.py --model FOLDER --dtypes bfloat16 --batch-size 4 --images 32 --denoising-steps 50
+    python -m benchmarks.finetuning                                              # the bundled generator, on a CPU
+    python -m benchmarks.finetuning --model FOLDER --dtypes bfloat16 --batch-size 4 --images 32 --denoising-steps 50
 
 The same model, prompts, batches and LoRA (rank 4, on attention) on both sides, which take turns (``side_by_side.py``),
 each with a first epoch or step to warm up. Ours is timed as a run that goes on: it reads a checkpoint first and writes
@@ -24,10 +24,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from ddpo_sides import ddpo_ours, ddpo_trl
-from finetuning_sides import Tuned, Work
-from rwr_sides import rwr_loop, rwr_ours, write_images
-from side_by_side import (
+
+from benchmarks.ddpo_sides import ddpo_ours, ddpo_trl
+from benchmarks.finetuning_sides import Tuned, Work
+from benchmarks.rwr_sides import rwr_loop, rwr_ours, write_images
+from benchmarks.side_by_side import (
     Spread,
     alone,
     asked_for,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from side_by_side import Spent, resident_mib
 
+from benchmarks.side_by_side import Spent, resident_mib
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.lora import ATTENTION, add_lora
 from textnorm_lib.mini.prompts import choose_prompts

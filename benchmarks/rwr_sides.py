@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from finetuning_sides import PROMPTS, Tuned, Work, adapted, begun, trained
-from score_matrix import random_images
-from side_by_side import Spent
 
+from benchmarks.finetuning_sides import PROMPTS, Tuned, Work, adapted, begun, trained
+from benchmarks.score_matrix import random_images
+from benchmarks.side_by_side import Spent
 from textnorm_lib import rwr
 from textnorm_lib.rewards.pixels import square
 from textnorm_lib.rwr_examples import choose_examples, encode_examples

@@ -1,7 +1,7 @@
 """How fast a model makes images, beside diffusers' StableDiffusionPipeline as its documentation shows it.
 
-    python benchmarks/sampling.py                                                # the bundled generator, on a CPU
-    python benchmarks/sampling.py --model FOLDER --dtypes float16 --steps 50 --guidance-scale 7.5 --batch-size 8
+    python -m benchmarks.sampling                                                # the bundled generator, on a CPU
+    python -m benchmarks.sampling --model FOLDER --dtypes float16 --steps 50 --guidance-scale 7.5 --batch-size 8
 
 Both sides make the same images (prompts, first noises, steps, guidance, batches) and save them; they take turns
 (``side_by_side.py``), each with a first batch to warm up. diffusers' weights are in float16 on a GPU, in float32 on a
@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from side_by_side import (
+
+from benchmarks.side_by_side import (
     Spent,
     Spread,
     alone,
@@ -33,7 +34,6 @@ from side_by_side import (
     take_turns,
     where,
 )
-
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.config import load_profile
 from textnorm_lib.mini.prompts import choose_prompts

@@ -1,6 +1,6 @@
 """A matrix of scores (images x prompts) by ``Reward.score_matrix`` beside the original packages' own calls.
 
-    python benchmarks/score_matrix.py --images 16 --prompts 33 --pairs 6 --rewards clip pickscore imagereward blip2
+    python -m benchmarks.score_matrix --images 16 --prompts 33 --pairs 6 --rewards clip pickscore imagereward blip2
 
 The published architectures at full size with random weights, the same ones on both sides; ``--toy`` makes them small.
 The originals are called as their authors show: open_clip, image-reward and LAVIS for one pair after another, PickScore
@@ -24,8 +24,9 @@ import numpy as np
 import psutil
 import torch
 from PIL import Image
-from random_weights import make
-from side_by_side import (
+
+from benchmarks.originals import ReferenceReward
+from benchmarks.side_by_side import (
     Spent,
     Spread,
     alone,
@@ -38,13 +39,12 @@ from side_by_side import (
     take_turns,
     where,
 )
-
+from benchmarks.stand_in_models import CLIP_TOKENS
+from benchmarks.stand_ins import write_both_sides
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.mini.prompts import choose_prompts
 from textnorm_lib.rewards import load_reward
-from textnorm_lib.rewards.isolated import ReferenceReward
 from textnorm_lib.rewards.pretrained import load_model, load_tokenizer
-from textnorm_lib.stand_in_rewards import CLIP_TOKENS
 
 REWARDS = ("clip", "pickscore", "imagereward", "blip2")
 SIDE = 512  # pixels of an image, as Stable Diffusion makes them
@@ -145,7 +145,7 @@ def compare(work: Work, *, pairs: int, toy: bool, repeats: int, peak: float) -> 
         calls = [(range(images), column) for column in range(min(math.ceil(pairs / images), prompts))]
     else:
         calls = [(range(place % images, place % images + 1), place % prompts) for place in range(pairs)]
-    alone(make, work.name, work.folder, work.prompts, toy)
+    alone(write_both_sides, work.name, work.folder, work.prompts, toy)
     theirs, mine = take_turns(repeats, partial(original, work, calls), partial(ours, work))
     counted = alone(partial(ours, work, counting=True))
     same = np.concatenate([mine[0].scores[list(places), column] for places, column in calls])

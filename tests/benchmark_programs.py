@@ -3,18 +3,17 @@
 import importlib
 import math
 import pickle
-from pathlib import Path
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from benchmarks import side_by_side
+
 PEAK = 1e11  # operations a second
 
 
 def benchmark_module(name: str, monkeypatch):
     """The program, with what it runs in processes of their own run here, which saves many imports."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    program = importlib.import_module(name)
-    for module in (program, importlib.import_module("side_by_side")):
+    program = importlib.import_module(f"benchmarks.{name}")
+    for module in (program, side_by_side):
         monkeypatch.setattr(module, "alone", _here)
     monkeypatch.setattr(program, "peak_rate", _peak)
     return program

@@ -5,8 +5,7 @@ import sys
 import pytest
 from benchmark_programs import PEAK, benchmark_module, check_whole
 
-from textnorm_lib.rewards.environments import is_made
-from textnorm_lib.rewards.isolated import PACKAGES
+from benchmarks.originals import PACKAGES, is_made
 
 SAME = 1e-4  # of the range of the scores: both sides compute in single precision, but in another order
 
@@ -24,7 +23,7 @@ def benchmark(monkeypatch):
 @pytest.mark.parametrize("name", ["clip", "pickscore", "imagereward", "blip2"])
 def test_both_sides_give_the_same_scores_and_ours_is_the_faster(name, benchmark, tmp_path):
     if name in PACKAGES and not is_made(PACKAGES[name].lock):
-        pytest.skip(f"the environment of environments/{PACKAGES[name].lock}.txt is not made")
+        pytest.skip(f"the environment of benchmarks/environments/{PACKAGES[name].lock}.txt is not made")
     prompts = list(benchmark.choose_prompts("composition", 12))
     work = benchmark.Work(name, tmp_path, "cpu", benchmark.random_images(4), prompts)
     column = benchmark.compare(work, pairs=5, toy=True, repeats=1, peak=PEAK)

@@ -7,17 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from benchmark_programs import BENCHMARKS
+
+from benchmarks import side_by_side
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it reads peaks of memory as Linux tells them")
 
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    import side_by_side
-
     return side_by_side
 
 

@@ -3,13 +3,13 @@
 import io
 from pathlib import Path
 
+import by_eye
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from statsmodels.stats.proportion import proportion_confint
 
-from textnorm_lib import by_eye
 from textnorm_lib.errors import DataError
 from textnorm_lib.figures.style import house_style
 from textnorm_lib.mini.prompts import mini_prompts

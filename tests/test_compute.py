@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.stand_ins import write_stand_ins
 from textnorm_lib import compute, processes
-from textnorm_lib.stand_ins import write_stand_ins
 from textnorm_lib.store import Store, step
 from textnorm_lib.tia2.official import release_available
 

@@ -1,7 +1,7 @@
 """Converting the published checkpoints: every weight accounted for, and the scores of the original.
 
 The state dicts are random, at toy size, under the originals' names. What the originals compute with them is written out
-below from their definitions; where their packages are installed (rewards/environments.py), these themselves say so too.
+below from their definitions; where their packages are installed (benchmarks/originals), these themselves say so too.
 """
 
 import dataclasses
@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
+from benchmarks.originals import ReferenceReward, is_made
 from textnorm_lib.errors import DataError
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.convert import Towers, convert_blip2, convert_imagereward
-from textnorm_lib.rewards.environments import is_made
-from textnorm_lib.rewards.isolated import ReferenceReward
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "two", "dog", "##s", "cat", ".", ",", "!"]
 PROMPTS = ["a photo of two dogs", "Two cats, a dog", "dogs"]
@@ -504,7 +503,7 @@ def test_converted_files_may_be_read_by_whoever_may_read_new_files(published, co
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
 
 
-# What makes the packages' own classes small; reference_worker.py says what the parts are.
+# What makes the packages' own classes small; originals/worker.py says what the parts are.
 SMALL = {
     "image_size": 56,
     "vision": {"embed_dim": 16, "depth": TOWERS.vision_layers, "num_heads": TOWERS.vision_heads, "patch_size": 14},
@@ -527,7 +526,7 @@ SMALL_BLIP2 = {**SMALL, "model": {"num_query_token": 5, "embed_dim": 8}}
 )
 def test_a_converted_checkpoint_scores_as_the_original_package(name, lock, small, options, images, tokenizer, tmp_path):
     if not is_made(lock):
-        pytest.skip(f"the environment of environments/{lock}.txt is not made: see rewards/environments.py")
+        pytest.skip(f"the environment of benchmarks/environments/{lock}.txt is not made")
     prompts = [*PROMPTS, 'A "photo" (of) dogs.', "dog " * 40]
     (tmp_path / "bert-base-uncased").symlink_to(tokenizer)
     with ReferenceReward(name, tmp_path, random=small, **options) as original:

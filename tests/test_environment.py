@@ -38,7 +38,7 @@ def lines_of(path):
     return [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
 
 
-LOCKS = [CHECKOUT / "requirements.lock", *sorted(CHECKOUT.glob("environments/*.txt"))]
+LOCKS = [CHECKOUT / "requirements.lock", *sorted(CHECKOUT.glob("benchmarks/environments/*.txt"))]
 LOCKED = {canonicalize_name(line.split("==")[0]): line.split("==")[-1] for line in lines_of(LOCKS[0])}
 DECLARED = [Requirement(text) for text in PROJECT["dependencies"]]
 DEV = [Requirement(text) for text in PROJECT["optional-dependencies"]["dev"]]

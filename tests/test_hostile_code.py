@@ -22,7 +22,7 @@ from textnorm_lib.store import Store, step
 
 CHECKOUT = Path(__file__).parents[1]
 EXAMPLES = 40
-SOURCES = [*CHECKOUT.glob("textnorm_lib/**/*.py"), *CHECKOUT.glob("benchmarks/*.py")]
+SOURCES = [*CHECKOUT.glob("textnorm_lib/**/*.py"), *CHECKOUT.glob("benchmarks/**/*.py")]
 TESTS = sorted(CHECKOUT.glob("tests/test_hostile_*.py"))
 RELIABILITY = CHECKOUT / "docs" / "reliability.md"
 JSON = st.recursive(

@@ -26,7 +26,7 @@ from textnorm_lib.mini.quality import load_quality_judge
 from textnorm_lib.pages import _read
 from textnorm_lib.resuming import CURVE, cut_curve, resume
 from textnorm_lib.rewards import load_reward
-from textnorm_lib.rewards.checkpoint import Checkpoint
+from textnorm_lib.rewards.convert import Checkpoint
 from textnorm_lib.rewards.pixels import square
 from textnorm_lib.store import Artifact
 from textnorm_lib.tia2 import load_official

@@ -15,10 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks import originals
+from benchmarks.originals import PACKAGES, ReferenceReward, environment_folder, environment_python, is_made
 from textnorm_lib.errors import ConfigError, DataError, DataUnavailable
-from textnorm_lib.rewards import environments, isolated, load_reward
-from textnorm_lib.rewards.environments import environment_folder, environment_python, is_made
-from textnorm_lib.rewards.isolated import PACKAGES, ReferenceReward
 
 CHECKOUT = Path(__file__).parents[1]
 PROMPTS = ["a cat", "two dogs", "a cat", "three red frogs"]
@@ -29,7 +28,7 @@ import importlib.util, os, subprocess, sys
 import numpy as np
 from PIL import Image
 
-spec = importlib.util.spec_from_file_location("server", {str(isolated.WORKER)!r})
+spec = importlib.util.spec_from_file_location("server", {str(originals.WORKER)!r})
 server = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(server)
 
@@ -99,7 +98,7 @@ def start(folder, monkeypatch):
 
     def begin(code: str, **options) -> ReferenceReward:
         script.write_text(code)
-        monkeypatch.setattr(isolated, "worker_command", lambda name: [sys.executable, "-I", str(script)])
+        monkeypatch.setattr(originals, "worker_command", lambda name: [sys.executable, "-I", str(script)])
         return ReferenceReward("blip2", folder, random={}, **options)
 
     before = psutil.Process().children()
@@ -289,9 +288,9 @@ def test_a_worker_ends_with_its_reward(way, start, images):
 
 PARENT = """
 import sys, time
-from textnorm_lib.rewards import isolated
-isolated.worker_command = lambda name: [sys.executable, "-I", sys.argv[2]]
-reward = isolated.ReferenceReward("blip2", sys.argv[1], random={})
+from benchmarks import originals
+originals.worker_command = lambda name: [sys.executable, "-I", sys.argv[2]]
+reward = originals.ReferenceReward("blip2", sys.argv[1], random={})
 print(reward._worker._process.pid, flush=True)
 time.sleep(float(sys.argv[3]))
 """
@@ -311,7 +310,7 @@ def test_a_worker_does_not_outlive_its_parent(killed, folder):
 
 
 def test_a_python_that_does_not_start_is_named(folder, monkeypatch):
-    monkeypatch.setattr(isolated, "worker_command", lambda name: ["/nowhere/bin/python"])
+    monkeypatch.setattr(originals, "worker_command", lambda name: ["/nowhere/bin/python"])
     with pytest.raises(
         DataError, match=r"/nowhere/bin/python cannot be started \(No such file.*delete .*lavis-"
     ) as caught:
@@ -322,31 +321,28 @@ def test_a_python_that_does_not_start_is_named(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("clip", {}, "'clip' has no reference backend .*open_clip.*; those with one: imagereward, blip2"),
-        ("pickscore", {}, "'pickscore' has no reference backend .*transformers"),
+        ("clip", {}, "'clip' has no original package here; those with one: imagereward, blip2"),
         ("blip2", {"head": "vqa"}, "head is 'vqa'; known: itm, itc"),
         ("imagereward", {"head": "itm"}, "head is 'itm'; known: none"),
-        ("imagereward", {"backend": "original"}, "backend is 'original'; known: main, reference"),
-        ("imagereward", {"dtype": torch.bfloat16}, "dtype is torch.bfloat16; the original package chooses its own"),
     ],
 )
-def test_what_the_reference_backend_does_not_know_is_refused(name, options, said, tmp_path):
+def test_a_package_or_a_head_that_is_unknown_is_refused(name, options, said, tmp_path):
     with pytest.raises(ConfigError, match=said) as caught:
-        load_reward(name, **{"folder": tmp_path, "backend": "reference", **options})
+        ReferenceReward(name, tmp_path, **options)
     _one_line(caught)
 
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_every_published_file_must_be_there_before_anything_is_started(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(isolated, "worker_command", lambda name: ["/nowhere/bin/python"])
+    monkeypatch.setattr(originals, "worker_command", lambda name: ["/nowhere/bin/python"])
     for file in PACKAGES[name].files:
         with pytest.raises(DataError, match=f"{file} is missing") as caught:
-            load_reward(name, folder=tmp_path, backend="reference")
+            ReferenceReward(name, tmp_path)
         _one_line(caught)
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
     with pytest.raises(DataError, match="cannot be started"):
-        load_reward(name, folder=tmp_path, backend="reference")
+        ReferenceReward(name, tmp_path)
 
 
 def test_a_reference_stays_on_its_device(start):
@@ -364,8 +360,8 @@ def toy_lock(tmp_path, monkeypatch):
     """A lock file that asks for one small package, pip without a network, and what puts that package within reach."""
     (tmp_path / "environments").mkdir()
     (tmp_path / "environments" / "toy.txt").write_text("toy-package==1.0\n")
-    monkeypatch.setattr(environments, "LOCKS", tmp_path / "environments")
-    monkeypatch.setenv(environments.VARIABLE, str(tmp_path / "made"))
+    monkeypatch.setattr(originals, "LOCKS", tmp_path / "environments")
+    monkeypatch.setenv(originals.VARIABLE, str(tmp_path / "made"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
 
@@ -380,7 +376,7 @@ def toy_lock(tmp_path, monkeypatch):
     return publish
 
 
-needs_python = pytest.mark.skipif(sys.version_info[:2] != environments.PYTHON, reason="not Python 3.11")
+needs_python = pytest.mark.skipif(sys.version_info[:2] != originals.PYTHON, reason="not Python 3.11")
 
 
 @needs_python
@@ -412,18 +408,18 @@ def test_a_changed_lock_is_another_environment(toy_lock, tmp_path):
 def test_an_environment_that_cannot_be_made_says_why(toy_lock, tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"environments/nothing.txt is missing"):
         environment_python("nothing")
-    monkeypatch.setattr(environments, "PYTHON", (9, 9))
+    monkeypatch.setattr(originals, "PYTHON", (9, 9))
     with pytest.raises(ConfigError, match=r"python9.9 is not on the PATH"):
         environment_python("toy")
     (tmp_path / "made-file").touch()
-    monkeypatch.setenv(environments.VARIABLE, str(tmp_path / "made-file"))
-    with pytest.raises(DataUnavailable, match=rf"made-file.* cannot be written .*{environments.VARIABLE}") as caught:
+    monkeypatch.setenv(originals.VARIABLE, str(tmp_path / "made-file"))
+    with pytest.raises(DataUnavailable, match=rf"made-file.* cannot be written .*{originals.VARIABLE}") as caught:
         environment_python("toy")
     _one_line(caught)
 
 
 def test_without_the_variable_environments_are_in_the_studys_cache(monkeypatch, tmp_path):
-    monkeypatch.delenv(environments.VARIABLE, raising=False)
+    monkeypatch.delenv(originals.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     assert environment_folder("lavis").is_relative_to(tmp_path)
@@ -476,7 +472,7 @@ def test_what_an_original_saves_it_loads_and_scores_the_same(original, images, t
     heads = PACKAGES[original.name].heads or (None,)
     for head in heads:
         options = {} if head is None else {"head": head}
-        with load_reward(original.name, folder=tmp_path, backend="reference", **options) as again:
+        with ReferenceReward(original.name, tmp_path, **options) as again:
             found = again.score_matrix(images, PROMPTS)
         if head == original.head:
             np.testing.assert_allclose(found, matrix, rtol=1e-5, atol=1e-6)
@@ -503,5 +499,5 @@ def test_an_original_refuses_weights_that_are_not_its_own(damage, original, tmp_
     if damage == "no checkpoint":
         file.write_bytes(b"no checkpoint")
     with pytest.raises(DataError, match=said) as caught:
-        load_reward(original.name, folder=tmp_path, backend="reference")
+        ReferenceReward(original.name, tmp_path)
     _one_line(caught)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from toys import draw
 
+from benchmarks.stand_ins import write_stand_ins
 from textnorm_lib import calibration, rankings, released
 from textnorm_lib.config import load_profile
 from textnorm_lib.contrastive.sets import random_sets
@@ -14,7 +15,6 @@ from textnorm_lib.labelling import ALIGNMENT, Session, alignment_items
 from textnorm_lib.metrics import prompt_metrics, summarise
 from textnorm_lib.recipes import evaluate_sealed, scored_benchmark, tuned_textnorm
 from textnorm_lib.rewards.scoring import REWARDS, own_scores, score_rewards
-from textnorm_lib.stand_ins import write_stand_ins
 from textnorm_lib.store import Store
 from textnorm_lib.tables import TABLES
 from textnorm_lib.tia2 import describe

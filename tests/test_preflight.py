@@ -1,23 +1,23 @@
 """What would stop a run is found before it begins: all of it, a line each with its remedy, and nothing else."""
 
+import json
 import re
 import shutil
 from types import SimpleNamespace
 
 import httpx
 import huggingface_hub
+import pandas as pd
 import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
-from toys import toy_pipeline
 
-from textnorm_lib import ddpo, preflight, rate_trials, rwr, workload
+from textnorm_lib import preflight, rewards, sampling
 from textnorm_lib.config import load_profile
-from textnorm_lib.errors import DataError, StudyError
 from textnorm_lib.mini.bundle import bundled
-from textnorm_lib.mini.generator import save_pipeline
-from textnorm_lib.preflight import disk_problems, main, memory_problems, model_problems
+from textnorm_lib.preflight import disk_problems, main, model_problems, seconds_stored
+from textnorm_lib.store import Store, step
 from textnorm_lib.weights import VARIABLE
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -26,9 +26,8 @@ PICKSCORE = {"rewards.pickscore.weights": "yuvalkirstain/PickScore_v1"}
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
-    """Without a GPU, the hub and the release, with an empty folder for results."""
+    """Without a GPU and the hub, with an empty folder for results."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(workload, "release_available", lambda: (False, "none here"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TEXTNORM_ARTIFACTS", str(tmp_path / "artifacts"))
@@ -52,8 +51,8 @@ def test_a_healthy_profile_is_ok_without_a_model_being_loaded(run, monkeypatch):
     def loaded(*_, **__):
         raise AssertionError("a model was loaded")
 
-    for name in ("load_pipeline", "load_reward"):
-        monkeypatch.setattr(rate_trials, name, loaded)
+    monkeypatch.setattr(sampling, "load_pipeline", loaded)
+    monkeypatch.setattr(rewards, "load_reward", loaded)
     said = "preflight: profile smoke: 11 models are here, the disk has room, ok\n"
     assert run() == (0, said, [])
 
@@ -131,17 +130,13 @@ def test_a_pipeline_without_sizes_is_named(run, tmp_path):
     assert status == 2 and line.startswith(f"preflight: {folder}: unet/config.json or vae/config.json is no use")
 
 
-def test_all_problems_are_listed_and_none_twice(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    again = "weights 'no folder': there is no such file or folder; correct the name"
-    full = "RWR: out of memory on cuda; lower rwr.recipe.pass_size in the profile"
-    monkeypatch.setattr(preflight, "memory_problems", lambda profile, device: [again, full])
+def test_all_problems_are_listed_and_none_twice(run, tmp_path):
     (tmp_path / "model.pt").write_bytes(b"")
     overrides = {"generator.model": "no folder", "rewards.clip.weights": str(tmp_path / "model.pt"), **PICKSCORE}
-    status, out, lines = run(overrides)
+    status, out, lines = run({**overrides, "generator.dtype": "float16"})
     assert (status, out) == (2, "")
-    assert [line.split(": ")[1] for line in lines] == ["generator.model", "rewards.clip", "rewards.pickscore", "RWR"]
-    assert lines[-1] == f"preflight: {full}"
+    keys = ["generator.model", "rewards.clip", "rewards.pickscore", "generator.dtype"]
+    assert [line.split(": ")[1] for line in lines] == keys
 
 
 def test_a_model_with_two_keys_is_looked_at_once():
@@ -149,11 +144,13 @@ def test_a_model_with_two_keys_is_looked_at_once():
     assert len(problems) == 1 and problems[0].startswith("generator.model and ddpo.model: ")
 
 
-def test_on_a_gpu_that_is_large_enough_the_last_line_says_so(run, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(preflight, "memory_problems", lambda profile, device: [])
-    status, out, lines = run()
-    assert (status, lines) == (0, []) and out.endswith("a batch of each kind of work fits, ok\n")
+@pytest.mark.parametrize("there", [True, False])
+def test_half_precision_wants_a_gpu(run, monkeypatch, there):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    status, _, lines = run({"rewards.dtype": "float16", "rwr.recipe.dtype": "float16"})
+    assert status == (0 if there else 2)
+    said = "preflight: rewards.dtype and rwr.recipe.dtype: float16 wants a GPU, and torch finds none here; install a"
+    assert [line.startswith(said) for line in lines] == [True] * (not there)
 
 
 def _disk(monkeypatch, free: float) -> None:
@@ -192,27 +189,22 @@ def test_an_unknown_profile_is_one_line(capsys):
     assert capsys.readouterr() == ("", "preflight: unknown profile 'smok': did you mean 'smoke'?\n")
 
 
-def test_a_batch_that_does_not_fit_is_a_line_with_the_key_to_lower(tmp_path, monkeypatch):
-    save_pipeline(toy_pipeline(), tmp_path / "toy")
-    full = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20.00 GiB.")
+@step(1)
+def slow(*, seed):
+    return pd.DataFrame({"seed": [seed]})
 
-    def too_much(*_, **__):
-        raise full
 
-    def in_a_batch(*_, **__):
-        raise StudyError("images a.png to b.png: OutOfMemoryError: CUDA out of memory.") from full
-
-    def for_one_image(*_):
-        raise DataError("clip: cuda has no room for a single image; use another device") from full
-
-    monkeypatch.setattr(rate_trials, "generate", in_a_batch)
-    monkeypatch.setattr(rate_trials, "load_reward", lambda name, **_: SimpleNamespace(score_matrix=for_one_image))
-    for module in (rwr, ddpo):
-        monkeypatch.setattr(module, "train", too_much)
-    model = str(tmp_path / "toy")
-    problems = memory_problems(load_profile("smoke", {"generator.model": model, "ddpo.model": model}), device="cpu")
-    keys = [re.search(r"GiB were free; lower (\S+) in the profile$", line)[1] for line in problems]
-    assert keys == ["generator.batch_size", *["rewards.dtype"] * 4, "rwr.recipe.pass_size", "ddpo.recipe.batch_size"]
-    assert all(
-        re.match(r"[\w /:-]+: out of memory on cpu: more than \d+\.\d GiB are needed, ", line) for line in problems
-    )
+def test_the_seconds_of_the_last_run_are_told_where_it_is_stored(run, tmp_path):
+    store, artifacts = Store(tmp_path / "artifacts" / "steps"), []
+    for seed, seconds in enumerate((100, 20.4)):
+        artifacts.append(store.compute(slow, seed=seed))
+        path = artifacts[-1].folder / "meta.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": seconds}))
+    steps = [{"key": one.key, "step": "slow"} for one in artifacts]
+    record = tmp_path / "artifacts" / "runs" / "smoke" / "04_best_of_n.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"made": {"fig": {"steps": steps}, "tab": {"steps": steps[:1]}}}))
+    assert seconds_stored("smoke") == {"slow": 120.4} and seconds_stored("mini") == {}
+    assert run()[1].endswith("ok\npreflight: its last run is stored; seconds of its steps: slow 120\n")
+    record.write_text("{")
+    assert run()[1].endswith("ok\n")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from textnorm_lib.errors import ConfigError, DataError
 from textnorm_lib.mini import generator, reward_models, save_rewards
 from textnorm_lib.rewards import blip2, load_reward, pickscore
-from textnorm_lib.rewards.crossattention import SharedImageTokens
+from textnorm_lib.rewards.base import SharedImageTokens
 
 PROMPTS = [
     "a realistic photo of three deer",

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from textnorm_lib import stand_in_rewards, stand_ins
+from benchmarks import stand_in_models, stand_ins
+from benchmarks.stand_ins import NOTE, STAND_INS, main, study_prompts
 from textnorm_lib.denoising import ddim_steps
 from textnorm_lib.rewards import clip, convert, load_reward, pretrained
 from textnorm_lib.sampling import autocast, load_pipeline
-from textnorm_lib.stand_ins import NOTE, STAND_INS, main, study_prompts
 from textnorm_lib.weights import PUBLISHED, VARIABLE, Weights
 
 DIFFUSION, BASE, CLIP, PICKSCORE, IMAGEREWARD, BLIP2 = STAND_INS
@@ -196,7 +196,7 @@ def _but_for_sizes(value):
 def _configurations(name: str, toy: bool) -> list:
     network = built(name, toy)
     if name == CLIP:
-        return [_but_for_sizes(stand_in_rewards._clip_config(ALL_PROMPTS, toy))]
+        return [_but_for_sizes(stand_in_models._clip_config(ALL_PROMPTS, toy))]
     if name == IMAGEREWARD:
         return [_but_for_sizes(json.loads(network.config_json()))]
     found = [module.config for module in (network, *network.children()) if hasattr(module, "config")]
@@ -212,7 +212,7 @@ def test_a_toy_differs_in_sizes_alone(name):
 
 
 def test_at_full_size_berts_vocabulary_is_as_long_as_the_published_one():
-    words = stand_in_rewards.bert_words(ALL_PROMPTS, toy=False)
+    words = stand_in_models.bert_words(ALL_PROMPTS, toy=False)
     assert len(words) == len(set(words)) == 30522
     assert set(" ".join(ALL_PROMPTS).split()) <= set(words)
 

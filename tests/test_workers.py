@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from textnorm_lib.errors import StudyError
-from textnorm_lib.workers import in_workers
+from textnorm_lib.processes import in_workers
 
 TESTS = Path(__file__).parent
 ORPHANS = """
 from test_workers import sleep
-from textnorm_lib.workers import in_workers
+from textnorm_lib.processes import in_workers
 
 if __name__ == "__main__":
     for _ in in_workers(sleep, [600, 600], workers=2):
@@ -69,3 +69,38 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     for process in alive:
         process.kill()
     assert alive == []
+
+
+def preparation(task):
+    return torch.get_num_threads(), "transformers" in sys.modules, os.environ.get("MALLOC_MMAP_THRESHOLD_")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker starts anew")
+def test_a_worker_has_the_large_libraries_already_and_its_malloc_keeps_memory(monkeypatch):
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    assert list(in_workers(preparation, [0, 1], workers=2)) == [(1, True, str(2**25))] * 2
+    assert "MALLOC_MMAP_THRESHOLD_" not in os.environ
+
+
+UNGUARDED = """
+from pathlib import Path
+from textnorm_lib.sampling import generate, plan_images
+from textnorm_lib.weights import Weights
+
+plan = plan_images(["a deer", "two frogs"], 1, seed=0)
+settings = {"steps": 1, "guidance_scale": 1.0, "batch_size": 1, "workers": 2}
+list(generate(Weights("bundled:generator"), plan, folder=Path(__file__).parent / "images", **settings))
+"""
+
+
+def test_a_script_without_the_line_that_processes_need_is_told_just_that(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    env = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    result = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=300)
+    said = [line for line in result.stderr.splitlines() if line.strip()]
+    assert result.returncode == 1 and result.stderr.count("Traceback") == 1
+    assert said[-1] == (
+        f"textnorm_lib.errors.StudyError: {script} starts 2 worker processes, and each begins by importing it; "
+        'put what it does below a line if __name__ == "__main__": (or take workers=1)'
+    )

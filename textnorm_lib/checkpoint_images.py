@@ -19,13 +19,12 @@ from textnorm_lib.errors import ConfigError, DataError
 from textnorm_lib.finetuning import Run
 from textnorm_lib.lora import load_lora
 from textnorm_lib.names import BASE
-from textnorm_lib.processes import wait_for_all
+from textnorm_lib.processes import in_workers, wait_for_all
 from textnorm_lib.progress import progress, watch
 from textnorm_lib.sampling import autocast, generate, load_pipeline, plan_images
 from textnorm_lib.store import step
 from textnorm_lib.tia2.labels import INDEX
 from textnorm_lib.weights import Weights
-from textnorm_lib.workers import in_workers
 
 MODEL = ["tuned_on", "beta", "run", "checkpoint"]
 

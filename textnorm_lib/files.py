@@ -1,10 +1,14 @@
-"""What is looked at before a file that somebody else may have made is opened."""
+"""Files that somebody else may have made, looked at before they are opened; and one process at a time at a file."""
 
 import errno
 import os
 import re
 import stat
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from textnorm_lib.errors import DataError, shown
 
@@ -28,6 +32,16 @@ def file_within(folder: Path, name: str) -> Path:
     if not plain or ".." in re.split(r"[/\\]", name) or not _real(folder / name).is_relative_to(_real(folder)):
         raise DataError(f"image {shown(repr(name))} is no file within {folder}; correct the table of images")
     return folder / name
+
+
+def alone(path: Path, waiting: str) -> AbstractContextManager:
+    """Held by one process at a time, through a file beside ``path``; who has to wait prints ``waiting`` first."""
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        print(waiting, file=sys.stderr)
+        return lock.acquire()
 
 
 def _real(path: Path) -> Path:

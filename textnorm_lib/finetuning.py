@@ -24,7 +24,7 @@ import torch
 from textnorm_lib import ddpo, rwr
 from textnorm_lib.errors import ConfigError, DataError
 from textnorm_lib.lora import ATTENTION, FEED_FORWARD, add_lora
-from textnorm_lib.processes import wait_for_all
+from textnorm_lib.processes import in_workers, wait_for_all
 from textnorm_lib.progress import progress, watch
 from textnorm_lib.resuming import CURVE
 from textnorm_lib.rewards import load_reward
@@ -35,7 +35,6 @@ from textnorm_lib.sampling import load_pipeline
 from textnorm_lib.store import step
 from textnorm_lib.textnorm import TextNormReward
 from textnorm_lib.weights import Weights
-from textnorm_lib.workers import in_workers
 
 TARGETS = {"attention": ATTENTION, "attention and feed-forward": ATTENTION + FEED_FORWARD}
 

@@ -2,31 +2,34 @@
 
     python -m textnorm_lib.preflight PROFILE
 
-Every model that the profile names is there (what the hub has is fetched) and its configuration can be read; there are
-prompts, and room on the disk; on a GPU, a batch of each kind of work fits into its memory (``rate_trials.py``).
+Every model that the profile names is there (what only the hub has is fetched) and its configuration can be read; there
+are prompts, room on the disk, and a GPU for what computes in float16. Where an earlier run of the profile is stored,
+the seconds of its steps are printed: the best estimate of how long the next one takes.
 """
 
 import argparse
 import json
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import torch
 
 from textnorm_lib.config import DEFAULT_PROFILE, Profile, load_profile
-from textnorm_lib.errors import StudyError
+from textnorm_lib.config_finetuning import Finetuning
+from textnorm_lib.errors import DataError, StudyError
+from textnorm_lib.finetuning import all_runs
 from textnorm_lib.progress import progress
-from textnorm_lib.rate_trials import image_side, trials
-from textnorm_lib.rates import measure
+from textnorm_lib.prompt_sets import choose_prompts
 from textnorm_lib.rewards import clip, pretrained
 from textnorm_lib.rewards.scoring import REWARDS
+from textnorm_lib.run import records_folder
 from textnorm_lib.store import artifacts_folder
+from textnorm_lib.tia2.split import SEALED
 from textnorm_lib.weights import BUNDLED, Weights
-from textnorm_lib.workload import SCORES, count_work, images_by
 
 BYTES_A_PIXEL = 2  # as PNG the mini world's images take 1.3, photographs 1.2 to 1.7
-BYTES_A_SCORE = 8  # as Parquet, with its texts
 
 
 def model_problems(profile: Profile) -> list[str]:
@@ -43,14 +46,12 @@ def model_problems(profile: Profile) -> list[str]:
 
 
 def disk_problems(profile: Profile) -> list[str]:
-    """Whether what the profile will write fits on the disk, beside what is already there of it.
+    """Whether the images that the profile asks for fit on the disk, beside what is already there of them.
 
     Raises ``StudyError`` where its prompts or its pipelines cannot be read.
     """
-    sides = {images_by(model): image_side(model.path) for model in _pipelines(profile).values()}
-    work = [one for noted in count_work(profile).values() for one in noted]
-    needed = sum(one.items * sides[one.kind] ** 2 * BYTES_A_PIXEL for one in work if one.kind in sides)
-    needed += sum(one.parts * BYTES_A_SCORE for one in work if one.kind.startswith(SCORES))
+    sides = {key: image_side(weights.path) for key, weights in _pipelines(profile).items()}
+    needed = sum(BYTES_A_PIXEL * sides[key] ** 2 * count for key, count in _images_asked_for(profile).items())
     folder = artifacts_folder()
     free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
     if free >= needed or free + _stored(folder / "steps") >= needed:
@@ -61,30 +62,72 @@ def disk_problems(profile: Profile) -> list[str]:
     ]
 
 
-def memory_problems(profile: Profile, *, device: str) -> list[str]:
-    """Which kinds of work do not fit on ``device`` with the profile's batches, or fail there in another way."""
-    problems = []
-    for trial in progress(trials(profile, device=device), "a batch of each", unit="kinds of work"):
-        try:
-            measure(trial, device=device)
-        except StudyError as error:
-            problems.append(str(error))
-    return problems
+def gpu_problems(profile: Profile) -> list[str]:
+    """Whether anything computes in float16, and there is no GPU for it."""
+    dtypes = {part: getattr(profile, part).dtype for part in ("generator", "rewards")}
+    dtypes |= {f"{part}.recipe": getattr(profile, part).recipe.get("dtype") for part in ("rwr", "ddpo")}
+    keys = [f"{part}.dtype" for part, dtype in dtypes.items() if dtype == "float16"]
+    if not keys or torch.cuda.is_available():
+        return []
+    remedy = "install a CUDA build of torch, or take bfloat16, in which a CPU is several times faster"
+    return [f"{' and '.join(keys)}: float16 wants a GPU, and torch finds none here; {remedy}"]
+
+
+def seconds_stored(profile: str) -> dict[str, float]:
+    """What the steps behind the figures and tables of the profile's last run took, by step, the longest first."""
+    steps, seconds = {}, Counter()
+    try:
+        for path in records_folder(profile).glob("*.json"):
+            for made in json.loads(path.read_bytes())["made"].values():
+                steps |= {one["key"]: one["step"] for one in made["steps"]}
+        for key, step in steps.items():
+            meta = artifacts_folder() / "steps" / step / key / "meta.json"
+            seconds[step] += json.loads(meta.read_bytes())["seconds"] if meta.is_file() else 0.0
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}  # damaged: whoever reads these for their content says so
+    return dict(seconds.most_common())
 
 
 def preflight(profile: Profile) -> list[str]:
     """All problems, a line each; none: the run can begin."""
-    problems = model_problems(profile)
-    checks = [disk_problems]
-    if torch.cuda.is_available():
-        checks.append(lambda profile: memory_problems(profile, device="cuda"))
-    for check in checks:
-        try:
-            found = check(profile)
-        except StudyError as error:
-            found = [str(error)]
-        problems += [line for line in found if not any(line in known for known in problems)]  # of a missing model
+    problems = model_problems(profile) + gpu_problems(profile)
+    try:
+        problems += disk_problems(profile)
+    except StudyError as error:
+        if not any(str(error) in known for known in problems):  # of a missing model
+            problems.append(str(error))
     return problems
+
+
+def image_side(model: Path) -> int:
+    """Pixels a side of the images that the pipeline in the folder ``model`` makes.
+
+    Raises ``DataError`` for configurations that cannot be read, or are not those of a latent diffusion model.
+    """
+    try:
+        unet, vae = (json.loads((model / part / "config.json").read_bytes()) for part in ("unet", "vae"))
+        return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise DataError(f"{model}: unet/config.json or vae/config.json is no use ({reason}); copy it anew") from error
+
+
+def _images_asked_for(profile: Profile) -> dict[str, int]:
+    """By the key of the pipeline that makes them, as if nothing were stored yet; notebook 00 makes few."""
+
+    def at_once(function, *inputs, **config):
+        return function(*inputs, **config)
+
+    def of_checkpoints(asked: Finetuning) -> int:
+        runs = all_runs(asked.rewards, asked.numbers, beta=asked.beta, other_betas=asked.other_betas)
+        prompts = sum(vars(asked.prompts_per_set).values())
+        return prompts * asked.images_per_prompt * (1 + len(runs) * len(asked.checkpoints))
+
+    tia2, pool = profile.tia2, profile.best_of_n
+    images = len(choose_prompts(at_once, profile, tia2.prompts_per_set)) * tia2.images_per_prompt
+    images += len(choose_prompts(at_once, profile, pool.prompts_per_set, only=SEALED)) * pool.images_per_prompt
+    images += of_checkpoints(profile.rwr)
+    return {"generator.model": images, "ddpo.model": of_checkpoints(profile.ddpo)}
 
 
 def _pipelines(profile: Profile) -> dict[str, Weights]:
@@ -146,8 +189,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"preflight: {problem}", file=sys.stderr)
     if problems:
         return 2
-    tried = ", a batch of each kind of work fits" if torch.cuda.is_available() else ""
-    print(f"preflight: profile {profile.name}: {len(_models(profile))} models are here, the disk has room{tried}, ok")
+    print(f"preflight: profile {profile.name}: {len(_models(profile))} models are here, the disk has room, ok")
+    if seconds := seconds_stored(profile.name):
+        told = ", ".join(f"{step} {spent:,.0f}" for step, spent in seconds.items() if spent >= 1) or "less than 1 each"
+        print(f"preflight: its last run is stored; seconds of its steps: {told}")
     return 0
 
 

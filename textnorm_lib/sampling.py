@@ -20,10 +20,9 @@ from PIL import Image
 
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.errors import DataError, StudyError
-from textnorm_lib.processes import launched, own_share
+from textnorm_lib.processes import in_workers, launched, own_share
 from textnorm_lib.progress import progress
 from textnorm_lib.weights import Weights
-from textnorm_lib.workers import in_workers
 
 
 def plan_images(prompts: Sequence[str], images_per_prompt: int, *, seed: int) -> pd.DataFrame:

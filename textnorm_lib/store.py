@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from textnorm_lib.errors import DataUnavailable, StoreError
-from textnorm_lib.locks import alone
+from textnorm_lib.files import alone
 
 CHECKOUT = Path(__file__).parents[1]
 RESULTS = CHECKOUT / "results"  # those of the default profile that come with the repository

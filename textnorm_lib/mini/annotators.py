@@ -31,6 +31,7 @@ from textnorm_lib.mini.backgrounds import LOCATIONS
 from textnorm_lib.mini.grammar import Spec, parse
 from textnorm_lib.mini.shapes import COLOURS
 from textnorm_lib.mini.styles import STYLES
+from textnorm_lib.processes import in_workers
 from textnorm_lib.progress import progress
 from textnorm_lib.store import step
 from textnorm_lib.tia2.labels import ANNOTATORS, INDEX
@@ -240,8 +241,6 @@ def collect_votes(made: Path, *annotators: Weights, workers: int) -> pd.DataFram
     Raises ``DataError`` for an image that cannot be read, for other than three annotators, and for a prompt that these
     do not understand: an unknown class, a count beyond eight, an empty one.
     """
-    from textnorm_lib.workers import in_workers
-
     if len(annotators) != len(ANNOTATORS):
         raise DataError(f"{len(annotators)} annotators; give three (in a profile: annotators)")
     index = pd.read_parquet(made / INDEX)

@@ -20,6 +20,7 @@ from textnorm_lib.errors import DataError
 from textnorm_lib.mini.annotators import Block, load_weights
 from textnorm_lib.mini.generator import IMAGE_SIZE, as_tensor
 from textnorm_lib.pool import QUALITY
+from textnorm_lib.processes import in_workers
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards.pixels import Images, check, square
 from textnorm_lib.store import step
@@ -96,8 +97,6 @@ def rate_quality(made: Path, *judges: Weights, workers: int) -> pd.DataFrame:
 
     Raises ``DataError`` for other than three judges.
     """
-    from textnorm_lib.workers import in_workers
-
     if len(judges) != len(QUALITY):
         raise DataError(f"{len(judges)} quality judges; give three (in a profile: quality_judges)")
     names = pd.read_parquet(made / INDEX)["image"]

@@ -15,7 +15,7 @@ from torch import nn
 from textnorm_lib.errors import ConfigError
 from textnorm_lib.mini.generator import IMAGE_SIZE
 from textnorm_lib.mini.reward_models import layer_weights, prefixed
-from textnorm_lib.rewards.checkpoint import follow_umask
+from textnorm_lib.rewards.convert import follow_umask
 from textnorm_lib.rewards.imagereward import ImageRewardModel
 from textnorm_lib.rewards.pretrained import no_bars
 

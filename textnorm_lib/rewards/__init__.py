@@ -10,7 +10,6 @@ The same classes score with the miniature and with the published weights; the fo
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -19,7 +18,6 @@ from textnorm_lib.rewards import clip, pretrained
 from textnorm_lib.rewards.base import Reward
 from textnorm_lib.rewards.blip2 import load_blip2
 from textnorm_lib.rewards.imagereward import ImageRewardReward
-from textnorm_lib.rewards.isolated import ReferenceReward
 from textnorm_lib.rewards.pickscore import PickScoreReward
 
 __all__ = ["Reward", "load_reward"]
@@ -40,25 +38,17 @@ def load_reward(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     batch_size: int | None = None,
-    backend: Literal["main", "reference"] = "main",
     **options,
 ) -> Reward:
     """The reward ``name`` with the weights in ``folder``; arithmetic on ``device`` in ``dtype``, scores in float32.
 
     ``batch_size`` bounds memory: so many images, or pairs of an image and a prompt, are computed at once; None: as many
-    as a quarter of the free memory holds, 128 at most. A batch that does not fit after all is halved. ``backend``
-    "reference" is the original package, pair by pair, with the published files in ``folder`` ("blip2" and
-    "imagereward": see isolated.py). ``options`` are the class's own: ``head="itm" | "itc"`` for "blip2". Raises
-    ``ConfigError`` for an unknown name or option value, ``DataError`` where a file is missing or cannot be read.
+    as a quarter of the free memory holds, 128 at most. A batch that does not fit after all is halved. ``options`` are
+    the class's own: ``head="itm" | "itc"`` for "blip2". Raises ``ConfigError`` for an unknown name or option value,
+    ``DataError`` where a file is missing or cannot be read.
     """
     if name not in _REWARDS:
         raise ConfigError(f"load_reward: {name!r} is no reward; known: {', '.join(_REWARDS)}")
-    if backend == "reference":
-        if dtype != torch.float32:
-            raise ConfigError(f"load_reward: dtype is {dtype}; the original package chooses its own, leave it out")
-        return ReferenceReward(name, folder, device=device, **options)
-    if backend != "main":
-        raise ConfigError(f"load_reward: backend is {backend!r}; known: main, reference")
     files, load = _REWARDS[name]
     folder, remedy = Path(folder), "restore that folder, or write it again with save_reward"
     for file in files:

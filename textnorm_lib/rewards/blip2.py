@@ -15,8 +15,7 @@ import torch.nn.functional as F
 
 from textnorm_lib.errors import ConfigError
 from textnorm_lib.rewards import pretrained
-from textnorm_lib.rewards.base import CrossReward, DualReward, Reward
-from textnorm_lib.rewards.crossattention import spare
+from textnorm_lib.rewards.base import CrossReward, DualReward, Reward, spare
 
 
 def image_tokens(model, pixel_values: torch.Tensor) -> torch.Tensor:

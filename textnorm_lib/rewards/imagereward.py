@@ -14,8 +14,7 @@ from torch import nn
 
 from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.rewards import pretrained
-from textnorm_lib.rewards.base import CrossReward
-from textnorm_lib.rewards.crossattention import spare
+from textnorm_lib.rewards.base import CrossReward, spare
 
 
 class ImageRewardModel(nn.Module):

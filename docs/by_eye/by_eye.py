@@ -1,4 +1,4 @@
-"""Counting by eye: do the judges' votes still hold for the images that an optimised choice prefers? (docs/by_eye)
+"""Counting by eye: do the judges' votes still hold for the images that an optimised choice prefers?
 
     picked = pick_for_eye(pool.images.value, pool.judged.value, chosen.value, number=60, seed=0)
     write_sheet(picked, folder)             # sheet.png and ballot.csv to vote from, votes.csv to be opened afterwards
