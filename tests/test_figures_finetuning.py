@@ -130,7 +130,7 @@ def samples(judged, tmp_path_factory):
         buffer = io.BytesIO()
         Image.new("RGB", (64, 64), tuple(rng.integers(90, 255, 3).tolist())).save(buffer, "PNG")
         (folder / name).write_bytes(buffer.getvalue())
-    return sets.pick_samples(folder, judged, checkpoints=5, seeds=2)
+    return sets.pick_tuned_images(folder, judged, checkpoints=5, seeds=2)
 
 
 def _panels(figure, *, rows, columns):

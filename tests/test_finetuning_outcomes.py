@@ -343,10 +343,10 @@ def test_samples_are_of_the_prompt_nearest_to_half_good_and_spread_over_training
     better = judged.assign(label=judged["label"].where(judged["prompt"] != "two cats", 1))
     for name in judged["image"]:
         (tmp_path / name).write_bytes(name.encode())
-    found = sets.pick_samples(tmp_path, better, checkpoints=2, seeds=2)
+    found = sets.pick_tuned_images(tmp_path, better, checkpoints=2, seeds=2)
     assert set(found["prompt"]) == {"a dog", "two dogs", "a cat and a dog"} and set(found["seed"]) == {0, 1}
     tuned = found[found["tuned_on"] != "base"]
     assert set(tuned["checkpoint"]) == {20, 30} or set(tuned["checkpoint"]) == {10, 30}
     assert set(found["image"].str.contains("_1_")) == {False}  # the first run
     assert len(found) == 3 * 2 * (1 + 2 * 2) and found["png"].iloc[0] == found["image"].iloc[0].encode()
-    assert set(sets.pick_samples(tmp_path, judged, checkpoints=9, seeds=1)["checkpoint"]) == {0, 10, 20, 30}
+    assert set(sets.pick_tuned_images(tmp_path, judged, checkpoints=9, seeds=1)["checkpoint"]) == {0, 10, 20, 30}

@@ -1,14 +1,16 @@
 """Which prompts a profile means, and their contrastive prompts: the mini world's, or the release's."""
 
 import types
+from dataclasses import asdict
 
 import pandas as pd
 import pytest
+from toys import study_of
 
 from textnorm_lib import prompt_sets
 from textnorm_lib.config import load_profile
 from textnorm_lib.config_finetuning import PromptsPerSet
-from textnorm_lib.contrastive.sets import first_contrasts
+from textnorm_lib.contrastive.sets import first_contrasts, rule_sets
 from textnorm_lib.errors import DataError
 from textnorm_lib.tia2.official import SETS, load_official, release_available
 from textnorm_lib.tia2.split import DEVELOPMENT, SEALED, side_of
@@ -22,19 +24,21 @@ def _release(**prompts):
     return [types.SimpleNamespace(name=name, votes=votes[name]) for name in SETS]
 
 
-def _named(function, *inputs, **config):
-    return function.__name__
-
-
-def test_a_profile_says_whose_prompts_and_whose_contrasts(monkeypatch):
-    monkeypatch.setattr(prompt_sets, "_release", lambda: [])
+def test_a_profile_says_whose_prompts_and_whose_contrasts(tmp_path):
     for name, chosen, contrasts in (
-        ("mini", "mini_prompts", "rule_sets"),
-        ("paper", "released_prompts", "first_contrasts"),
+        ("mini", prompt_sets.mini_prompts, rule_sets),
+        ("paper", prompt_sets.released_prompts, first_contrasts),
     ):
-        profile = load_profile(name)
-        assert prompt_sets.choose_prompts(_named, profile, FEW) == chosen
-        assert prompt_sets.contrast_sets(_named, profile, chosen) == contrasts
+        study = study_of(tmp_path, name)
+        for prompts, contrastive, per_set, only in (
+            (study.prompts, study.contrastive, study.profile.tia2.prompts_per_set, None),
+            (study.pool.prompts, study.pool.contrastive, study.profile.best_of_n.prompts_per_set, SEALED),
+            (study.start.prompts, study.start.contrastive, FEW, DEVELOPMENT),
+        ):
+            assert prompts.function is chosen and prompts.config == {"only": only, **asdict(per_set)}
+            assert contrastive.function is contrasts
+            assert contrastive.config == {"most": study.profile.contrastive_prompts}
+            assert prompts in (*contrastive.inputs, *contrastive.inputs[0].inputs)
 
 
 def test_released_prompts_are_taken_from_both_sides_in_turn_and_few_are_among_more():
@@ -67,23 +71,18 @@ def test_contrasts_are_cut_prompt_by_prompt():
 
 
 @pytest.mark.skipif(not release_available()[0], reason="needs the released data")
-def test_the_paper_profile_has_all_released_prompts_and_a_sealed_pool_of_thirty_each():
-    def compute(function, *inputs, **config):
-        return function(*inputs, **config)
-
-    profile = load_profile("paper")
-    prompts = prompt_sets.choose_prompts(compute, profile, profile.tia2.prompts_per_set)
+def test_the_paper_profile_has_all_released_prompts_and_a_sealed_pool_of_thirty_each(tmp_path):
+    study = study_of(tmp_path, "paper")
+    prompts, pool, contrasts = study.prompts.value, study.pool.prompts.value, study.contrastive.value
     assert prompts.groupby("set", sort=False).size().to_dict() == {
         "comprehensive": 100,
         "counting": 150,
         "composition": 300,
     }
-    pool = prompt_sets.choose_prompts(compute, profile, profile.best_of_n.prompts_per_set, only=SEALED)
     assert pool.groupby("set").size().to_dict() == dict.fromkeys(SETS, 30)
     assert {side_of(prompt) for prompt in pool["prompt"]} == {SEALED}
-    contrasts = prompt_sets.contrast_sets(compute, profile, prompts)
     assert set(contrasts["prompt"]) == set(prompts["prompt"])
-    assert contrasts.groupby("prompt").size().max() <= profile.contrastive_prompts
+    assert contrasts.groupby("prompt").size().max() <= study.profile.contrastive_prompts
 
 
 @pytest.mark.skipif(not release_available()[0], reason="needs the released data")

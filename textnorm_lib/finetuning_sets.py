@@ -102,7 +102,7 @@ def judge_tuned(
 
 
 @step(1)
-def pick_samples(made: Path, judged: pd.DataFrame, *, checkpoints: int, seeds: int) -> pd.DataFrame:
+def pick_tuned_images(made: Path, judged: pd.DataFrame, *, checkpoints: int, seeds: int) -> pd.DataFrame:
     """Images over training for one prompt of each set (figures 1 and 5), of the first run of each model.
 
     ``made`` is the folder of the images. By rule: the prompt of which nearest to half of the base's images is good, its

@@ -12,7 +12,7 @@ NARROWEST = 13.5  # so many images' sides is the sheet wide at least: larger ima
 
 
 def draw_samples(samples: pd.DataFrame, *, unit: str) -> Figure:
-    """``pick_samples``: a block a prompt, a row a reward; by seed the base and the checkpoints, framed if good."""
+    """``pick_tuned_images``: a block a prompt, a row a reward; by seed the base and the checkpoints, framed if good."""
     rewards, prompts = choosers_of(samples["tuned_on"], REWARD_NAMES), samples["prompt"].unique()
     checkpoints = sorted(samples["checkpoint"].unique())
     seeds = samples.groupby("prompt")["seed"].rank(method="dense").astype(int) - 1  # the first, the second, of a prompt
