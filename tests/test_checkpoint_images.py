@@ -25,7 +25,7 @@ CHECKPOINTS = {0: 0.0, 2: 0.1, 4: 0.3}  # how far B is from its start
 SAMPLING = {"steps": 3, "guidance_scale": 2.0, "batch_size": 3, "dtype": "float32", "seed": 7}
 IMAGES = {**SAMPLING, "checkpoints": [2, 4], "images_per_prompt": 2}
 pytestmark = pytest.mark.usefixtures("one_thread")
-DIVERGENCES = {**SAMPLING, "checkpoints": list(CHECKPOINTS), "ways": 2, "left_out": 1}
+DIVERGENCES = {**SAMPLING, "checkpoints": list(CHECKPOINTS), "paths": 4, "left_out": 1}  # two paths per prompt
 
 
 @pytest.fixture(scope="module")

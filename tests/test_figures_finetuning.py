@@ -14,7 +14,7 @@ from textnorm_lib.best_of_n import fit_gold
 from textnorm_lib.errors import DataError
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.style import COLOURS
-from textnorm_lib.figures.tuned_models import MODEL_COLOURS, pick_samples
+from textnorm_lib.figures.tuned_models import MODEL_COLOURS, pick_tuned_images
 from textnorm_lib.selection import QUALITY_TIE, outcomes_by_size, sign_tests_by_size
 from textnorm_lib.tables import TABLES
 from textnorm_lib.tables.style import NO_BREAK
@@ -130,7 +130,7 @@ def samples(judged, tmp_path_factory):
         buffer = io.BytesIO()
         Image.new("RGB", (64, 64), tuple(rng.integers(90, 255, 3).tolist())).save(buffer, "PNG")
         (folder / name).write_bytes(buffer.getvalue())
-    return pick_samples(folder, judged, checkpoints=5, seeds=2)
+    return pick_tuned_images(folder, judged, checkpoints=5, seeds=2)
 
 
 def _panels(figure, *, rows, columns):

@@ -1,12 +1,12 @@
 """Runs of RWR and DDPO as steps: which there are, what seeds them, any number of processes, stopped and resumed."""
 
 import inspect
+import io
 import json
 import pickle
 import threading
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -14,17 +14,17 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from toys import toy_pipeline
+from toys import rests_on, study_of, toy_pipeline
 
-from textnorm_lib import finetuning, rwr, tuned, workers
+from textnorm_lib import finetuning, rwr, workers
 from textnorm_lib import progress as bars
-from textnorm_lib.config import load_profile, profile_names
+from textnorm_lib.checkpoint_images import join_models, measure_divergences, sample_checkpoints
+from textnorm_lib.config import profile_names
 from textnorm_lib.errors import ConfigError, DataError, StudyError
 from textnorm_lib.finetuning import Run, all_runs, choose_open_prompts, read_curves, train_ddpo, train_rwr
 from textnorm_lib.lora import FILE
 from textnorm_lib.mini.generator import save_pipeline
-from textnorm_lib.pool import Pool
-from textnorm_lib.recipes import Recipe
+from textnorm_lib.recipes import given_recipe
 from textnorm_lib.rewards.scoring import REWARDS
 from textnorm_lib.weights import Weights
 
@@ -50,7 +50,6 @@ RWR = {
 }
 DDPO = {
     "rewards": ["clip", "textnorm"],
-    "textnorm": {"rewards": ["imagereward", "pickscore"], "temperatures": [1.0, 0.5], "penalty": 3.0},
     "numbers": 2,
     "beta": 0.0,
     "other_betas": {},
@@ -274,13 +273,15 @@ def ddpo(model, tmp_path_factory):
         function, tasks = pickle.loads(pickle.dumps((function, tasks)))
         return map(function, tasks)
 
+    recipe = given_recipe(rewards=["imagereward", "pickscore"], temperatures=[1.0, 0.5], penalty=3.0)
+    recipe = pd.read_parquet(io.BytesIO(recipe.to_parquet()))  # as the store gives it back
     root = tmp_path_factory.mktemp("rewards")
     for name in REWARDS:
         (root / f"{name}_weights").mkdir()
     weights = [Weights(str(root / f"{name}_weights")) for name in REWARDS]
 
     def run(folder, **options):
-        train_ddpo(PROMPTS, CONTRASTIVE, model, *weights, **(DDPO | options), workers=2, folder=folder)
+        train_ddpo(PROMPTS, CONTRASTIVE, recipe, model, *weights, **(DDPO | options), workers=2, folder=folder)
         return loaded
 
     with pytest.MonkeyPatch.context() as patched:
@@ -391,38 +392,40 @@ def test_bars_are_shown_by_the_main_process_alone():
     assert list(workers.in_workers(silent, range(2), workers=2)) == [True, True]
 
 
-@pytest.fixture
-def compute(monkeypatch):
-    """A stand-in for a run's ``step`` that takes what the step would, and notes it; what it gives has three rows."""
-    monkeypatch.setattr(tuned, "tuned_textnorm", lambda *_: Recipe(("clip",), (1.0,)))
-    monkeypatch.setattr(tuned, "judge_images", lambda *_: ({}, "rated", "judged"))
-
-    def note(function, *inputs, **config):
-        into = {"folder": None} if "folder" in inspect.signature(function).parameters else {}
-        inspect.signature(function).bind(*inputs, **config, **into)
-        json.dumps(config, allow_nan=False)
-        note.calls[function.__name__] = inputs, config
-        return SimpleNamespace(name=function.__name__, value=[0, 1, 2])
-
-    note.calls = {}
-    return note
-
-
 @pytest.mark.parametrize("name", profile_names())
-@pytest.mark.parametrize("method", ["rwr", "ddpo"])
-def test_every_profile_is_a_recipe_that_the_steps_take(compute, name, method):
-    profile = load_profile(name)
-    pool = Pool(*["pool"] * len(Pool.__dataclass_fields__))
-    found = getattr(tuned, f"tune_by_{method}")(compute, profile, pool)
-    asked, (_, training) = getattr(profile, method), compute.calls[f"train_{method}"]
-    assert found.trained.name == f"train_{method}" and found.judged.name == "join_models"
-    assert training["recipe"] == asked.recipe and tuple(training["rewards"]) == asked.rewards
-    (data, images), (same, divergences) = (
-        compute.calls[look] for look in ("sample_checkpoints", "measure_divergences")
-    )
-    assert data == same and [one.name for one in data[:2]] == ["choose_open_prompts", f"train_{method}"]
-    shared = ("checkpoints", "steps", "guidance_scale", "batch_size", "dtype", "seed")
-    assert all(images[option] == divergences[option] for option in shared)
-    assert images["checkpoints"] == list(asked.checkpoints) and 0 <= divergences["left_out"] < images["steps"]
-    used = {profile.seed, profile.seed + 1000, training["seed"], images["seed"]}  # the benchmark's and the pool's first
-    assert len(used) == 4 and training["seed"] + asked.numbers <= images["seed"]
+def test_every_profile_is_a_recipe_that_the_steps_take(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(Weights, "key", property(lambda weights: f"{weights.name}@{weights.revision}"))
+    study, steps = study_of(tmp_path, name), {"rwr": train_rwr, "ddpo": train_ddpo}
+    for one in rests_on(*study.long_steps()):
+        into = {"folder": None} if "folder" in inspect.signature(one.function).parameters else {}
+        inspect.signature(one.function).bind(*one.inputs, **one.config, **into)
+        json.dumps(one.config, allow_nan=False)
+    for method, train in steps.items():
+        asked, found = getattr(study.profile, method), getattr(study, method)
+        training, images, divergences = found.trained.config, found.images.config, found.divergences.config
+        assert found.trained.function is train and found.trained.inputs[0] == found.prompts
+        judged = found.judged if study.profile.annotators else found.rewarded
+        assert judged.function is join_models and judged.inputs[1] == found.images
+        assert training["recipe"] == asked.recipe and tuple(training["rewards"]) == asked.rewards
+        assert (found.images.function, found.divergences.function) == (sample_checkpoints, measure_divergences)
+        assert found.prompts.function is choose_open_prompts and found.curves.inputs == (found.trained,)
+        assert found.images.inputs == found.divergences.inputs and found.images.inputs[:2] == (
+            found.prompts,
+            found.trained,
+        )
+        shared = ("checkpoints", "steps", "guidance_scale", "batch_size", "dtype", "seed")
+        assert all(images[option] == divergences[option] for option in shared)
+        assert images["checkpoints"] == list(asked.checkpoints) and 0 <= divergences["left_out"] < images["steps"]
+        first, pool = study.images.config["seed"], study.pool.images.config["seed"]
+        assert (first, pool) == (study.profile.seed, study.profile.seed + 1000)
+        used = {first, pool, training["seed"], images["seed"]}
+        assert len(used) == 4 and training["seed"] + asked.numbers <= images["seed"]
+
+
+def test_ddpo_has_the_studys_recipe_and_the_contrasts_of_its_own_prompts(tmp_path):
+    study = study_of(tmp_path, "mini")
+    prompts, contrastive, recipe, _, *weights = study.ddpo.trained.inputs
+    assert contrastive == study.ddpo.contrastive and contrastive.inputs[0] == prompts == study.ddpo.prompts
+    assert recipe == study.recipe and prompts.inputs == (study.pool.judged,)
+    assert [one.name for one in weights] == [f"bundled:rewards/{name}" for name in REWARDS]
+    assert study.rwr.trained.inputs[1:3] == (study.pool.rewarded, study.pool.images)

@@ -10,7 +10,7 @@ from textnorm_lib import finetuning_sets as sets
 from textnorm_lib.best_of_n import fit_gold
 from textnorm_lib.checkpoints import papers_choice
 from textnorm_lib.errors import DataError
-from textnorm_lib.figures.tuned_models import pick_samples
+from textnorm_lib.figures.tuned_models import pick_tuned_images
 from textnorm_lib.judging import majority
 from textnorm_lib.selection import outcomes_by_size, sign_tests_by_size
 from textnorm_lib.two_way import two_way_interval
@@ -344,10 +344,10 @@ def test_samples_are_of_the_prompt_nearest_to_half_good_and_spread_over_training
     better = judged.assign(label=judged["label"].where(judged["prompt"] != "two cats", 1))
     for name in judged["image"]:
         (tmp_path / name).write_bytes(name.encode())
-    found = pick_samples(tmp_path, better, checkpoints=2, seeds=2)
+    found = pick_tuned_images(tmp_path, better, checkpoints=2, seeds=2)
     assert set(found["prompt"]) == {"a dog", "two dogs", "a cat and a dog"} and set(found["seed"]) == {0, 1}
     tuned = found[found["tuned_on"] != "base"]
     assert set(tuned["checkpoint"]) == {20, 30} or set(tuned["checkpoint"]) == {10, 30}
     assert set(found["image"].str.contains("_1_")) == {False}  # the first run
     assert len(found) == 3 * 2 * (1 + 2 * 2) and found["png"].iloc[0] == found["image"].iloc[0].encode()
-    assert set(pick_samples(tmp_path, judged, checkpoints=9, seeds=1)["checkpoint"]) == {0, 10, 20, 30}
+    assert set(pick_tuned_images(tmp_path, judged, checkpoints=9, seeds=1)["checkpoint"]) == {0, 10, 20, 30}

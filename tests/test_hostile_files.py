@@ -28,7 +28,7 @@ from textnorm_lib.resuming import CURVE, cut_curve, resume
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.convert import Checkpoint
 from textnorm_lib.rewards.pixels import square
-from textnorm_lib.store import Artifact
+from textnorm_lib.store import read_result
 from textnorm_lib.tia2 import load_official
 from textnorm_lib.weights import Weights, fetch
 
@@ -170,7 +170,7 @@ def test_any_bytes_for_a_record_a_notebook_a_manifest_or_a_curve_are_read_or_one
     for name in ("digests.json", FILE, "optimiser.safetensors", "state.json"):
         (checkpoint / name).write_bytes(content)
     load_records = (
-        lambda: Artifact(tmp_path).value,
+        lambda: read_result(tmp_path),
         lambda: _read(tmp_path / "1.ipynb"),
         lambda: report._manifest(tmp_path),
     )
@@ -190,7 +190,7 @@ def test_any_bytes_for_a_record_a_notebook_a_manifest_or_a_curve_are_read_or_one
 @pytest.mark.parametrize("frames", [["../../x"], ["/etc/passwd"], ["a\0"], 3, ["a", 3], {"a/b": 1}])
 def test_a_record_cannot_name_frames_outside_its_folder(tmp_path, frames):
     (tmp_path / "meta.json").write_text(json.dumps({"frames": frames}))
-    assert "meta.json" in refused(lambda: Artifact(tmp_path).value)
+    assert "meta.json" in refused(lambda: read_result(tmp_path))
 
 
 def weights_file(kind):

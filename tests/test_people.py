@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from toys import study_of
 
-from textnorm_lib.config import load_profile
 from textnorm_lib.errors import DataError
 from textnorm_lib.labelled import answer_all
 from textnorm_lib.labelling import ALIGNMENT, LabelItem, Session
@@ -75,23 +75,15 @@ def test_a_file_that_is_not_there_is_one_line_and_another_answer_is_another_key(
 
 def test_a_profile_without_annotators_takes_the_named_peoples_votes_or_none(monkeypatch, tmp_path):
     monkeypatch.setenv("TEXTNORM_ARTIFACTS", str(tmp_path))
-    calls = {}
-
-    def compute(function, *inputs, **config):
-        calls[function.__name__] = inputs
-        return function.__name__
-
     setting = {"rewards": ["clip"], "temperatures": [1.0], "penalty": 0.0}
     nobody = {"annotators": [], "textnorm": setting}
-    built = build.build_tia2(compute, load_profile("smoke", nobody))
-    assert built.votes is None and built.labels is None and "people_votes" not in calls
-    voted = load_profile("smoke", nobody | {"tia2.votes": ["a.jsonl", "b.jsonl", "c.jsonl"]})
-    built = build.build_tia2(compute, voted)
-    assert (built.votes, built.labels) == ("people_votes", "label_images")
-    images, *given = calls["people_votes"]
-    assert images == "make_images" and [one.path for one in given] == [
-        tmp_path / "labels" / f"{n}.jsonl" for n in "abc"
-    ]
+    built = study_of(tmp_path, "smoke", nobody)
+    assert built.votes is None and built.labels is None
+    built = study_of(tmp_path, "smoke", nobody | {"tia2.votes": ["a.jsonl", "b.jsonl", "c.jsonl"]})
+    assert built.votes.function is people.people_votes and built.labels.function is build.label_images
+    assert built.labels.inputs == (built.votes,)
+    images, *given = built.votes.inputs
+    assert images == built.images and [one.path for one in given] == [tmp_path / "labels" / f"{n}.jsonl" for n in "abc"]
 
 
 def test_all_of_a_sitting_is_read_whatever_its_order(made, tmp_path):

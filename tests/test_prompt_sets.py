@@ -1,14 +1,18 @@
 """Which prompts a profile means, and their contrastive prompts: the mini world's, or the release's."""
 
 import types
+from dataclasses import asdict
 
 import pandas as pd
 import pytest
+from toys import study_of
 
-from textnorm_lib import prompt_sets
+from textnorm_lib import released
 from textnorm_lib.config import PromptsPerSet, load_profile
-from textnorm_lib.contrastive.sets import first_contrasts
+from textnorm_lib.contrastive.rules import rule_sets
 from textnorm_lib.errors import DataError
+from textnorm_lib.mini.prompts import prompts_of_sets
+from textnorm_lib.released import first_contrasts
 from textnorm_lib.tia2.official import SETS, load_official, release_available
 from textnorm_lib.tia2.split import DEVELOPMENT, SEALED, side_of
 
@@ -21,19 +25,21 @@ def _release(**prompts):
     return [types.SimpleNamespace(name=name, votes=votes[name]) for name in SETS]
 
 
-def _named(function, *inputs, **config):
-    return function.__name__
-
-
-def test_a_profile_says_whose_prompts_and_whose_contrasts(monkeypatch):
-    monkeypatch.setattr(prompt_sets, "_release", lambda: [])
+def test_a_profile_says_whose_prompts_and_whose_contrasts(tmp_path):
     for name, chosen, contrasts in (
-        ("mini", "mini_prompts", "rule_sets"),
-        ("paper", "released_prompts", "first_contrasts"),
+        ("mini", prompts_of_sets, rule_sets),
+        ("paper", released.released_prompts, first_contrasts),
     ):
-        profile = load_profile(name)
-        assert prompt_sets.choose_prompts(_named, profile, FEW) == chosen
-        assert prompt_sets.contrast_sets(_named, profile, chosen) == contrasts
+        study = study_of(tmp_path, name)
+        for prompts, contrastive, per_set, only in (
+            (study.prompts, study.contrastive, study.profile.tia2.prompts_per_set, None),
+            (study.pool.prompts, study.pool.contrastive, study.profile.best_of_n.prompts_per_set, SEALED),
+            (study.start.prompts, study.start.contrastive, FEW, DEVELOPMENT),
+        ):
+            assert prompts.function is chosen and prompts.config == {"only": only, **asdict(per_set)}
+            assert contrastive.function is contrasts
+            assert contrastive.config == {"most": study.profile.contrastive_prompts}
+            assert prompts in (*contrastive.inputs, *contrastive.inputs[0].inputs)
 
 
 def test_released_prompts_are_taken_from_both_sides_in_turn_and_few_are_among_more():
@@ -42,11 +48,11 @@ def test_released_prompts_are_taken_from_both_sides_in_turn_and_few_are_among_mo
     sides = {side: [prompt for prompt in both if side_of(prompt) == side] for side in (DEVELOPMENT, SEALED)}
     one = {"counting": 1, "composition": 1}
     for number in range(1, 2 * min(map(len, sides.values())) + 1):
-        found = prompt_sets.released_prompts(*_release(comprehensive=both), only=None, comprehensive=number, **one)
+        found = released.released_prompts(*_release(comprehensive=both), only=None, comprehensive=number, **one)
         counts = found[found["set"] == "comprehensive"]["prompt"].map(side_of).value_counts()
         assert counts.get(DEVELOPMENT, 0) == (number + 1) // 2 and counts.get(SEALED, 0) == number // 2
     options = {"only": None, **one}
-    everything = prompt_sets.released_prompts(*_release(comprehensive=both), comprehensive=len(both), **options)
+    everything = released.released_prompts(*_release(comprehensive=both), comprehensive=len(both), **options)
     assert everything["prompt"].tolist()[: len(both)] == both  # in the release's order
 
 
@@ -55,9 +61,9 @@ def test_only_one_side_is_chosen_from_and_too_many_are_refused():
     sealed = [prompt for prompt in both if side_of(prompt) == SEALED]
     sets = _release(comprehensive=both, counting=sealed, composition=sealed)
     many = dict.fromkeys(SETS, len(sealed))
-    assert set(prompt_sets.released_prompts(*sets, only=SEALED, **many)["prompt"]) == set(sealed)
+    assert set(released.released_prompts(*sets, only=SEALED, **many)["prompt"]) == set(sealed)
     with pytest.raises(DataError, match=f"of the released comprehensive set; it has {len(sealed)} to choose from"):
-        prompt_sets.released_prompts(*sets, only=SEALED, **many | {"comprehensive": len(sealed) + 1})
+        released.released_prompts(*sets, only=SEALED, **many | {"comprehensive": len(sealed) + 1})
 
 
 def test_contrasts_are_cut_prompt_by_prompt():
@@ -66,23 +72,18 @@ def test_contrasts_are_cut_prompt_by_prompt():
 
 
 @pytest.mark.skipif(not release_available()[0], reason="needs the released data")
-def test_the_paper_profile_has_all_released_prompts_and_a_sealed_pool_of_thirty_each():
-    def compute(function, *inputs, **config):
-        return function(*inputs, **config)
-
-    profile = load_profile("paper")
-    prompts = prompt_sets.choose_prompts(compute, profile, profile.tia2.prompts_per_set)
+def test_the_paper_profile_has_all_released_prompts_and_a_sealed_pool_of_thirty_each(tmp_path):
+    study = study_of(tmp_path, "paper")
+    prompts, pool, contrasts = study.prompts.value, study.pool.prompts.value, study.contrastive.value
     assert prompts.groupby("set", sort=False).size().to_dict() == {
         "comprehensive": 100,
         "counting": 150,
         "composition": 300,
     }
-    pool = prompt_sets.choose_prompts(compute, profile, profile.best_of_n.prompts_per_set, only=SEALED)
     assert pool.groupby("set").size().to_dict() == dict.fromkeys(SETS, 30)
     assert {side_of(prompt) for prompt in pool["prompt"]} == {SEALED}
-    contrasts = prompt_sets.contrast_sets(compute, profile, prompts)
     assert set(contrasts["prompt"]) == set(prompts["prompt"])
-    assert contrasts.groupby("prompt").size().max() <= profile.contrastive_prompts
+    assert contrasts.groupby("prompt").size().max() <= study.profile.contrastive_prompts
 
 
 @pytest.mark.skipif(not release_available()[0], reason="needs the released data")

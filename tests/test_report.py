@@ -15,6 +15,7 @@ from textnorm_lib import config, report, report_pages
 from textnorm_lib import run as runs
 from textnorm_lib.errors import StudyError
 from textnorm_lib.items import Item
+from textnorm_lib.store import STEPS as KNOWN_STEPS
 
 STEPS = """
 import pandas as pd
@@ -83,8 +84,14 @@ class Study:
     def edit(self, module, text):
         """Write a module of the toy study and load it as a new process would."""
         (self.folder / f"{module}.py").write_text(text)
-        sys.modules.pop(module, None)
+        self.forget(module)
         return importlib.import_module(module)
+
+    def forget(self, module):
+        """As a new process, which knows neither the module nor its steps."""
+        sys.modules.pop(module, None)
+        for name in [name for name, function in KNOWN_STEPS.items() if function.__module__ == module]:
+            self._monkeypatch.delitem(KNOWN_STEPS, name)
 
     def register(self, *items):
         for module, name, prefix in (
@@ -316,7 +323,7 @@ def remove_step(study):
 
 def remove_module_of_step(study):
     (study.folder / "toy_steps.py").unlink()
-    del sys.modules["toy_steps"]
+    study.forget("toy_steps")
 
 
 def register_another(study):

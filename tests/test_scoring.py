@@ -11,7 +11,7 @@ from textnorm_lib.rewards.scoring import own_scores, read_scores, score_images
 from textnorm_lib.weights import Weights
 
 CLIP = Weights("bundled:rewards/clip")
-SETTINGS = {"name": "clip", "dtype": "float32", "device": "cpu", "workers": 1}
+SETTINGS = {"name": "clip", "dtype": "float32", "workers": 1}
 PROMPTS = {"a realistic photo of a deer": 3, "a realistic photo of two frogs": 2}
 
 

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,16 +10,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from toys import study_of
 
 from textnorm_lib.agreement import krippendorff_alpha
-from textnorm_lib.config import load_profile
 from textnorm_lib.errors import DataError
 from textnorm_lib.metrics import summarise
 from textnorm_lib.mini import annotators
 from textnorm_lib.mini import generator as model
 from textnorm_lib.mini.grammar import parse
-from textnorm_lib.mini.prompts import CATEGORIES
-from textnorm_lib.prompt_sets import mini_prompts
+from textnorm_lib.mini.prompts import CATEGORIES, prompts_of_sets
 from textnorm_lib.store import Store
 from textnorm_lib.tia2 import build, describe
 from textnorm_lib.tia2 import samples as pick
@@ -34,7 +34,7 @@ def toys(tmp_path_factory):
     """A generator and three annotators with random weights; the detectors see objects everywhere."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    tokenizer = model.build_tokenizer(mini_prompts(only=None, **PER_SET)["prompt"])
+    tokenizer = model.build_tokenizer(prompts_of_sets(only=None, **PER_SET)["prompt"])
     text_encoder = model.build_text_encoder(len(tokenizer))
     parts = model.build_autoencoder((8, 8, 8)), text_encoder, tokenizer, model.build_unet((32, 32))
     model.save_pipeline(model.build_pipeline(*parts), folder / "generator")
@@ -47,12 +47,13 @@ def toys(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def built(toys, tmp_path_factory):
-    """What ``build_tia2`` makes, from toy weights."""
+    """The steps of a benchmark, from toy weights."""
     compute = Store(tmp_path_factory.mktemp("steps")).compute
     prompts = compute(mini_prompts, only=None, **PER_SET)
     images = compute(build.make_images, prompts, Weights(str(toys / "generator")), **SETTINGS, workers=1)
     votes = compute(build.collect_votes, images, *_annotators(toys), workers=1)
-    return build.Built(prompts, images, votes, compute(build.label_images, votes))
+    labels = compute(build.label_images, votes)
+    return SimpleNamespace(prompts=prompts, images=images, votes=votes, labels=labels)
 
 
 def _annotators(folder):
@@ -189,17 +190,14 @@ def test_a_damaged_image_and_a_missing_annotator_are_one_line_each(built, toys, 
         build.collect_votes(tmp_path, *_annotators(toys)[:2], workers=1)
 
 
-def test_a_profile_is_built_from_its_own_numbers():
-    calls = []
-
-    def compute(function, *inputs, **config):
-        calls.append((function.__name__, inputs, config))
-        return function.__name__
-
-    built = build.build_tia2(compute, load_profile("mini"))
-    assert (built.prompts, built.images, built.votes, built.labels) == tuple(name for name, _, _ in calls)
-    assert calls[0][2] == {"only": None, "comprehensive": 72, "counting": 42, "composition": 42}
-    _, inputs, config = calls[1]
-    assert inputs == ("mini_prompts", Weights("bundled:generator"))
-    assert set(config) == {*SETTINGS, "workers"} and config["images_per_prompt"] == 30
-    assert [one.name for one in calls[2][1][1:]] == [f"bundled:annotators/judge_{n}.safetensors" for n in (1, 2, 3)]
+def test_a_profile_is_built_from_its_own_numbers(tmp_path):
+    study = study_of(tmp_path, "mini")
+    assert study.prompts.function is mini_prompts
+    assert study.prompts.config == {"only": None, "comprehensive": 72, "counting": 42, "composition": 42}
+    assert study.images.function is build.make_images
+    assert study.images.inputs == (study.prompts, Weights("bundled:generator"))
+    assert set(study.images.config) == {*SETTINGS, "workers"} and study.images.config["images_per_prompt"] == 30
+    images, *judges = study.votes.inputs
+    assert study.votes.function is build.collect_votes and images == study.images
+    assert [one.name for one in judges] == [f"bundled:annotators/judge_{n}.safetensors" for n in (1, 2, 3)]
+    assert study.labels.function is build.label_images and study.labels.inputs == (study.votes,)

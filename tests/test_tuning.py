@@ -1,6 +1,6 @@
 """Settings of TextNorm: arranged scores, the grid, held-out choices and what leaks are worth; the ablations' steps."""
 
-import json
+import io
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from textnorm_lib.ablations import (
 )
 from textnorm_lib.errors import ConfigError, DataError
 from textnorm_lib.metrics import alignment_metrics, prompt_metrics
-from textnorm_lib.recipes import Recipe, apply_recipes, recipe_of, reward_units
+from textnorm_lib.recipes import apply_recipes, given_recipe, reward_units, tuned_recipes
 from textnorm_lib.score_table import score_table, units
 from textnorm_lib.textnorm import TextNormReward, textnorm, uncertainty_ensemble
 from textnorm_lib.tia2.split import DEVELOPMENT, MIXED, SEALED, classes_of, images_of_side, side_of
@@ -30,7 +30,6 @@ from textnorm_lib.tuning import (
     HINDSIGHT,
     PENALTIES,
     TEMPERATURES,
-    Setting,
     at_settings,
     best_settings,
     choose_settings,
@@ -241,11 +240,14 @@ def test_the_best_setting_is_the_one_with_the_highest_mean(grid):
 
 def test_a_recipe_gives_what_the_reward_for_trainers_gives(world):
     images, contrastive, folders = world
-    unit = reward_units(images, *folders, names=NAMES).set_index("reward")["unit"].to_dict()
-    recipe = recipe_of(Setting(NAMES, 0.5, 1.0), unit)
-    assert recipe.temperatures == (0.5 * unit["clip"], 0.5 * unit["pickscore"])
-    recipes = json.loads(json.dumps([recipe.config()]))
-    found = apply_recipes(images, contrastive, *folders, names=NAMES, recipes=recipes)[recipe.name]
+    unit = reward_units(images, *folders, names=NAMES)
+    grid = _grid_of(np.array([[1.0]]), PROMPTS[:1]).assign(rewards="+".join(NAMES), temperature=0.5, penalty=1.0)
+    recipes = pd.read_parquet(io.BytesIO(tuned_recipes(grid, unit).to_parquet()))  # as the store gives them back
+    (recipe,) = recipes.to_dict("records")
+    scale = unit.set_index("reward")["unit"]
+    assert recipe["temperatures"].tolist() == [0.5 * scale["clip"], 0.5 * scale["pickscore"]]
+    assert (recipe["rewards"], recipe["penalty"]) == ("clip+pickscore", 1.0)
+    found = apply_recipes(images, contrastive, recipes, *folders, names=NAMES)["textnorm:clip+pickscore"]
 
     class Known:
         def __init__(self, name, folder):
@@ -256,11 +258,24 @@ def test_a_recipe_gives_what_the_reward_for_trainers_gives(world):
 
     sets = contrastive.groupby("prompt")["text"].agg(list).to_dict()
     rewards = [Known(*pair) for pair in zip(NAMES, folders, strict=True)]
-    whole = TextNormReward(rewards, sets, recipe.temperatures, "uncertainty", recipe.penalty)
+    whole = TextNormReward(rewards, sets, recipe["temperatures"].tolist(), "uncertainty", recipe["penalty"])
     np.testing.assert_allclose(found, whole.score(images["image"].tolist(), images["prompt"].tolist()), atol=1e-5)
     with pytest.raises(ConfigError, match="no scores of blip2"):
-        config = Recipe(("blip2",), (1.0,)).config()
-        apply_recipes(images, contrastive, *folders, names=NAMES, recipes=[config])
+        alone = given_recipe(rewards=["blip2"], temperatures=[1.0])
+        apply_recipes(images, contrastive, alone, *folders, names=NAMES)
+
+
+def test_each_ensemble_has_a_recipe_of_its_own_and_a_column_of_that_name(world, grid):
+    images, contrastive, folders = world
+    unit = reward_units(images, *folders, names=NAMES)
+    recipes = tuned_recipes(grid, unit)
+    assert recipes["rewards"].tolist() == ["clip", "pickscore", "clip+pickscore"]
+    scale = unit.set_index("reward")["unit"]
+    for recipe, setting in zip(recipes.itertuples(), best_settings(grid), strict=True):
+        assert recipe.temperatures == [setting.temperature * scale[name] for name in setting.rewards]
+        assert recipe.penalty == setting.penalty
+    found = apply_recipes(images, contrastive, recipes, *folders, names=NAMES, prefix="random")
+    assert list(found) == [*images, "random:clip", "random:pickscore", "random:clip+pickscore"]
 
 
 def test_sides_and_classes_of_prompts():

@@ -1,15 +1,21 @@
-"""What several test modules make: a pipeline that is small, a figure as the study draws it."""
+"""What several test modules make: a small diffusion pipeline, the study of a profile, a figure as a run draws it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from textnorm_lib.config import load_profile
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.style import house_style, settle, stamp
 from textnorm_lib.mini import generator
+from textnorm_lib.pipeline import Pipeline
+from textnorm_lib.run import Run
+from textnorm_lib.store import Artifact, Store
 from textnorm_lib.tia2.labels import consolidate
 from textnorm_lib.tia2.prompts import composition_prompt, counting_prompt
 
@@ -20,6 +26,22 @@ def toy_pipeline(prompts: Sequence[str] = ("a deer", "two frogs"), channels: tup
     tokenizer = generator.build_tokenizer(list(prompts))
     parts = (generator.build_autoencoder((8, 8, 8)), generator.build_text_encoder(len(tokenizer)), tokenizer)
     return generator.build_pipeline(*parts, generator.build_unet(channels))
+
+
+def study_of(root: Path, profile: str, overrides: Mapping[str, Any] | None = None) -> Pipeline:
+    """The study of a profile, single values replaced, whose results lie or would lie below ``root``."""
+    return Pipeline(Run("00_toy", load_profile(profile, overrides), Store(root)))
+
+
+def rests_on(*artifacts: Artifact) -> list[Artifact]:
+    """The artifacts and all that they rest on; no key is asked for, so that weights need not be on this machine."""
+    found, waiting = {}, list(artifacts)
+    while waiting:
+        artifact = waiting.pop()
+        if id(artifact) not in found:
+            found[id(artifact)] = artifact
+            waiting += [one for one in artifact.inputs if isinstance(one, Artifact)]
+    return list(found.values())
 
 
 def draw(name: str, *frames) -> Figure:

@@ -143,7 +143,7 @@ def judge_claims(
 ) -> pd.DataFrame:
     """A row a claim: claim, where, paper, source ("released" or "ours"), difference, low, high, n_prompts, verdict.
 
-    ``released`` and ``ours``: metrics of prompts, tidy; ours with the columns of ``evaluate_sealed``. ``shares``: as
+    ``released`` and ``ours``: metrics of prompts, tidy; ours as ``Pipeline.sealed_metrics``. ``shares``: as
     ``ablations.softmax_shares`` gives them, with random prompts among the contrasts. Of a claim about several pairs the
     one with the smallest difference is given.
     """

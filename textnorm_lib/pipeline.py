@@ -21,7 +21,7 @@ on from there, with as many processes as you like. Several machines need a folde
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -474,29 +474,26 @@ class Pipeline:
 def compute_together(artifact: Artifact) -> None:
     """Make a result, and all that it rests on, in each of the processes that were launched together.
 
-    All of them work on a shared step; of any other the first alone, and they read it back. The order follows from the
-    handles alone, so that it is the same in every process.
+    All of them work on a shared step; of any other the first alone, and they read it back.
     """
-    first = Processes().rank == 0
-    for part in _in_order(artifact):
-        there = part.store.stored(part)
-        wait_for_all()  # so that every process sees the same, before the first has written it
-        if not there and first:
-            part.folder  # noqa: B018 (computes it)
-        elif not there and part.function.shared:
+    first, missing = Processes().rank == 0, _missing(artifact, {})
+    wait_for_all()  # so that every process has found the same missing, before the first writes
+    for part in missing:
+        if first:
+            part.store.folder_of(part)
+        elif part.function.shared:
             part.store.take_part(part)
         wait_for_all()
 
 
-def _in_order(artifact: Artifact, known: dict[str, Artifact] | None = None) -> list[Artifact]:
-    """The artifact behind all that it rests on, each once."""
-    known = {} if known is None else known
-    if artifact.key not in known:
+def _missing(artifact: Artifact, found: dict[str, Artifact]) -> Collection[Artifact]:
+    """What has to be computed to have an artifact, each behind what it rests on; nothing if it is stored."""
+    if artifact.key not in found and not artifact.store.stored(artifact):
         for part in artifact.inputs:
             if isinstance(part, Artifact):
-                _in_order(part, known)
-        known[artifact.key] = artifact
-    return list(known.values())
+                _missing(part, found)
+        found[artifact.key] = artifact
+    return found.values()
 
 
 @step(1)

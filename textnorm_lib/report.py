@@ -8,7 +8,6 @@ Nothing else writes there. ``manifest.json`` says of each file what it was made 
 """
 
 import argparse
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -16,14 +15,16 @@ from typing import Any
 
 import textnorm_lib.figures
 import textnorm_lib.tables  # noqa: F401
+from textnorm_lib import ablations, calibration, claims, claims_finetuning, human_evaluation, pipeline  # noqa: F401
 from textnorm_lib.config import DEFAULT_PROFILE, as_dict, load_profile
 from textnorm_lib.errors import StudyError
 from textnorm_lib.items import FIGURES, TABLES
 from textnorm_lib.paper_verdicts import ROWS, judge_paper_items, tables_read
 from textnorm_lib.report_pages import MAIN_TABLE, PAGES, Tables, list_page, made_tables, untrue, updated
 from textnorm_lib.run import records_folder
-from textnorm_lib.store import CHECKOUT, digest, write_atomically
+from textnorm_lib.store import CHECKOUT, STEPS, digest, write_atomically
 from textnorm_lib.tables.style import as_csv
+from textnorm_lib.tia2 import samples  # noqa: F401 (as the modules above: their steps enter STEPS)
 
 ITEMS = {**FIGURES, **TABLES}
 RERUN = "run ./run_all.sh {profile} again"
@@ -106,17 +107,9 @@ def _defects(folder: Path, entry: dict, source: str, profile: str) -> list[str]:
     if entry["source"] != source:
         found.append("is older than the code that draws it")
     for made_by in entry["steps"]:
-        if _version(made_by["module"], made_by["step"]) != made_by["version"]:
+        if getattr(STEPS.get(made_by["step"]), "version", None) != made_by["version"]:
             found.append(f"is older than the step {made_by['step']}")
     return found
-
-
-def _version(module: str, step: str) -> int | None:
-    """The version of a step as the library has it now; None if it has no such step any more."""
-    try:
-        return getattr(getattr(importlib.import_module(module), step, None), "version", None)
-    except ModuleNotFoundError:
-        return None
 
 
 def _edited_pages(profile: str, folder: Path) -> list[Path]:

@@ -30,6 +30,7 @@ from textnorm_lib.files import alone
 
 CHECKOUT = Path(__file__).parents[1]
 RESULTS = CHECKOUT / "results"  # those of the default profile that come with the repository
+STEPS: dict[str, Callable] = {}  # every step whose module was imported, by its name, which is part of its key
 _CANNOT_WRITE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
@@ -159,23 +160,22 @@ class Store:
             if artifact.key not in self.warned and _edited(final, artifact.function):
                 self.warned.add(artifact.key)
             return final
-        at_hand = self._at_hand(artifact)
-        if at_hand and self.prefer and not self.force:
-            return at_hand
+        if preferred := self._preferred(artifact):
+            return preferred
         try:
             self._compute(artifact, final, again)
         except DataUnavailable:
-            if at_hand:
+            if at_hand := self._at_hand(artifact):
                 return at_hand
             raise
         return final
 
     def stored(self, artifact: Artifact) -> bool:
-        """Whether the result is there without computing."""
-        return complete(self._place(artifact))
+        """Whether the result is there without computing: computed before, or preferred as it came."""
+        return complete(self._place(artifact)) or self._preferred(artifact) is not None
 
     def take_part(self, artifact: Artifact) -> None:
-        """Do this process's part of a shared step, whose result another process stores (``compute.py``)."""
+        """Do this process's part of a shared step, whose result another process stores (``pipeline.py``)."""
         partial = _partial(self._place(artifact))
         partial.mkdir(parents=True, exist_ok=True)
         artifact.function(*_values(artifact.inputs), folder=partial, **artifact.config)
@@ -186,6 +186,9 @@ class Store:
     def _at_hand(self, artifact: Artifact) -> Path | None:
         folder = self.results and self.results / artifact.identity["step"] / artifact.key
         return folder if folder and complete(folder) else None
+
+    def _preferred(self, artifact: Artifact) -> Path | None:
+        return self._at_hand(artifact) if self.prefer and not self.force else None
 
     def _compute(self, artifact: Artifact, final: Path, again: bool) -> None:
         name = artifact.identity["step"]

@@ -34,7 +34,7 @@ _NARROWEST = 13.5  # so many images' sides is the sheet wide at least: larger im
 
 
 @step(1)
-def pick_samples(made: Path, judged: pd.DataFrame, *, checkpoints: int, seeds: int) -> pd.DataFrame:
+def pick_tuned_images(made: Path, judged: pd.DataFrame, *, checkpoints: int, seeds: int) -> pd.DataFrame:
     """Images over training for one prompt of each set (figures 1 and 5), of the first run of each model.
 
     ``made`` is the folder of the images. By rule: the prompt of ``one_prompt_per_set`` by the base's images, its
@@ -69,7 +69,7 @@ def _describe_samples(samples: pd.DataFrame) -> str:
 
 
 def _draw_samples(samples: pd.DataFrame, *, unit: str) -> Figure:
-    """``pick_samples``: a block for each prompt, a row for each reward; by seed the base and the checkpoints."""
+    """``pick_tuned_images``: a block for each prompt, a row for each reward; by seed the base and the checkpoints."""
     rewards, prompts = choosers_of(samples["tuned_on"], REWARD_NAMES), samples["prompt"].unique()
     checkpoints = sorted(samples["checkpoint"].unique())
     seeds = samples.groupby("prompt")["seed"].rank(method="dense").astype(int) - 1  # the first, the second, of a prompt

@@ -10,7 +10,7 @@ _NAMES = {"random": "chance", **REWARD_NAMES}
 
 
 def by_chooser(shares: pd.DataFrame) -> pd.DataFrame:
-    """``start_here.share_good`` as printed: a row a chooser."""
+    """``start_here.share_of_favourites`` as printed: a row a chooser."""
     cells = shares.apply(interval, axis=1, middle="share", digits=2)
     return pd.DataFrame({"chosen by": shares["chooser"].map(_NAMES), "good": cells, "prompts": shares["n_prompts"]})
 

@@ -1,6 +1,6 @@
 """People's votes on the images of the benchmark that was built: what they answered in notebook 01, as a step.
 
-    votes = run.step(people_votes, built.images, *[AnswersFile(path) for path in files])
+    votes = run.step(people_votes, study.images, *[AnswersFile(path) for path in files])
 
 The profile names the files of three people (``tia2.votes``) once they are through; from then on their votes are the
 benchmark's, as the released ones are the paper's.
