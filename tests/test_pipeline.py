@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from textnorm_lib.stand_ins import write_stand_ins
 from toys import rests_on, study_of
 
+from benchmarks.stand_ins import write_stand_ins
 from textnorm_lib import pipeline, processes
 from textnorm_lib.store import Store, step
 from textnorm_lib.tia2.official import release_available

@@ -49,7 +49,7 @@ def toys(tmp_path_factory):
 def built(toys, tmp_path_factory):
     """The steps of a benchmark, from toy weights."""
     compute = Store(tmp_path_factory.mktemp("steps")).compute
-    prompts = compute(mini_prompts, only=None, **PER_SET)
+    prompts = compute(prompts_of_sets, only=None, **PER_SET)
     images = compute(build.make_images, prompts, Weights(str(toys / "generator")), **SETTINGS, workers=1)
     votes = compute(build.collect_votes, images, *_annotators(toys), workers=1)
     labels = compute(build.label_images, votes)
@@ -192,7 +192,7 @@ def test_a_damaged_image_and_a_missing_annotator_are_one_line_each(built, toys, 
 
 def test_a_profile_is_built_from_its_own_numbers(tmp_path):
     study = study_of(tmp_path, "mini")
-    assert study.prompts.function is mini_prompts
+    assert study.prompts.function is prompts_of_sets
     assert study.prompts.config == {"only": None, "comprehensive": 72, "counting": 42, "composition": 42}
     assert study.images.function is build.make_images
     assert study.images.inputs == (study.prompts, Weights("bundled:generator"))

@@ -51,9 +51,6 @@ class Keyed(Protocol):
     key: str
 
 
-STEPS: dict[str, Callable] = {}  # every step by its name
-
-
 def step(version: int, *, unkeyed: tuple[str, ...] = (), shared: bool = False) -> Callable[[Callable], Callable]:
     """Mark a function as a step of the study.
 
