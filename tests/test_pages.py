@@ -24,6 +24,7 @@ ATTACKS = (
     "<svg onload=alert(1)><script>alert(1)</script></svg>",
     '<a href="javascript:alert(1)">click</a>',
     "<a href='data:text/html,<script>alert(1)</script>'>click</a>",
+    '<a href="http://[">click</a>',
     '<iframe src="https://example.org"></iframe>',
     '<div style="background: url(https://example.org/a.png)">text</div>',
     "<style>@import url(https://example.org/a.css)</style>",
@@ -31,6 +32,7 @@ ATTACKS = (
     '<meta http-equiv="refresh" content="0; url=https://example.org">',
     '<form action="https://example.org"><button>send</button></form>',
     "<script>alert(1)",
+    r"$\text{<script>alert(1)</script>} </math><img src=x onerror=alert(1)>$",
     "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
 )
 
@@ -116,30 +118,24 @@ def test_a_notebook_that_was_not_run_is_named_in_the_index_and_left_out_of_the_w
     assert "Not run for this profile: 02_second.ipynb." in soup(folder_of(tmp_path) / "index.html").text
 
 
-@pytest.mark.parametrize(
-    ("link", "expected"),
-    [
-        ("02_second.ipynb", "02_second.html"),
-        ("02_second.ipynb#The-toy", "02_second.html#The-toy"),
-        ("#The-toy", "#The-toy"),
-        ("../docs/data%20card.md#rights", "../../../docs/data%20card.md#rights"),
-        ("https://example.org/a.ipynb", "https://example.org/a.ipynb"),
-        ("mailto:who@example.org", "mailto:who@example.org"),
-        ("09_none.ipynb", None),
-        ("../docs/none.md", None),
-        ("../../outside.md", None),
-        ("/etc/hostname", None),
-        ("//example.org/a", None),
-        ("javascript:alert(1)", None),
-        ("file:///etc/hostname", None),
-    ],
-)
-@pytest.mark.parametrize("form", ["[text]({})", '<a href="{}">text</a>'], ids=["markdown", "html"])
-def test_a_link_leads_from_the_page_to_where_it_led_from_the_notebook_or_is_plain_text(study, form, link, expected):
-    page = study(new_markdown_cell(f"See {form.format(link)}."))
-    (paragraph,) = [found for found in page("p") if found.text.startswith("See")]
-    assert paragraph.text == "See text."
-    assert [found.get("href") for found in paragraph("a", href=True)] == ([expected] if expected else [])
+LEADS_TO = {
+    "02_second.ipynb": "02_second.html",
+    "02_second.ipynb#The-toy": "02_second.html#The-toy",
+    "#The-toy": "#The-toy",
+    "../docs/data%20card.md#rights": "../../../docs/data%20card.md#rights",
+    "https://example.org/a.ipynb": "https://example.org/a.ipynb",
+    "mailto:who@example.org": "mailto:who@example.org",
+    **dict.fromkeys(("09_none.ipynb", "../docs/none.md", "../../outside.md", "/etc/hostname", "//example.org/a", "")),
+    **dict.fromkeys(("javascript:alert(1)", "file:///etc/hostname", "%00", "a" * 5_000)),
+}
+
+
+@pytest.mark.parametrize("form", ["[text](<{}>)", '<a href="{}">text</a>'], ids=["markdown", "html"])
+def test_a_link_leads_from_the_page_to_where_it_led_from_the_notebook_or_is_plain_text(study, form):
+    page = study(*(new_markdown_cell(f"See {form.format(link)}.") for link in LEADS_TO))
+    paragraphs = [found for found in page("p") if found.text.startswith("See")]
+    assert [found.text for found in paragraphs] == ["See text."] * len(LEADS_TO)
+    assert [found.a and found.a.get("href") for found in paragraphs] == list(LEADS_TO.values())
 
 
 def test_a_page_outside_the_checkout_has_no_links_into_it(study, tmp_path, tmp_path_factory, monkeypatch):
@@ -255,6 +251,14 @@ def test_a_page_asks_for_nothing_and_forbids_its_browser_to(study):
     assert "default-src 'none'" in page.find("meta", attrs={"http-equiv": "Content-Security-Policy"})["content"]
     assert not page(["script", "link"]) and "@import" not in page.style.text and "url(" not in page.style.text
     assert page("img") == [] and "[far]" in page.text and "[near]" in page.text
+
+
+def test_a_tag_that_one_cell_leaves_open_or_closes_does_not_reach_the_next(study):
+    page = study(
+        new_markdown_cell("<script>a <table><tr><td>b"), new_markdown_cell("</div></main>c"), cell(stream("d"))
+    )
+    assert page.main.select_one(".output_stdout pre").text.strip() == "d"
+    assert [len(found.find_parents("td")) for found in page(class_=["text_cell", "code_cell"])] == [0, 0, 0, 0]
 
 
 def test_no_folder_of_the_machine_stands_on_a_page(study, tmp_path):

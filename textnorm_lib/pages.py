@@ -33,18 +33,16 @@ from textnorm_lib.progress import progress
 from textnorm_lib.run import records_folder
 from textnorm_lib.store import CHECKOUT, artifacts_folder, write_atomically
 
-TITLE = "TextNorm, reproduced"
-INDEX = f"""# {TITLE}
+INDEX = """# TextNorm, reproduced
 
 A reproducible study of <cite>Confidence-aware Reward Optimization for Fine-tuning Text-to-Image Models</cite> (Kim et
 al., ICLR 2024): its notebooks with their results, in the order in which to read them. The numbered ones were run for
-the profile {{profile}}; the appendix is as it comes with the study."""
+the profile {profile}; the appendix is as it comes with the study."""
 LONGEST_FORMULA = 2_000  # characters; deeper nesting than these can hold would end the process that converts it
+_DRAWN = """br caption cite dd del details div dl dt h1 h2 h3 h4 h5 h6 hr img kbd p pre s samp small span sub summary
+    sup table tbody td tfoot th thead tr u"""
 _CLEANER = bleach.Cleaner(
-    tags=bleach.ALLOWED_TAGS
-    | {*("br", "caption", "cite", "dd", "del", "details", "div", "dl", "dt", "h1", "h2", "h3", "h4", "h5", "h6", "hr")}
-    | {*("img", "kbd", "p", "pre", "s", "samp", "small", "span", "sub", "summary", "sup", "table", "tbody", "td")}
-    | {*("tfoot", "th", "thead", "tr", "u")},
+    tags=bleach.ALLOWED_TAGS | set(_DRAWN.split()),
     attributes={
         "*": ["class", "id", "style", "title"],
         "a": ["href"],
@@ -138,17 +136,19 @@ def _index(pages: list[Page], left: list[str], profile: str) -> Page:
 
 def _lead(href: str, *, folder: Path, pages: set[str]) -> str | None:
     """Where a notebook's link leads from a page in ``folder``: another page, a file of the checkout or the web."""
-    parts = urlsplit(href)
-    if parts.scheme or parts.netloc:
-        return href if parts.scheme in ("http", "https", "mailto") else None
-    if not parts.path:
-        return href
-    notebooks = (CHECKOUT / "notebooks").resolve()
-    path = (notebooks / unquote(parts.path)).resolve()
-    if path.suffix == ".ipynb" and path.stem in pages and path.parent == notebooks:
+    checkout, folder = CHECKOUT.resolve(), folder.resolve()
+    try:
+        parts = urlsplit(href)
+        if parts.scheme in ("http", "https", "mailto") or href.startswith("#"):
+            return href
+        path = (checkout / "notebooks" / unquote(parts.path)).resolve()
+        found = bool(parts.path) and path.exists()
+    except (OSError, ValueError):  # too long for a file's name, no address
+        return None
+    if path.suffix == ".ipynb" and path.stem in pages and path.parent == checkout / "notebooks":
         place = f"{path.stem}.html"
-    elif path.exists() and path.is_relative_to(notebooks.parent) and folder.resolve().is_relative_to(notebooks.parent):
-        place = quote(os.path.relpath(path, folder.resolve()))
+    elif found and path.is_relative_to(checkout) and folder.is_relative_to(checkout):
+        place = quote(os.path.relpath(path, folder))
     else:
         return None
     return f"{place}#{parts.fragment}" if parts.fragment else place
@@ -185,8 +185,9 @@ def harmless(page: str, lead: Callable[[str], str | None]) -> str:
     page = re.sub(r"<(script|style)\b.*?</\1\s*>", "", page, flags=re.DOTALL | re.IGNORECASE)
     soup = BeautifulSoup(_CLEANER.clean(page), "html.parser")
     for link in soup("a", href=True):
-        link["href"] = lead(link["href"])
-        if not link["href"]:
+        if leads_to := lead(link["href"]):
+            link["href"] = leads_to
+        else:
             del link["href"]
     for image in soup("img"):
         image["alt"] = image.get("alt") or "a picture without a description"
@@ -222,11 +223,11 @@ def _set(code: Tag) -> None:
         print(f"pages: this formula cannot be set and is shown as it is written: {tex}", file=sys.stderr)
         return
     after = code.next_sibling
-    code = code.replace_with(formula := BeautifulSoup(mathml, "html.parser").math)
+    code.replace_with(formula := BeautifulSoup(mathml, "html.parser").math)
     # A line may break after a formula, and a comma would begin the next.
     mark = re.match(r"[.,;:!?)]+", after) if isinstance(after, str) else None
     if mark:
-        formula.wrap(BeautifulSoup('<span class="together"></span>', "html.parser").span).append(mark[0])
+        formula.wrap(Tag(name="span", attrs={"class": "together"})).append(mark[0])
         after.replace_with(after[mark.end() :])
 
 
