@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from textnorm_lib.figures import FIGURES, mini
+from textnorm_lib.figures import FIGURES, tia2
 from textnorm_lib.figures.style import house_style, settle, stamp
 from textnorm_lib.tables import benchmark
 
@@ -81,7 +81,7 @@ def test_both_worlds_stand_beside_each_other_in_every_panel(shares, agreement):
 
 
 def test_the_text_beside_gives_both_numbers(shares, agreement):
-    text = mini.describe_beside(shares, shares, agreement, agreement)
+    text = tia2.describe_beside(shares, shares, agreement, agreement)
     assert "comprehensive 0.90 and 0.90" in text and "counting 0.50 and 0.50" in text
 
 

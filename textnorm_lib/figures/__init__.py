@@ -2,6 +2,7 @@
 
 from textnorm_lib.figures import (
     ablations,
+    benchmark,
     best_images,
     best_of_n,
     finetuned_images,
@@ -13,22 +14,21 @@ from textnorm_lib.figures import (
     heatmaps,
     human_evaluation,
     mechanism,
-    mini,
+    mini_benchmark,
     mini_heatmaps,
-    release,
-    rewards,
     settings,
     start_here,
+    tia2,
 )
 from textnorm_lib.items import FIGURES, register
 
 FIGURES |= register(
     *start_here.ITEMS,
     *heatmaps.ITEMS,
-    *release.ITEMS,
-    *mini.ITEMS,
+    *benchmark.ITEMS,
+    *tia2.ITEMS,
     *gallery.ITEMS,
-    *rewards.ITEMS,
+    *mini_benchmark.ITEMS,
     *settings.ITEMS,
     *ablations.ITEMS,
     *mechanism.ITEMS,

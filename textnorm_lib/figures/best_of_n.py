@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from textnorm_lib.figures.release import SETS, errorbar
+from textnorm_lib.figures.benchmark import SETS, errorbar
 from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
 from textnorm_lib.items import Item
 from textnorm_lib.metrics import ALL_SETS

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from textnorm_lib.errors import DataError
-from textnorm_lib.figures.release import errorbar
+from textnorm_lib.figures.benchmark import errorbar
 from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
 from textnorm_lib.items import Item
 from textnorm_lib.metrics import ALL_SETS

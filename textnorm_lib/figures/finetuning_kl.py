@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import xlogy
 
+from textnorm_lib.figures.benchmark import errorbar
 from textnorm_lib.figures.finetuning import (
     GAINS,
     all_sets,
@@ -19,7 +20,6 @@ from textnorm_lib.figures.finetuning import (
     style_of,
     thin_line,
 )
-from textnorm_lib.figures.release import errorbar
 from textnorm_lib.figures.style import new_figure
 from textnorm_lib.names import REWARD_NAMES, choosers_of
 from textnorm_lib.tables.style import short

@@ -10,7 +10,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
 from textnorm_lib.figures.heatmaps import draw_cells, draw_scale, each_once
-from textnorm_lib.figures.rewards import describe_grids
+from textnorm_lib.figures.mini_benchmark import describe_grids
 from textnorm_lib.figures.style import new_figure
 from textnorm_lib.items import Item
 from textnorm_lib.names import PAIR, REWARD_NAMES, UNDER_TEXTNORM

@@ -1,11 +1,11 @@
 """The study's tables: one registry, one module a subject."""
 
+from textnorm_lib.figures import claims
 from textnorm_lib.items import TABLES, register
 from textnorm_lib.tables import (
     ablations,
     benchmark,
     best_of_n,
-    claims,
     finetuning,
     human_evaluation,
     mini,

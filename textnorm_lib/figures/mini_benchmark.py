@@ -7,8 +7,16 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
+from textnorm_lib.figures.benchmark import (
+    SET_LINES,
+    SET_SHADES,
+    SETS,
+    at_both_ends,
+    draw_counts,
+    errorbar,
+    label_counts,
+)
 from textnorm_lib.figures.heatmaps import draw_cells, draw_scale, each_once
-from textnorm_lib.figures.release import SET_LINES, SET_SHADES, SETS, at_both_ends, draw_counts, errorbar, label_counts
 from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
 from textnorm_lib.items import Item
 from textnorm_lib.names import REWARD_NAMES
