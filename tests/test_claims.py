@@ -21,7 +21,7 @@ from textnorm_lib.claims import (
     judge_claims,
     verdict,
 )
-from textnorm_lib.figures.claims import claims as printed
+from textnorm_lib.figures.claims import claims_table as printed
 from textnorm_lib.metrics import METRICS
 from textnorm_lib.rewards.scoring import REWARDS
 from textnorm_lib.selection import compare_gold, late_gains, sign_tests_by_size

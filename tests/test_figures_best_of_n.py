@@ -12,8 +12,8 @@ from textnorm_lib import selection
 from textnorm_lib.best_of_n import fit_gold, gain_realised, gold_curves
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.best_of_n import CHOOSER_COLOURS
+from textnorm_lib.figures.style import NO_BREAK
 from textnorm_lib.tables import TABLES
-from textnorm_lib.tables.style import NO_BREAK
 
 REWARDS = ["clip", "blip2", "imagereward", "pickscore", "textnorm"]
 PRINTED = ["CLIP", "BLIP-2", "ImageReward", "PickScore", "TextNorm"]

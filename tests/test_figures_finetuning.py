@@ -14,10 +14,9 @@ from textnorm_lib.best_of_n import fit_gold
 from textnorm_lib.errors import DataError
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.finetuned_judged import MODEL_COLOURS
-from textnorm_lib.figures.style import COLOURS
+from textnorm_lib.figures.style import COLOURS, NO_BREAK
 from textnorm_lib.selection import QUALITY_TIE, outcomes_by_size, sign_tests_by_size
 from textnorm_lib.tables import TABLES
-from textnorm_lib.tables.style import NO_BREAK
 
 REWARDS = ["clip", "blip2", "imagereward", "pickscore", "textnorm"]
 PRINTED = ["CLIP", "BLIP-2", "ImageReward", "PickScore", "TextNorm"]

@@ -14,10 +14,10 @@ from toys import draw
 from textnorm_lib.errors import DataError
 from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.start_here import image_sheet
+from textnorm_lib.figures.style import NO_BREAK
 from textnorm_lib.run import ITEMS
 from textnorm_lib.start_here import join_labels, pick_favourites, share_good
 from textnorm_lib.tables import TABLES
-from textnorm_lib.tables.style import NO_BREAK
 
 CHECKOUT = Path(__file__).parents[1]
 NAME = "fig10_start_here"

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from textnorm_lib.errors import DataError
+from textnorm_lib.figures.style import interval, percent, short
 from textnorm_lib.store import digest
-from textnorm_lib.tables.style import interval, percent, short
 
 QUOTED = re.compile(r"(<!--= ((?:(?!-->).)+?) -->)(.*?)(<!--/-->)", re.DOTALL)
 CONDITION = re.compile(r"<!--\? ((?:(?!-->).)+?) ([<>=]) (\S(?:(?!-->).)*?) -->", re.DOTALL)

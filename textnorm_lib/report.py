@@ -17,11 +17,11 @@ from typing import Any
 from textnorm_lib.cited import Tables, untrue
 from textnorm_lib.config import DEFAULT_PROFILE, as_dict, load_profile
 from textnorm_lib.errors import StudyError
+from textnorm_lib.figures.style import as_csv
 from textnorm_lib.paper_verdicts import ROWS, judge_paper_items, tables_read
 from textnorm_lib.report_pages import MAIN_TABLE, PAGES, list_page, made_tables, updated
 from textnorm_lib.run import ITEMS, records_folder
 from textnorm_lib.store import CHECKOUT, digest, write_atomically
-from textnorm_lib.tables.style import as_csv
 
 RERUN = "run ./run_all.sh {profile} again"
 

@@ -27,14 +27,13 @@ from textnorm_lib.cited import Tables
 from textnorm_lib.config import DEFAULT_PROFILE, Profile, as_dict, load_profile
 from textnorm_lib.errors import StudyError
 from textnorm_lib.figures import FIGURES
-from textnorm_lib.figures.style import house_style, render, settle, stamp, thumbnail
+from textnorm_lib.figures.style import as_csv, as_markdown, as_tex, house_style, render, settle, stamp, thumbnail
 from textnorm_lib.items import Item
 from textnorm_lib.store import Artifact, Keyed, Store, artifacts_folder, digest, write_atomically
 from textnorm_lib.tables import TABLES
-from textnorm_lib.tables.style import as_csv, as_markdown, as_tex
 from textnorm_lib.tia2.official import release_available
 
-ITEMS: dict[str, Item] = {**FIGURES, **TABLES}
+ITEMS: dict[str, Item] = dict(sorted({**FIGURES, **TABLES}.items()))  # by number
 
 
 def records_folder(profile: str) -> Path:

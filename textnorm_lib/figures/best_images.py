@@ -5,8 +5,7 @@ import textwrap
 import pandas as pd
 from matplotlib.figure import Figure
 
-from textnorm_lib.figures.gallery import ordinal
-from textnorm_lib.figures.images import draw_image, new_sheet, votes_as_marks
+from textnorm_lib.figures.style import draw_image, new_sheet, ordinal, votes_as_marks
 from textnorm_lib.items import Item
 from textnorm_lib.names import REWARD_NAMES, choosers_of
 from textnorm_lib.tia2.prompts import PREFIX

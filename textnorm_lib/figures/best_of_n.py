@@ -7,13 +7,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from textnorm_lib.figures.benchmark import SETS, errorbar
-from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
+from textnorm_lib.figures.style import COLOURS, MARKERS, SETS, errorbar, new_figure, percent, short
 from textnorm_lib.items import Item
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.names import CHOOSER_NAMES, REWARD_NAMES, SET_ORDER, choosers_of
 from textnorm_lib.rankings import RATING
-from textnorm_lib.tables.style import percent, short
 
 CHOOSER_COLOURS = {**COLOURS, RATING: (0.0, 0.0, 0.0)}
 CHOOSER_MARKERS = {**MARKERS, RATING: "*"}

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from textnorm_lib.figures.finetuning import item
-from textnorm_lib.figures.images import draw_image, new_sheet
+from textnorm_lib.figures.style import draw_image, new_sheet
 from textnorm_lib.names import BASE, REWARD_NAMES, choosers_of
 
 BESIDE, BETWEEN, ABOVE = 1.7, 0.3, 0.95  # room left of the rows, between two seeds, above a prompt; in images' sides

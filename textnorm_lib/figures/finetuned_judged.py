@@ -10,10 +10,9 @@ from matplotlib.patches import Patch
 
 from textnorm_lib.figures.best_of_n import TIE
 from textnorm_lib.figures.finetuning import item
-from textnorm_lib.figures.style import COLOURS, new_figure
+from textnorm_lib.figures.style import COLOURS, new_figure, percent
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.names import BASE, MODEL_NAMES, pairs_in_order
-from textnorm_lib.tables.style import percent
 
 MODEL_COLOURS = {**COLOURS, BASE: (0.25, 0.25, 0.25)}
 QUESTIONS = ("alignment", "quality")

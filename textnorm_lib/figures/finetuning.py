@@ -14,12 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from textnorm_lib.errors import DataError
-from textnorm_lib.figures.benchmark import errorbar
-from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
+from textnorm_lib.figures.style import COLOURS, MARKERS, errorbar, new_figure, short
 from textnorm_lib.items import Item
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.names import REWARD_NAMES, choosers_of
-from textnorm_lib.tables.style import short
 
 GAINS = {  # what -> its axis
     "proxy": "proxy\n(standard dev.)",

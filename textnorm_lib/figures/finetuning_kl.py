@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import xlogy
 
-from textnorm_lib.figures.benchmark import errorbar
 from textnorm_lib.figures.finetuning import (
     GAINS,
     all_sets,
@@ -20,9 +19,8 @@ from textnorm_lib.figures.finetuning import (
     style_of,
     thin_line,
 )
-from textnorm_lib.figures.style import new_figure
+from textnorm_lib.figures.style import errorbar, new_figure, short
 from textnorm_lib.names import REWARD_NAMES, choosers_of
-from textnorm_lib.tables.style import short
 
 
 def draw_over_kl(gains: pd.DataFrame, runs: pd.DataFrame, fits: pd.DataFrame) -> Figure:

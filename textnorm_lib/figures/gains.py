@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 
 from textnorm_lib.bootstrap import prompt_bootstrap
 from textnorm_lib.errors import DataError
-from textnorm_lib.figures.benchmark import SETS
 from textnorm_lib.figures.ensembles import label_lines
-from textnorm_lib.figures.style import COLOURS, new_figure
+from textnorm_lib.figures.style import COLOURS, SETS, new_figure
 from textnorm_lib.items import Item
 from textnorm_lib.mini.grammar import parse
 from textnorm_lib.names import FOUR, REWARD_NAMES

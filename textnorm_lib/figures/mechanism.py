@@ -7,7 +7,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from textnorm_lib.figures.benchmark import errorbar
 from textnorm_lib.figures.ensembles import (
     FULL,
     HOLLOW,
@@ -18,7 +17,7 @@ from textnorm_lib.figures.ensembles import (
     marker_style,
     prompts_of,
 )
-from textnorm_lib.figures.style import COLOURS, new_figure
+from textnorm_lib.figures.style import COLOURS, errorbar, new_figure
 from textnorm_lib.items import Item
 from textnorm_lib.names import FOUR, REWARD_NAMES, UNDER_TEXTNORM, judged_name
 

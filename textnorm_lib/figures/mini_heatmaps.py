@@ -9,13 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
-from textnorm_lib.figures.heatmaps import draw_cells, draw_scale, each_once
+from textnorm_lib.figures.benchmark import draw_cells, draw_scale, each_once
 from textnorm_lib.figures.mini_benchmark import describe_grids
-from textnorm_lib.figures.style import new_figure
+from textnorm_lib.figures.style import new_figure, short
 from textnorm_lib.items import Item
 from textnorm_lib.names import PAIR, REWARD_NAMES, UNDER_TEXTNORM
 from textnorm_lib.released import grid
-from textnorm_lib.tables.style import short
 
 ONE_LABEL = "–"
 

@@ -1,28 +1,6 @@
-"""The study's tables: one registry, one module a subject."""
+"""The study's tables: those of notebooks 03 to 06; the others stand beside their notebook's figures."""
 
-from textnorm_lib.figures import claims
 from textnorm_lib.items import TABLES, register
-from textnorm_lib.tables import (
-    ablations,
-    benchmark,
-    best_of_n,
-    finetuning,
-    human_evaluation,
-    mini,
-    paper_items,
-    rewards,
-    start_here,
-)
+from textnorm_lib.tables import ablations, best_of_n, finetuning
 
-TABLES |= register(
-    *start_here.ITEMS,
-    *benchmark.ITEMS,
-    *rewards.ITEMS,
-    *mini.ITEMS,
-    *ablations.ITEMS,
-    *best_of_n.ITEMS,
-    *finetuning.ITEMS,
-    *human_evaluation.ITEMS,
-    *claims.ITEMS,
-    *paper_items.ITEMS,
-)
+TABLES |= register(*ablations.ITEMS, *best_of_n.ITEMS, *finetuning.ITEMS)

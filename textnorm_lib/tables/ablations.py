@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from textnorm_lib.figures.style import STAR, describe, interval, short
 from textnorm_lib.items import Item
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.names import ENSEMBLES, METRIC_NAMES, SET_ORDER, UNDER_TEXTNORM, ensemble_name, judged_name
-from textnorm_lib.tables.style import STAR, describe, interval, short
 from textnorm_lib.tuning import CHOICES
 
 LEVEL = 0.05

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 
+from textnorm_lib.figures.style import STAR, describe, interval, short
 from textnorm_lib.items import Item
 from textnorm_lib.judging import OUTCOMES
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.names import CHOOSER_NAMES, SET_ORDER
-from textnorm_lib.tables.style import STAR, describe, interval, short
 
 QUESTIONS = ("alignment", "quality")
 

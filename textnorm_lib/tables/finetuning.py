@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from textnorm_lib.figures.style import STAR, describe, interval, short
 from textnorm_lib.items import Item
 from textnorm_lib.judging import OUTCOMES
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.names import MODEL_NAMES, REWARD_NAMES, pairs_in_order
-from textnorm_lib.tables.style import STAR, describe, interval, short
 
 QUESTIONS = ("alignment", "quality")
 GAINS = {"proxy": 2, "gold": 3, "quality": 2, "late": 3}  # digits
