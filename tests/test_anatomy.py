@@ -11,7 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from textnorm_lib import pages
-from textnorm_lib.figures import FIGURES
+from textnorm_lib.items import FIGURES
 
 CHECKOUT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(CHECKOUT.glob("notebooks/[0-9A]*.ipynb"))

@@ -21,10 +21,10 @@ from textnorm_lib.claims import (
     judge_claims,
     verdict,
 )
+from textnorm_lib.figures.claims import claims_table as printed
 from textnorm_lib.metrics import METRICS
 from textnorm_lib.rewards.scoring import REWARDS
 from textnorm_lib.selection import compare_gold, late_gains, sign_tests_by_size
-from textnorm_lib.tables.claims import claims as printed
 from textnorm_lib.tia2.official import SETS
 
 BOOTSTRAP = {"resamples": 300, "confidence": 0.95, "seed": 0}

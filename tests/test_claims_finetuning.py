@@ -6,8 +6,8 @@ import pytest
 
 from textnorm_lib.claims import FAILS, HOLDS, OPEN
 from textnorm_lib.claims_finetuning import TUNED_CLAIMS, judge_tuned_claims
+from textnorm_lib.figures.claims import claims_table as printed
 from textnorm_lib.finetuning_outcomes import WHAT, tuning_gains
-from textnorm_lib.tables.claims import claims as printed
 
 GOLD = {"textnorm": 0.2, "clip": -0.3, "blip2": -0.2, "imagereward": 0.0}
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 import textnorm_lib
+from textnorm_lib.report import ITEMS
 from textnorm_lib.report_pages import CONDITION, MARKS, PAGES, QUOTED, table_of
-from textnorm_lib.run import ITEMS
 from textnorm_lib.store import CHECKOUT
 
 README, FINDINGS = ((CHECKOUT / page).read_text(encoding="utf-8") for page in PAGES)
@@ -160,12 +160,14 @@ def test_no_quoted_number_is_empty_and_each_is_of_a_registered_table(page):
 def test_each_finding_has_numbers_and_leads_to_the_cell_that_shows_one_of_its_tables(statement):
     tables = {table_of(reference) for _, reference, _, _ in QUOTED.findall(statement)}
     ((notebook, heading),) = re.findall(r"notebooks/(\S+?\.ipynb)#(.+)\)\)$", statement)
+    made_here = [item for item in ITEMS.values() if f"{item.notebook}.ipynb" == notebook]
+    named = {getattr(item.build, "__name__", item.name): item.name for item in made_here}  # by their functions
     title, shown = "", set()
     for cell in nbformat.read(CHECKOUT / "notebooks" / notebook, 4).cells:
         if cell.cell_type == "markdown":
             title = [title, *re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)][-1]
         elif title.replace(" ", "-") == heading:
-            shown |= set(re.findall(r"run\.table\(\"(\w+)\"", cell.source))
+            shown |= {named.get(one, one) for one in re.findall(r"run\.table\(\"?(\w+)", cell.source)}
     assert tables & shown, f"{tables} are not shown under {heading} in {notebook}, which shows {shown}"
 
 

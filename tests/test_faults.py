@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from textnorm_lib.run import ITEMS
+from textnorm_lib.report import ITEMS
 from textnorm_lib.tia2.official import VARIABLE, release_available
 
 CHECKOUT = Path(__file__).parents[1]

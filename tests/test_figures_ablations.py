@@ -12,13 +12,11 @@ from textnorm_lib import released
 from textnorm_lib.ablations import gains_by_group, risk_coverage
 from textnorm_lib.calibration import calibration_errors, out_of_fold_probabilities, reliability_curves
 from textnorm_lib.contrastive.linter import as_frame, lint, lint_summary
-from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.ablations import rows_of
-from textnorm_lib.figures.style import COLOURS
+from textnorm_lib.figures.style import COLOURS, NO_BREAK, STAR, short
+from textnorm_lib.items import FIGURES, TABLES
 from textnorm_lib.metrics import prompt_metrics, summarise
 from textnorm_lib.names import ALL_FOUR, ENSEMBLES, FOUR, METRIC_NAMES, PAIR, UNDER_TEXTNORM, ensemble_name, judged_name
-from textnorm_lib.tables import TABLES
-from textnorm_lib.tables.style import NO_BREAK, STAR, short
 from textnorm_lib.tia2.prompts import CLASSES, counting_prompt
 from textnorm_lib.tuning import CHOICES
 

@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 
 from textnorm_lib import released
-from textnorm_lib.figures import FIGURES, heatmaps, style
+from textnorm_lib.figures import benchmark, style
+from textnorm_lib.items import FIGURES
 from textnorm_lib.metrics import METRICS, compare, summarise
 from textnorm_lib.names import REWARD_NAMES
-from textnorm_lib.tables import rewards
-from textnorm_lib.tables import style as table_style
 from textnorm_lib.tia2.prompts import CLASSES, composition_prompts, counting_prompts
 from textnorm_lib.tia2.release_files import REWARDS
 
@@ -53,7 +52,7 @@ def test_heat_map_is_centred_at_the_papers_value_and_labels_every_class(scores):
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == sorted(CLASSES)
     norm = axes.images[0].norm
-    assert (norm.vmin, norm(heatmaps.CENTRE), norm.vmax) == (0.5, 0.5, 1.0)
+    assert (norm.vmin, norm(benchmark.CENTRE), norm.vmax) == (0.5, 0.5, 1.0)
     colours = axes.images[0].cmap
     assert colours(norm(0.95))[2] > colours(norm(0.95))[0]  # blue above
     assert colours(norm(0.55))[0] > colours(norm(0.55))[2]  # red below
@@ -63,12 +62,11 @@ def test_heat_map_is_centred_at_the_papers_value_and_labels_every_class(scores):
 
 
 def test_all_heat_maps_share_one_scale(scores):
-    frames = {"pairs": released.auroc_by_pair(scores), "counts": released.auroc_by_class_and_count(scores)}
-    scales = set()
-    for item in heatmaps.ITEMS:
-        norm = item.build(frames["pairs" if "pairs" in item.name else "counts"]).axes[0].images[0].norm
-        scales.add((norm.vmin, norm.vmax))
-    assert len(heatmaps.ITEMS) == 10 and scales == {(0.5, 1.0)}
+    pairs, counts = released.auroc_by_pair(scores), released.auroc_by_class_and_count(scores)
+    drawn = [draw(pairs) for draw in benchmark.heatmap_pairs.values()]
+    drawn += [draw(counts) for draw in benchmark.heatmap_counts.values()]
+    norms = [figure.axes[0].images[0].norm for figure in drawn]
+    assert len(norms) == 10 and {(norm.vmin, norm.vmax) for norm in norms} == {(0.5, 1.0)}
 
 
 def test_every_figure_wears_its_profile_and_keeps_no_date(scores):
@@ -141,24 +139,24 @@ def test_metric_table_marks_only_what_the_test_supports(scores):
     better = scores.copy()
     textnorm = better["reward"] == "textnorm"
     better.loc[textnorm, "value"] = 1.0
-    table = rewards.metric_comparison(
+    table = benchmark.metric_table(
         summarise(better, **BOOTSTRAP), compare(better, reference="textnorm", **BOOTSTRAP)
     ).set_index(["set", "reward"])
-    assert table.loc[("counting (149)", "CLIP"), "AUROC"].endswith(table_style.STAR)
+    assert table.loc[("counting (149)", "CLIP"), "AUROC"].endswith(style.STAR)
     assert not table.loc[("comprehensive (2)", "CLIP"), "AUROC"].endswith("*")  # two prompts cannot show it
-    assert table.loc[("all (191)", "TextNorm"), "AUROC"] == f"1.00 [1.00,{table_style.NO_BREAK}1.00]"
+    assert table.loc[("all (191)", "TextNorm"), "AUROC"] == f"1.00 [1.00,{style.NO_BREAK}1.00]"
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0.7641, ".764"), (-0.02, "-.020"), (-0.0001, ".000"), (1.0, "1.000"), (0.9999, "1.000")]
 )
 def test_numbers_are_written_as_the_field_writes_them(value, text):
-    assert table_style.short(value) == text
+    assert style.short(value) == text
 
 
 def test_tables_are_escaped_for_tex_and_keep_every_digit_in_csv():
     frame = pd.DataFrame({"share_good": ["45.6%"], "value": [1 / 3]})
-    tex = table_style.as_tex(frame, "95% of a_b", "smoke").decode()
+    tex = style.as_tex(frame, "95% of a_b", "smoke").decode()
     assert r"45.6\%" in tex and r"95\% of a\_b" in tex and "share\\_good" in tex
-    assert repr(1 / 3) in table_style.as_csv(frame).decode()
-    assert "(Profile: smoke.)" in table_style.as_markdown(frame, "c", "smoke").decode()
+    assert repr(1 / 3) in style.as_csv(frame).decode()
+    assert "(Profile: smoke.)" in style.as_markdown(frame, "c", "smoke").decode()

@@ -10,10 +10,9 @@ from toys import draw
 
 from textnorm_lib import selection
 from textnorm_lib.best_of_n import fit_gold, gain_realised, gold_curves
-from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.best_of_n import CHOOSER_COLOURS, pick_grids, pick_loved
-from textnorm_lib.tables import TABLES
-from textnorm_lib.tables.style import NO_BREAK
+from textnorm_lib.figures.style import NO_BREAK
+from textnorm_lib.items import FIGURES, TABLES
 
 REWARDS = ["clip", "blip2", "imagereward", "pickscore", "textnorm"]
 PRINTED = ["CLIP", "BLIP-2", "ImageReward", "PickScore", "TextNorm"]

@@ -12,12 +12,10 @@ from textnorm_lib import finetuning_outcomes as outcomes
 from textnorm_lib import finetuning_sets as sets
 from textnorm_lib.best_of_n import fit_gold
 from textnorm_lib.errors import DataError
-from textnorm_lib.figures import FIGURES
-from textnorm_lib.figures.style import COLOURS
+from textnorm_lib.figures.style import COLOURS, NO_BREAK
 from textnorm_lib.figures.tuned_models import MODEL_COLOURS, pick_tuned_images
+from textnorm_lib.items import FIGURES, TABLES
 from textnorm_lib.selection import QUALITY_TIE, outcomes_by_size, sign_tests_by_size
-from textnorm_lib.tables import TABLES
-from textnorm_lib.tables.style import NO_BREAK
 
 REWARDS = ["clip", "blip2", "imagereward", "pickscore", "textnorm"]
 PRINTED = ["CLIP", "BLIP-2", "ImageReward", "PickScore", "TextNorm"]

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from textnorm_lib.figures import FIGURES, mini
 from textnorm_lib.figures.style import house_style, settle, stamp
-from textnorm_lib.tables import benchmark
+from textnorm_lib.figures.tia2 import statistics_table
+from textnorm_lib.items import FIGURES
 
 SETS = ["comprehensive", "counting", "composition"]
 
@@ -81,7 +81,7 @@ def test_both_worlds_stand_beside_each_other_in_every_panel(shares, agreement):
 
 
 def test_the_text_beside_gives_both_numbers(shares, agreement):
-    text = mini.describe_beside(shares, shares, agreement, agreement)
+    text = FIGURES["fig27_mini_beside_released"].describe(shares, shares, agreement, agreement)
     assert "comprehensive 0.90 and 0.90" in text and "counting 0.50 and 0.50" in text
 
 
@@ -89,7 +89,7 @@ def test_statistics_without_contrastive_prompts_have_no_such_column():
     columns = ["prompts", "images", "votes", "share_good", "share_skipped", "images_with_skip"]
     frame = pd.DataFrame([("counting", 2, 8, 24, 0.5, 0.0, 0.0, 1, 0)])
     frame.columns = ["set", *columns, "prompts_all_bad", "prompts_all_good"]
-    table = benchmark.statistics(frame)
+    table = statistics_table(frame)
     assert "contrastive prompts" not in table and table["prompts all bad / all good"].item() == "1 / 0"
 
 

@@ -10,14 +10,12 @@ from toys import draw, judged_images
 
 from textnorm_lib import released
 from textnorm_lib.calibration import calibration_errors, out_of_fold_probabilities, reliability_curves
-from textnorm_lib.figures import FIGURES
-from textnorm_lib.figures.gallery import ordinal
-from textnorm_lib.figures.style import COLOURS
+from textnorm_lib.figures.mini_benchmark import HIGH, LOW
+from textnorm_lib.figures.style import COLOURS, NO_BREAK, ordinal, short
+from textnorm_lib.items import FIGURES, TABLES
 from textnorm_lib.metrics import prompt_metrics, summarise
 from textnorm_lib.names import METRIC_NAMES
-from textnorm_lib.rankings import HIGH, LOW, rank_correlations, scores_by_rating
-from textnorm_lib.tables import TABLES
-from textnorm_lib.tables.style import NO_BREAK, short
+from textnorm_lib.rankings import rank_correlations, scores_by_rating
 from textnorm_lib.tia2.prompts import CLASSES, counting_prompt
 
 REWARDS = ["clip", "blip2", "imagereward", "pickscore"]

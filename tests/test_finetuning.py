@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from toys import rests_on, study_of, toy_pipeline
 
-from textnorm_lib import finetuning, rwr, workers
+from textnorm_lib import finetuning, processes, rwr
 from textnorm_lib import progress as bars
 from textnorm_lib.checkpoint_images import join_models, measure_divergences, sample_checkpoints
 from textnorm_lib.config import profile_names
@@ -388,8 +388,8 @@ def silent(_) -> bool:
 
 
 def test_bars_are_shown_by_the_main_process_alone():
-    assert list(workers.in_workers(silent, range(2), workers=1)) == [False, False]
-    assert list(workers.in_workers(silent, range(2), workers=2)) == [True, True]
+    assert list(processes.in_workers(silent, range(2), workers=1)) == [False, False]
+    assert list(processes.in_workers(silent, range(2), workers=2)) == [True, True]
 
 
 @pytest.mark.parametrize("name", profile_names())

@@ -8,7 +8,8 @@ import pytest
 from textnorm_lib.errors import DataError
 from textnorm_lib.mini import grammar, prompts
 from textnorm_lib.mini.backgrounds import LOCATIONS
-from textnorm_lib.mini.prompts import Asked, Spec, parse, write
+from textnorm_lib.mini.grammar import write
+from textnorm_lib.mini.prompts import Asked, Spec, parse
 from textnorm_lib.mini.shapes import COLOURS
 from textnorm_lib.mini.styles import STYLES
 from textnorm_lib.tia2.prompts import CLASSES, categorise

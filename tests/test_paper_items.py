@@ -8,12 +8,14 @@ import pytest
 
 from textnorm_lib import paper_verdicts
 from textnorm_lib.claims import FAILS, HOLDS, OPEN
+from textnorm_lib.items import TABLES
 from textnorm_lib.paper_items import NONE, PAPER_ITEMS, PaperItem
 from textnorm_lib.paper_verdicts import ABSENT, COLUMNS, OTHER, ROWS, SAME, judge_paper_items, tables_read
+from textnorm_lib.pipeline import start_run
+from textnorm_lib.report import ITEMS
 from textnorm_lib.report_pages import MAIN_TABLE, Tables
-from textnorm_lib.run import ITEMS, Run, start_run
+from textnorm_lib.run import Run
 from textnorm_lib.store import CHECKOUT
-from textnorm_lib.tables import TABLES
 
 COMMITTED = CHECKOUT / "papers_figures"
 INTERVALS = pd.DataFrame(

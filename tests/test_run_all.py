@@ -14,7 +14,7 @@ import papermill
 import pytest
 
 from textnorm_lib.config import profile_names
-from textnorm_lib.run import ITEMS
+from textnorm_lib.report import ITEMS
 
 CHECKOUT = Path(__file__).parents[1]
 SCRIPT = CHECKOUT / "run_all.sh"

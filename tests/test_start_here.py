@@ -12,12 +12,11 @@ from PIL import Image
 from toys import draw
 
 from textnorm_lib.errors import DataError
-from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.start_here import image_sheet
-from textnorm_lib.run import ITEMS
-from textnorm_lib.start_here import join_labels, pick_favourites, share_good
-from textnorm_lib.tables import TABLES
-from textnorm_lib.tables.style import NO_BREAK
+from textnorm_lib.figures.style import NO_BREAK
+from textnorm_lib.items import FIGURES, TABLES
+from textnorm_lib.report import ITEMS
+from textnorm_lib.start_here import join_labels, pick_favourites, share_of_favourites
 
 CHECKOUT = Path(__file__).parents[1]
 NAME = "fig10_start_here"
@@ -56,7 +55,7 @@ def test_each_prompt_has_the_first_image_and_the_favourite_of_each_reward(made, 
     favourites = pick_favourites(made, images)
     assert favourites["chooser"].tolist() == ["first", "clip", "textnorm"] * 3
     assert favourites["image"].tolist() == [f"{p}_{i}.png" for p in range(3) for i in (0, 3, 0)]
-    assert favourites["label"].tolist() == [0, 1, 0] * 3 and (favourites["share_good"] == 0.25).all()
+    assert favourites["label"].tolist() == [0, 1, 0] * 3 and (favourites["share_of_favourites"] == 0.25).all()
     assert favourites["png"].tolist() == [(made / name).read_bytes() for name in favourites["image"]]
 
 
@@ -67,9 +66,9 @@ def test_of_equal_values_the_earlier_image_is_the_favourite(made, images):
 
 def test_without_votes_there_are_favourites_and_no_verdicts(made, nobody_voted):
     favourites = pick_favourites(made, nobody_voted)
-    assert len(favourites) == 9 and favourites[[*VOTES, "label", "share_good"]].isna().all(axis=None)
+    assert len(favourites) == 9 and favourites[[*VOTES, "label", "share_of_favourites"]].isna().all(axis=None)
     with pytest.raises(DataError, match=r"0_0\.png has no label"):
-        share_good(favourites, **SETTINGS)
+        share_of_favourites(favourites, **SETTINGS)
 
 
 def test_an_image_that_nobody_has_seen_is_named(images):
@@ -98,7 +97,7 @@ def test_a_reward_that_cannot_choose_is_named(images, changed, said):
 
 
 def test_shares_are_counted_over_prompts_with_exact_intervals(made, images):
-    shares = share_good(pick_favourites(made, images), **SETTINGS).set_index("chooser")
+    shares = share_of_favourites(pick_favourites(made, images), **SETTINGS).set_index("chooser")
     assert shares.index.tolist() == ["random", "clip", "textnorm"] and (shares["n_prompts"] == 3).all()
     assert shares["share"].tolist() == [0.25, 1.0, 0.0]
     assert shares.loc["random", ["low", "high"]].tolist() == [0.25, 0.25]  # all prompts are alike
@@ -109,13 +108,13 @@ def test_shares_are_counted_over_prompts_with_exact_intervals(made, images):
 
 def test_prompts_that_differ_widen_the_interval_of_a_random_choice(made, images):
     label = [1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0]
-    shares = share_good(pick_favourites(made, images.assign(label=label)), **SETTINGS).set_index("chooser")
+    shares = share_of_favourites(pick_favourites(made, images.assign(label=label)), **SETTINGS).set_index("chooser")
     assert shares.loc["random", "share"] == 0.5
     assert shares.loc["random", "low"] < 0.25 and shares.loc["random", "high"] > 0.75
 
 
 def test_the_table_prints_each_way_to_choose_with_its_interval(made, images):
-    table = TABLES["tab39_start_here"].build(share_good(pick_favourites(made, images), **SETTINGS))
+    table = TABLES["tab39_start_here"].build(share_of_favourites(pick_favourites(made, images), **SETTINGS))
     assert table["chosen by"].tolist() == ["chance", "CLIP", "TextNorm"]
     assert [cell.replace(NO_BREAK, " ") for cell in table["good"]] == [
         ".25 [.25, .25]",

@@ -14,6 +14,7 @@ from toys import study_of
 
 from textnorm_lib.agreement import krippendorff_alpha
 from textnorm_lib.errors import DataError
+from textnorm_lib.figures.tia2 import pick_failures, pick_samples
 from textnorm_lib.metrics import summarise
 from textnorm_lib.mini import annotators
 from textnorm_lib.mini import generator as model
@@ -21,8 +22,8 @@ from textnorm_lib.mini.grammar import parse
 from textnorm_lib.mini.prompts import CATEGORIES, prompts_of_sets
 from textnorm_lib.store import Store
 from textnorm_lib.tia2 import build, describe
-from textnorm_lib.tia2 import samples as pick
 from textnorm_lib.tia2.labels import image_table
+from textnorm_lib.tia2.samples import sample_scenes
 from textnorm_lib.weights import Weights
 
 PER_SET = {"comprehensive": 6, "counting": 6, "composition": 4}
@@ -112,7 +113,7 @@ def test_labels_are_the_released_frames_and_everything_that_describes_those_desc
 
 
 def test_samples_are_the_first_images_of_prompts_at_even_distances(built):
-    samples = pick.pick_samples(built.images.value, built.labels.value, prompts_per_set=3, images_per_prompt=1)
+    samples = pick_samples(built.images.value, built.labels.value, prompts_per_set=3, images_per_prompt=1)
     prompts = built.prompts.value.query("set == 'counting'")["prompt"].tolist()
     assert samples.query("set == 'counting'")["prompt"].tolist() == [prompts[0], prompts[2], prompts[5]]
     first = built.labels.value.query("prompt == @prompts[2]").iloc[0]
@@ -121,15 +122,15 @@ def test_samples_are_the_first_images_of_prompts_at_even_distances(built):
 
 def test_failures_are_bad_images_of_different_prompts(built):
     labels = built.labels.value.assign(label=0)
-    failures = pick.pick_failures(built.images.value, labels, number=4)
+    failures = pick_failures(built.images.value, labels, number=4)
     assert len(failures) == 4 == failures["prompt"].nunique() and failures["label"].eq(0).all()
-    everything = pick.pick_failures(built.images.value, labels, number=1000)
+    everything = pick_failures(built.images.value, labels, number=1000)
     assert len(everything) == len(built.prompts.value)
-    assert pick.pick_failures(built.images.value, labels.assign(label=1), number=4).empty
+    assert pick_failures(built.images.value, labels.assign(label=1), number=4).empty
 
 
 def test_scenes_follow_from_their_seed():
-    scenes, again, others = (pick.sample_scenes(number=3, seed=seed) for seed in (0, 0, 1))
+    scenes, again, others = (sample_scenes(number=3, seed=seed) for seed in (0, 0, 1))
     assert scenes.equals(again) and not scenes.equals(others)
     assert Image.open(io.BytesIO(scenes["png"][0])).size == (64, 64)
 

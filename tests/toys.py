@@ -10,8 +10,8 @@ import torch
 from matplotlib.figure import Figure
 
 from textnorm_lib.config import load_profile
-from textnorm_lib.figures import FIGURES
 from textnorm_lib.figures.style import house_style, settle, stamp
+from textnorm_lib.items import FIGURES
 from textnorm_lib.mini import generator
 from textnorm_lib.pipeline import Pipeline
 from textnorm_lib.run import Run

@@ -44,20 +44,6 @@ class Item:
         return hashlib.sha256(inspect.getsource(self.module).encode()).hexdigest()
 
 
-def register(*items: Item) -> dict[str, Item]:
-    """The items by name, in order; a name given twice is an error."""
-    named = {item.name: item for item in items}
-    if len(named) != len(items):
-        raise ValueError("two items of one name")
-    return named
-
-
-def entered(items: dict[str, Item], *modules: ModuleType) -> list[Item]:
-    """What the decorators of these modules entered in ``items``, taken out for ``register`` to put it in its place."""
-    mine = [name for name, item in items.items() if item.module in modules]
-    return [items.pop(name) for name in mine]
-
-
 FIGURES: dict[str, Item] = {}
 TABLES: dict[str, Item] = {}
 

@@ -16,12 +16,11 @@ from pathlib import Path
 
 import torch
 
-from textnorm_lib.config import DEFAULT_PROFILE, Profile, load_profile
-from textnorm_lib.config_finetuning import Finetuning
+from textnorm_lib.config import DEFAULT_PROFILE, Finetuning, Profile, load_profile
 from textnorm_lib.errors import DataError, StudyError
 from textnorm_lib.finetuning import all_runs
+from textnorm_lib.mini.prompts import choose_prompts
 from textnorm_lib.progress import progress
-from textnorm_lib.prompt_sets import choose_prompts
 from textnorm_lib.rewards import clip, pretrained
 from textnorm_lib.rewards.scoring import REWARDS
 from textnorm_lib.run import records_folder

@@ -1,4 +1,4 @@
-"""How the rewards order the images of one prompt: against the ratings, against each other, and where they go wrong.
+"""How the rewards order the images of one prompt: against the ratings, and against each other.
 
 Everything here is within a prompt, because the scores of different prompts have different levels: that CLIP gives
 "a neon sign of a frog" less than "two dogs" says nothing about their images. As in ``metrics.py`` a prompt counts only
@@ -8,7 +8,6 @@ vote_1, vote_2, vote_3, label, rating and one per name in ``rewards``, the score
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,10 +15,8 @@ import pandas as pd
 from textnorm_lib.errors import DataError
 from textnorm_lib.metrics import ALL_SETS, summarise
 from textnorm_lib.store import step
-from textnorm_lib.tia2.labels import VOTES
 
 RATING = "rating"  # what people say, beside the rewards
-HIGH, LOW = "bad, ranked high", "good, ranked low"
 SPREAD = {"p5": 0.05, "p25": 0.25, "p75": 0.75, "p95": 0.95}
 
 _PROMPT = ["set", "prompt"]
@@ -87,55 +84,6 @@ def rank_correlations(images: pd.DataFrame, *, rewards: Sequence[str]) -> pd.Dat
     return pd.concat(pairs, ignore_index=True)[[*_PROMPT, "reward", "metric", "value"]]
 
 
-@step(1)
-def pick_disagreements(
-    made: Path, images: pd.DataFrame, *, rewards: Sequence[str], number: int, within: int
-) -> pd.DataFrame:
-    """The images on which each reward and all three annotators disagree most (the paper's figures 2 and 8).
-
-    ``made`` is the folder of the images. Two kinds a reward, ``number`` of each or as many as there are: images that
-    all three call bad and the reward has among the ``within`` first of its prompt, and images that all call good among
-    the last. Those come first that stand on the wrong side of the most images of the other label: a bad image on top is
-    no mistake where there is no good one. At most one a prompt and reward, the sets in turn. Equal scores never count
-    against a reward: a tie takes its last place in ``HIGH``, its first in ``LOW``.
-
-    Returns reward, kind, set, prompt, image, rank (1 is the best), n_images (of the prompt), vote_1, vote_2, vote_3,
-    one column per reward with its rank of the image, and png, the file's bytes. Raises ``DataError`` as
-    ``check_scores`` does.
-    """
-    images = check_scores(images, rewards)
-    prompts = images.groupby(_PROMPT, sort=False)
-    votes, size = images[VOTES], prompts["image"].transform("size")
-    chosen = []
-    for reward in rewards:
-        wrong = pd.concat([_misordered(group[reward], group["label"]) for _, group in prompts])
-        taken = images.iloc[:0]
-        for kind, vote, method in ((HIGH, 0, "max"), (LOW, 1, "min")):
-            ranks = prompts[list(rewards)].rank(ascending=False, method=method).astype(int)
-            rows = images[[*_PROMPT, "image", *VOTES]].join(ranks)
-            rows = rows.assign(reward=reward, kind=kind, rank=ranks[reward], n_images=size, wrong=wrong)
-            outside = ranks[reward] <= within if kind == HIGH else ranks[reward] > size - within
-            found = rows[(votes == vote).all(axis=1) & outside & (wrong > 0) & ~rows["prompt"].isin(taken["prompt"])]
-            taken = found.loc[_most_wrong(found, number)]
-            chosen.append(taken)
-    columns = ["reward", "kind", *_PROMPT, "image", "rank", "n_images", *VOTES, *rewards]
-    picked = pd.concat(chosen, ignore_index=True)[columns]
-    return picked.assign(png=[(made / name).read_bytes() for name in picked["image"]])
-
-
 def _has_both_labels(images: pd.DataFrame) -> pd.Series:
     """Of each image, whether its prompt has good and bad ones."""
     return images.groupby(_PROMPT, sort=False)["label"].transform("nunique") == 2
-
-
-def _misordered(scores: pd.Series, labels: pd.Series) -> pd.Series:
-    """Of each image of a prompt, how many of the other label the scores put on the wrong side of it."""
-    pairs = np.subtract.outer(scores.to_numpy(), scores.to_numpy()) * np.subtract.outer(*[labels.to_numpy()] * 2)
-    return pd.Series((pairs < 0).sum(axis=1), scores.index)
-
-
-def _most_wrong(found: pd.DataFrame, number: int) -> pd.Index:
-    """The rows with the most ``wrong``, one a prompt; of each set the first, then of each the second, and so on."""
-    best = found.sort_values("wrong", ascending=False, kind="stable").drop_duplicates(_PROMPT)
-    turn = best.groupby("set", sort=False).cumcount()
-    return turn.sort_index().sort_values(kind="stable").index[:number]

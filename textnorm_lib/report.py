@@ -13,20 +13,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import textnorm_lib.figures
-import textnorm_lib.tables  # noqa: F401
 from textnorm_lib import ablations, calibration, claims, claims_finetuning, human_evaluation, pipeline  # noqa: F401
 from textnorm_lib.config import DEFAULT_PROFILE, as_dict, load_profile
 from textnorm_lib.errors import StudyError
+from textnorm_lib.figures.style import as_csv
 from textnorm_lib.items import FIGURES, TABLES
 from textnorm_lib.paper_verdicts import ROWS, judge_paper_items, tables_read
 from textnorm_lib.report_pages import MAIN_TABLE, PAGES, Tables, list_page, made_tables, untrue, updated
 from textnorm_lib.run import records_folder
 from textnorm_lib.store import CHECKOUT, STEPS, digest, write_atomically
-from textnorm_lib.tables.style import as_csv
 from textnorm_lib.tia2 import samples  # noqa: F401 (as the modules above: their steps enter STEPS)
 
-ITEMS = {**FIGURES, **TABLES}
+ITEMS = dict(sorted({**FIGURES, **TABLES}.items()))  # by number
 RERUN = "run ./run_all.sh {profile} again"
 
 

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from textnorm_lib.errors import DataError, StudyError
+from textnorm_lib.figures.style import interval, percent, short
 from textnorm_lib.store import digest
-from textnorm_lib.tables.style import interval, percent, short
 
 PAGES = ("README.md", "docs/findings.md")  # the pages with quoted numbers; the first has the main table
 MAIN_TABLE = "tab43_paper_vs_ours"

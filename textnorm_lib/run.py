@@ -26,11 +26,10 @@ from IPython.display import Image, display
 
 from textnorm_lib.config import Profile, as_dict, load_profile
 from textnorm_lib.errors import StudyError
-from textnorm_lib.figures.style import house_style, render, settle, stamp, thumbnail
+from textnorm_lib.figures.style import as_csv, as_markdown, as_tex, house_style, render, settle, stamp, thumbnail
 from textnorm_lib.items import FIGURES, TABLES, Item
 from textnorm_lib.report_pages import Tables
 from textnorm_lib.store import RESULTS, Artifact, Keyed, Store, artifacts_folder, digest, step, write_atomically
-from textnorm_lib.tables.style import as_csv, as_markdown, as_tex
 
 ANEW = "TEXTNORM_ANEW"  # set by run_all.sh, which computes what notebooks read from results/
 Resource = Callable[[Profile], str]  # why it cannot be had for a profile, empty if it can

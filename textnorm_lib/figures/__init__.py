@@ -1,31 +1,15 @@
-"""The study's figures: one registry, one module a subject."""
+"""The study's figures and tables, one or two modules per notebook; a module that is imported enters its own."""
 
-import textnorm_lib.tables  # noqa: F401  first: it takes its tables from the modules below
-from textnorm_lib.figures import (
+from textnorm_lib.figures import (  # noqa: F401 (they enter themselves)
     ablations,
+    benchmark,
     best_of_n,
+    claims,
     finetuning,
-    gallery,
-    heatmaps,
     human_evaluation,
     mechanism,
-    mini,
-    release,
-    rewards,
+    mini_benchmark,
     start_here,
+    tia2,
     tuned_models,
-)
-from textnorm_lib.items import FIGURES, entered, register
-
-FIGURES |= register(
-    *start_here.ITEMS,
-    *heatmaps.ITEMS,
-    *release.ITEMS,
-    *mini.ITEMS,
-    *gallery.ITEMS,
-    *rewards.ITEMS,
-    *entered(FIGURES, ablations, mechanism),
-    *entered(FIGURES, best_of_n),
-    *entered(FIGURES, finetuning, tuned_models),
-    *human_evaluation.ITEMS,
 )

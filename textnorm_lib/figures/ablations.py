@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
+from textnorm_lib.figures.style import COLOURS, MARKERS, describe, interval, new_figure
 from textnorm_lib.items import figure, table
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.names import (
@@ -27,7 +27,6 @@ from textnorm_lib.names import (
     UNDER_TEXTNORM,
     ensemble_name,
 )
-from textnorm_lib.tables.style import describe, interval
 from textnorm_lib.tuning import BY_PROMPT, CLASSES_HELD_OUT, HINDSIGHT
 
 HOLLOW, HALF, PALE, FULL = "hollow", "half", "pale", "full"

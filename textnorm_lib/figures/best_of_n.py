@@ -14,10 +14,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from textnorm_lib.figures import verdicts
-from textnorm_lib.figures.gallery import ordinal
-from textnorm_lib.figures.images import draw_image, new_sheet, votes_as_marks
-from textnorm_lib.figures.release import SETS, errorbar
-from textnorm_lib.figures.style import COLOURS, MARKERS, new_figure
+from textnorm_lib.figures.style import (
+    COLOURS,
+    MARKERS,
+    SETS,
+    STAR,
+    describe,
+    draw_image,
+    errorbar,
+    interval,
+    new_figure,
+    new_sheet,
+    ordinal,
+    short,
+    votes_as_marks,
+)
 from textnorm_lib.items import figure, table
 from textnorm_lib.judging import OUTCOMES
 from textnorm_lib.metrics import ALL_SETS
@@ -25,7 +36,6 @@ from textnorm_lib.names import CHOOSER_NAMES, REWARD_NAMES, SET_ORDER, choosers_
 from textnorm_lib.pool import check_choosers
 from textnorm_lib.rankings import RATING
 from textnorm_lib.store import step
-from textnorm_lib.tables.style import STAR, describe, interval, short
 from textnorm_lib.tia2.labels import VOTES, or_unlabelled
 from textnorm_lib.tia2.prompts import PREFIX
 

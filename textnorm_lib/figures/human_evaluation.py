@@ -1,42 +1,62 @@
-"""Figures of evaluation by people: what slips cost, and how many prompts a result needs (notebook 07)."""
+"""Notebook 07 in print: what slips cost in an evaluation by people, and how many prompts a result needs."""
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from textnorm_lib.figures.style import COLOURS, new_figure
-from textnorm_lib.items import Item
+from textnorm_lib.figures.style import COLOURS, describe, interval, new_figure, percent, short
+from textnorm_lib.items import figure, table
 from textnorm_lib.judging import OUTCOMES
-from textnorm_lib.names import CHOOSER_NAMES
-from textnorm_lib.tables.style import percent, short
+from textnorm_lib.names import CHOOSER_NAMES, choosers_of
 
-_NOTEBOOK = "07_human_evaluation"
-_OUTCOME_STYLE = {"win": (COLOURS["textnorm"], "o", "-"), "tie": ("0.6", "s", ":"), "loss": ("0.15", "D", "--")}
-_SHIFT = 0.006  # between the outcomes' markers, so that intervals do not cover each other
+NOTEBOOK = "07_human_evaluation"
 PAPER_PROMPTS = 30  # section 5.4: 60 sets, two of each prompt
 
+_OUTCOME_STYLE = {"win": (COLOURS["textnorm"], "o", "-"), "tie": ("0.6", "s", ":"), "loss": ("0.15", "D", "--")}
+_SHIFT = 0.006  # between the outcomes' markers, so that intervals do not cover each other
 
-def draw_slips(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
-    """``outcomes_by_slip`` of alignment, an opponent a panel; and ``agreement_by_slip``."""
+
+def _describe_slips(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> str:
+    """Wins, losses and agreement without and with the most slips."""
+    rows = outcomes[outcomes["question"] == "alignment"].set_index(["opponent", "slip", "outcome"])["share"]
+    ends = sorted(agreement["slip"].unique())[:: len(agreement["slip"].unique()) - 1]
+    words = [
+        f"against {CHOOSER_NAMES[name]} {percent(rows[name, slip, 'win'])} won and "
+        f"{percent(rows[name, slip, 'loss'])} lost with {slip:.0%} slips"
+        for name in choosers_of(rows.index.get_level_values("opponent"), CHOOSER_NAMES)
+        for slip in ends
+    ]
+    alpha = agreement[agreement["question"] == "alignment"].set_index("slip")["alpha"]
+    return (
+        f"Simulated people judge TextNorm's choices in alignment: {'; '.join(words)}. Their alpha falls from "
+        f"{short(alpha[ends[0]], 2)} to {short(alpha[ends[1]], 2)}."
+    )
+
+
+@figure(
+    "fig70_slips",
+    NOTEBOOK,
+    "What careless answers cost. Simulated people answer as the mini world's judges, but slip (pick one of three "
+    "answers at random) in a share of cases. Left: TextNorm's wins, ties and losses in alignment by their majority, "
+    "against another reward and against the annotators' own choice, with 95% intervals. Right: Krippendorff's alpha "
+    "among three people, and Cohen's kappa of their majorities with the judges'.",
+    alt=_describe_slips,
+    needs="annotators",
+    paper_item="Figure 6",
+)
+def cost_of_slips(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
+    """``outcomes_by_slip`` of alignment, a panel for each opponent; and ``agreement_by_slip``."""
     rows = outcomes[outcomes["question"] == "alignment"]
-    opponents = [name for name in CHOOSER_NAMES if name in set(rows["opponent"])]
+    opponents = choosers_of(rows["opponent"], CHOOSER_NAMES)
     figure = new_figure(2.6)
-    panels = figure.subplots(1, len(opponents) + 1)
-    for axes, opponent in zip(panels, opponents, strict=False):
-        for place, outcome in enumerate(OUTCOMES):
-            own = rows[(rows["opponent"] == opponent) & (rows["outcome"] == outcome)].sort_values("slip")
-            colour, marker, line = _OUTCOME_STYLE[outcome]
-            reach = (own[["share", "high"]].to_numpy().T - own[["low", "share"]].to_numpy().T).clip(0)
-            at = own["slip"] + (place - 1) * _SHIFT
-            axes.errorbar(
-                at, own["share"], reach, color=colour, marker=marker, linestyle=line, markersize=3, label=outcome
-            )
-        prompts, sets = rows["n_prompts"].max(), rows["n_comparisons"].max()
-        axes.set(
-            title=f"against {CHOOSER_NAMES[opponent]}\n({prompts} prompts, {sets} sets)", ylim=(0, 1), xlabel="slips"
-        )
+    *panels, last = figure.subplots(1, len(opponents) + 1)
+    size = f"({rows['n_prompts'].max()} prompts, {rows['n_comparisons'].max()} sets)"
+    for axes, opponent in zip(panels, opponents, strict=True):
+        _draw_outcomes(axes, rows[rows["opponent"] == opponent].sort_values("slip"))
+        axes.set(title=f"against {CHOOSER_NAMES[opponent]}\n{size}", ylim=(0, 1), xlabel="slips")
     panels[0].set_ylabel("share, alignment")
-    last = panels[-1]
     for question, colour in zip(("alignment", "quality"), sns.color_palette("colorblind")[3:5], strict=True):
         own = agreement[agreement["question"] == question]
         last.plot(own["slip"], own["alpha"], color=colour, marker="o", markersize=3, label=f"{question}: people")
@@ -48,25 +68,62 @@ def draw_slips(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
     return figure
 
 
-def describe_slips(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> str:
-    """Wins, losses and agreement without and with the most slips."""
-    rows = outcomes[outcomes["question"] == "alignment"].set_index(["opponent", "slip", "outcome"])["share"]
-    ends = sorted(agreement["slip"].unique())[:: len(agreement["slip"].unique()) - 1]
-    words = [
-        f"against {CHOOSER_NAMES[name]} {percent(rows[name, slip, 'win'])} won and "
-        f"{percent(rows[name, slip, 'loss'])} lost with {slip:.0%} slips"
-        for name in CHOOSER_NAMES
-        if name in rows.index.get_level_values("opponent")
-        for slip in ends
-    ]
-    alpha = agreement[agreement["question"] == "alignment"].set_index("slip")["alpha"]
-    return (
-        f"Simulated people judge TextNorm's choices in alignment: {'; '.join(words)}. Their alpha falls from "
-        f"{short(alpha[ends[0]], 2)} to {short(alpha[ends[1]], 2)}."
-    )
+def _draw_outcomes(axes: Axes, rows: pd.DataFrame) -> None:
+    """Shares of wins, ties and losses over slips."""
+    for place, outcome in enumerate(OUTCOMES):
+        own = rows[rows["outcome"] == outcome]
+        colour, marker, line = _OUTCOME_STYLE[outcome]
+        style = {"color": colour, "marker": marker, "linestyle": line, "markersize": 3, "label": outcome}
+        reach = np.maximum([own["share"] - own["low"], own["high"] - own["share"]], 0)
+        axes.errorbar(own["slip"] + (place - 1) * _SHIFT, own["share"], reach, **style)
 
 
-def draw_power(curves: pd.DataFrame, needed: pd.DataFrame) -> Figure:
+@table(
+    "tab41_human_evaluation",
+    NOTEBOOK,
+    "Simulated people who slip in a share of their answers: TextNorm's wins, ties and losses by the majority of three, "
+    "with 95% intervals; prompts won, tied and lost with the two-sided sign test; Krippendorff's alpha among the three "
+    "over both opponents' comparisons, and Cohen's kappa of their majorities with the judges'.",
+    alt=describe("A row for each opponent, question and share of slips."),
+    needs="annotators",
+    paper_item="Figure 6",
+)
+def slip_table(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> pd.DataFrame:
+    """``outcomes_by_slip`` and ``agreement_by_slip`` as printed: a row per opponent, question and slip."""
+    told = outcomes.assign(cell=outcomes.apply(interval, axis=1, middle="share", digits=2))
+    keys = ["opponent", "question", "slip"]
+    cells, tests = told.pivot(index=keys, columns="outcome", values="cell"), told.drop_duplicates(keys).set_index(keys)
+    alike = agreement.set_index(["slip", "question"])
+    rows = []
+    for opponent, question, slip in sorted(cells.index, key=lambda key: ([*CHOOSER_NAMES].index(key[0]), *key[1:])):
+        test, about = tests.loc[(opponent, question, slip)], alike.loc[(slip, question)]
+        decided = f"{test['prompts_won']} / {test['prompts_tied']} / {test['prompts_lost']}"
+        shares = [cells.loc[(opponent, question, slip), outcome] for outcome in OUTCOMES]
+        coefficients = [short(about[name], 2) for name in ("alpha", "kappa_of_majorities")]
+        asked = (CHOOSER_NAMES[opponent], question, f"{slip:.0%}")
+        rows.append((*asked, *shares, decided, short(test["p_sign"]), *coefficients))
+    columns = ["TextNorm against", "question", "slips", *OUTCOMES, "prompts won / tied / lost", "p (sign test)"]
+    return pd.DataFrame(rows, columns=[*columns, "alpha", "kappa with the judges"])
+
+
+def _describe_power(curves: pd.DataFrame, needed: pd.DataFrame) -> str:
+    """The power with the paper's number of prompts, and what a ratio of two needs."""
+    at = curves[curves["prompts"] == PAPER_PROMPTS].set_index("ties")["power"]
+    twice = needed[needed["ratio"] == 2].set_index("ties")["prompts"]
+    words = [f"{short(at[tied], 2)} with {tied:.0%} tied (80% power needs {twice[tied]})" for tied in at.index]
+    return f"Power of the sign test for twice as many wins as losses with {PAPER_PROMPTS} prompts: {', '.join(words)}."
+
+
+@figure(
+    "fig71_power",
+    NOTEBOOK,
+    "How many prompts an evaluation by people needs. Left: power of the two-sided sign test over prompts at .05 if "
+    "twice as many are won as lost, by the share of ties; dashed: the paper's 30 prompts. Right: prompts needed for a "
+    "power of .8.",
+    alt=_describe_power,
+    paper_item="Figure 6",
+)
+def power_by_prompts(curves: pd.DataFrame, needed: pd.DataFrame) -> Figure:
     """``power_curves``, a line for each share of ties; ``prompts_needed`` by ratio."""
     figure = new_figure(2.6)
     left, right = figure.subplots(1, 2)
@@ -92,35 +149,16 @@ def draw_power(curves: pd.DataFrame, needed: pd.DataFrame) -> Figure:
     return figure
 
 
-def describe_power(curves: pd.DataFrame, needed: pd.DataFrame) -> str:
-    """The power with the paper's number of prompts, and what a ratio of two needs."""
-    at = curves[curves["prompts"] == PAPER_PROMPTS].set_index("ties")["power"]
-    twice = needed[needed["ratio"] == 2].set_index("ties")["prompts"]
-    words = [f"{short(at[tied], 2)} with {tied:.0%} tied (80% power needs {twice[tied]})" for tied in at.index]
-    return f"Power of the sign test for twice as many wins as losses with {PAPER_PROMPTS} prompts: {', '.join(words)}."
-
-
-ITEMS = [
-    Item(
-        name="fig70_slips",
-        notebook=_NOTEBOOK,
-        caption="What careless answers cost. Simulated people answer as the mini world's judges, but slip (pick one of "
-        "three answers at random) in a share of cases. Left: TextNorm's wins, ties and losses in alignment by their "
-        "majority, against another reward and against the annotators' own choice, with 95% intervals. Right: "
-        "Krippendorff's alpha among three people, and Cohen's kappa of their majorities with the judges'.",
-        build=draw_slips,
-        describe=describe_slips,
-        needs="annotators",
-        paper_item="Figure 6",
-    ),
-    Item(
-        name="fig71_power",
-        notebook=_NOTEBOOK,
-        caption="How many prompts an evaluation by people needs. Left: power of the two-sided sign test over prompts "
-        "at .05 if twice as many are won as lost, by the share of ties; dashed: the paper's 30 prompts. Right: prompts "
-        "needed for a power of .8.",
-        build=draw_power,
-        describe=describe_power,
-        paper_item="Figure 6",
-    ),
-]
+@table(
+    "tab42_prompts_needed",
+    NOTEBOOK,
+    "Prompts that the two-sided sign test at .05 needs for a power of .8, by the ratio of prompts won to prompts lost "
+    "and the share of ties.",
+    alt=describe("A row for each ratio of wins to losses, a column for each share of ties."),
+)
+def needed_table(prompts: pd.DataFrame) -> pd.DataFrame:
+    """``prompts_needed`` as printed: a row per ratio, a column per share of ties."""
+    wide = prompts.pivot(index="ratio", columns="ties", values="prompts")
+    wide.columns = [f"{tied:.0%} tied" for tied in wide]
+    ratios = pd.Series([f"{ratio:g}" for ratio in wide.index], name="wins for each loss")
+    return pd.concat([ratios, wide.reset_index(drop=True)], axis=1)

@@ -26,10 +26,9 @@ from textnorm_lib.figures.ablations import (
     means_in_words,
     prompts_of,
 )
-from textnorm_lib.figures.heatmaps import draw_cells, draw_scale, each_once
-from textnorm_lib.figures.release import SETS, errorbar
-from textnorm_lib.figures.rewards import describe_grids
-from textnorm_lib.figures.style import COLOURS, new_figure
+from textnorm_lib.figures.benchmark import draw_cells, draw_scale, each_once
+from textnorm_lib.figures.mini_benchmark import describe_grids
+from textnorm_lib.figures.style import COLOURS, SETS, STAR, describe, errorbar, interval, new_figure, short
 from textnorm_lib.items import figure, table
 from textnorm_lib.metrics import ALL_SETS
 from textnorm_lib.mini.grammar import parse
@@ -45,7 +44,6 @@ from textnorm_lib.names import (
     judged_name,
 )
 from textnorm_lib.released import grid
-from textnorm_lib.tables.style import STAR, describe, interval, short
 from textnorm_lib.tia2.prompts import CLASSES
 from textnorm_lib.tuning import CHOICES
 

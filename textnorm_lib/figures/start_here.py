@@ -1,4 +1,4 @@
-"""The figure of notebook 00: a few prompts, and whose favourite image is good."""
+"""Notebook 00 in print: a few prompts, whose favourite image is good, and how often."""
 
 import io
 import textwrap
@@ -11,19 +11,54 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 
-from textnorm_lib.figures.images import draw_image, new_sheet, votes_as_marks
-from textnorm_lib.items import Item
+from textnorm_lib.figures.style import describe, draw_image, interval, new_sheet, votes_as_marks
+from textnorm_lib.items import figure, table
+from textnorm_lib.names import REWARD_NAMES
 from textnorm_lib.tia2.prompts import PREFIX
 
+NOTEBOOK = "00_start_here"
 ROWS = {"first": "made first", "clip": "CLIP's\nfavourite", "textnorm": "TextNorm's\nfavourite"}
 BESIDE, PITCH, BELOW, LINE = 0.95, 1.22, 0.2, 0.14  # images' sides: left of a row, row to row, votes, a line of text
-SHEET_COLUMNS, SHEET_SIDE = 8, 96  # of the sheet in the notebook: images a row, pixels a side
+SHEET_COLUMNS, SHEET_SIDE = 8, 96  # of the sheet in the notebook: images per row, pixels per side
 
 
-def draw_favourites(frame: pd.DataFrame) -> Figure:
-    """``pick_favourites``: a column a prompt, a row a chooser; below an image its votes, framed if its label is good.
+def image_sheet(made: Path, names: Sequence[str], *, alt: str) -> Image:
+    """Images of the folder ``made`` side by side, eight per row, for a notebook; ``alt`` tells what there is to see."""
+    rows = -(-len(names) // SHEET_COLUMNS)
+    sheet = Picture.new("RGB", (min(len(names), SHEET_COLUMNS) * SHEET_SIDE, rows * SHEET_SIDE), "white")
+    for place, name in enumerate(names):
+        one = Picture.open(made / name).convert("RGB").resize((SHEET_SIDE - 2, SHEET_SIDE - 2))
+        sheet.paste(one, (place % SHEET_COLUMNS * SHEET_SIDE + 1, place // SHEET_COLUMNS * SHEET_SIDE + 1))
+    buffer = io.BytesIO()
+    sheet.quantize(128).save(buffer, "PNG", optimize=True)
+    return Image(buffer.getvalue(), format="png", alt=alt)
 
-    The unit of the axes is an image's side. Where nobody has voted there are neither votes nor frames.
+
+def _describe_favourites(frame: pd.DataFrame) -> str:
+    """Prompt by prompt, whose image is good."""
+    shown = f"For each of {frame['prompt'].nunique()} prompts the image made first, CLIP's favourite and TextNorm's"
+    if frame["label"].isna().any():
+        return f"{shown}; nobody has voted: {', '.join(frame['prompt'].unique())}."
+    words = []
+    for prompt, rows in frame.groupby("prompt", sort=False):
+        good = [ROWS[one.chooser].replace("\n", " ") for one in rows.itertuples() if one.label == 1]
+        words.append(f"{prompt}: {', '.join(good) or 'none'}")
+    return f"{shown}. Good by the majority of the annotators: {'; '.join(words)}."
+
+
+@figure(
+    "fig10_start_here",
+    NOTEBOOK,
+    "Two prompts of each set (above; of sixteen images so many are good), and of their images the one made first, "
+    "CLIP's favourite, and the favourite of the same CLIP under TextNorm. Below an image its three votes; framed: good "
+    "by the majority. The prompts are the first two of development classes, by rule.",
+    alt=_describe_favourites,
+    needs="prompts",
+)
+def favourite_images(frame: pd.DataFrame) -> Figure:
+    """``pick_favourites``: a column per prompt, a row per chooser; below an image its votes, framed if it is good.
+
+    Where nobody has voted there are neither votes nor frames.
     """
     heads = {prompt: _head(prompt, rows) for prompt, rows in frame.groupby("prompt", sort=False)}
     above = LINE * (1 + max(head.count("\n") for head in heads.values())) + 0.05
@@ -46,7 +81,6 @@ def _head(prompt: str, rows: pd.DataFrame) -> str:
 
 
 def _draw_one(axes: Axes, left: float, top: float, one: pd.Series) -> None:
-    """One row of the frame: the image, its frame, its votes."""
     draw_image(axes, left, top, one["png"], framed=one["label"] == 1)
     if not pd.isna(one["label"]):
         axes.text(left + 0.5, top + 0.98, votes_as_marks(one), size=7, ha="center", va="top")
@@ -57,39 +91,16 @@ def _counted(frame: pd.DataFrame, chooser: str) -> str:
     return "" if labels.isna().any() else f"\ngood: {int(labels.sum())} of {len(labels)}"
 
 
-def describe_favourites(frame: pd.DataFrame) -> str:
-    """Prompt by prompt, whose image is good."""
-    shown = f"For each of {frame['prompt'].nunique()} prompts the image made first, CLIP's favourite and TextNorm's"
-    if frame["label"].isna().any():
-        return f"{shown}; nobody has voted: {', '.join(frame['prompt'].unique())}."
-    words = []
-    for prompt, rows in frame.groupby("prompt", sort=False):
-        good = [ROWS[one.chooser].replace("\n", " ") for one in rows.itertuples() if one.label == 1]
-        words.append(f"{prompt}: {', '.join(good) or 'none'}")
-    return f"{shown}. Good by the majority of the annotators: {'; '.join(words)}."
-
-
-def image_sheet(made: Path, names: Sequence[str], *, alt: str) -> Image:
-    """Images of the folder ``made`` side by side, eight a row, for a notebook; ``alt`` tells what there is to see."""
-    rows = -(-len(names) // SHEET_COLUMNS)
-    sheet = Picture.new("RGB", (min(len(names), SHEET_COLUMNS) * SHEET_SIDE, rows * SHEET_SIDE), "white")
-    for place, name in enumerate(names):
-        one = Picture.open(made / name).convert("RGB").resize((SHEET_SIDE - 2, SHEET_SIDE - 2))
-        sheet.paste(one, (place % SHEET_COLUMNS * SHEET_SIDE + 1, place // SHEET_COLUMNS * SHEET_SIDE + 1))
-    buffer = io.BytesIO()
-    sheet.quantize(128).save(buffer, "PNG", optimize=True)
-    return Image(buffer.getvalue(), format="png", alt=alt)
-
-
-ITEMS = [
-    Item(
-        name="fig10_start_here",
-        notebook="00_start_here",
-        caption="Two prompts of each set (above; of sixteen images so many are good), and of their images the one made "
-        "first, CLIP's favourite, and the favourite of the same CLIP under TextNorm. Below an image its three votes; "
-        "framed: good by the majority. The prompts are the first two of development classes, by rule.",
-        build=draw_favourites,
-        describe=describe_favourites,
-        needs="prompts",
-    ),
-]
+@table(
+    "tab39_start_here",
+    NOTEBOOK,
+    "How often one image of sixteen is good, chosen by chance, by CLIP, and by the same CLIP under TextNorm, with 95% "
+    "intervals: exact for the two rewards, by drawing prompts again for chance.",
+    alt=describe("A row for each way to choose: chance, CLIP, TextNorm."),
+    needs="annotators",
+)
+def chooser_table(shares: pd.DataFrame) -> pd.DataFrame:
+    """``start_here.share_good`` as printed: a row per chooser."""
+    names = {"random": "chance", **REWARD_NAMES}
+    cells = shares.apply(interval, axis=1, middle="share", digits=2)
+    return pd.DataFrame({"chosen by": shares["chooser"].map(names), "good": cells, "prompts": shares["n_prompts"]})

@@ -14,7 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from textnorm_lib.metrics import prompt_metrics, summarise
 from textnorm_lib.mini import spoil, train_annotators
-from textnorm_lib.mini.annotators import detect, load_annotator, vote
+from textnorm_lib.mini.annotators import collect_votes, detect, load_annotator, vote
 from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.grammar import parse
 from textnorm_lib.mini.plan import DEVELOPMENT_SEED, HELD_OUT_SEED, JUDGES, PREFERENCE_ANNOTATORS, Plan
@@ -23,7 +23,7 @@ from textnorm_lib.mini.train import training_scenes
 from textnorm_lib.progress import progress
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.sampling import load_pipeline
-from textnorm_lib.tia2.build import collect_votes, label_images, make_images
+from textnorm_lib.tia2.build import label_images, make_images
 from textnorm_lib.tia2.describe import share_good
 from textnorm_lib.weights import Weights
 
