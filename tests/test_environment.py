@@ -93,9 +93,9 @@ def imported(folder):
     """Third-party distribution -> the files that import it."""
     found = {}
     ours = {
-        path.stem for folder in ("benchmarks", "tests", "tests/browser") for path in (CHECKOUT / folder).glob("*.py")
+        path.stem for folder in ("docs/by_eye", "tests", "tests/browser") for path in (CHECKOUT / folder).glob("*.py")
     }
-    ours |= {"textnorm_lib", "__future__"}
+    ours |= {"benchmarks", "textnorm_lib", "__future__"}
     for path in sorted((CHECKOUT / folder).rglob("*.py")):
         for name in imports_of(path):
             if name not in sys.stdlib_module_names and name not in ours:
