@@ -10,12 +10,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     cells = [item for item in items if hasattr(item, "cell")]
     if not cells:
         return
-    from textnorm_lib.config import (  # only with notebooks: unit tests need no look at the data
-        DEFAULT_PROFILE,
-        load_profile,
-    )
     from textnorm_lib.pipeline import RESOURCES
-    from textnorm_lib.run import Run
+    from textnorm_lib.study.config import DEFAULT_PROFILE, load_profile
+    from textnorm_lib.study.run import Run
 
     run = Run("nbval", load_profile(DEFAULT_PROFILE), None, RESOURCES)
     for item in cells:

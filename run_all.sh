@@ -12,7 +12,7 @@ usage() {
   cat <<'TEXT'
 ./run_all.sh [PROFILE] [--only NN] [--force] [--list]
     run the notebooks with papermill and collect papers_figures/
-    PROFILE    smoke, mini (default), full, paper or paper-toy: see textnorm_lib/profiles/
+    PROFILE    smoke, mini (default), full, paper or paper-toy: see textnorm_lib/study/profiles/
     --only NN  only the notebook whose name starts with NN, e.g. 02 (may be repeated)
     --force    compute every step again, also those whose results are stored
     --list     say what would be run, and run nothing
@@ -87,7 +87,7 @@ PY
 
 run_notebooks() {
   local profile=$1 force=$2 list=$3 notebook name chosen only runs bar; shift 3
-  [[ $profile != */* && -f textnorm_lib/profiles/$profile.yaml ]] || fail "unknown profile '$profile'; known are $(cd textnorm_lib/profiles && echo *.yaml | sed 's/\.yaml//g')"
+  [[ $profile != */* && -f textnorm_lib/study/profiles/$profile.yaml ]] || fail "unknown profile '$profile'; known are $(cd textnorm_lib/study/profiles && echo *.yaml | sed 's/\.yaml//g')"
   local notebooks=()
   for notebook in notebooks/[0-9]*.ipynb; do
     chosen=$([ $# -eq 0 ] && echo yes || echo no)
@@ -100,7 +100,7 @@ run_notebooks() {
   runs=${TEXTNORM_ARTIFACTS:-artifacts}/runs/$profile
   mkdir -p "$runs" 2>/dev/null || fail "$runs: cannot be written; make it writable, or point TEXTNORM_ARTIFACTS elsewhere"
   if [ $# -eq 0 ]; then
-    python -m textnorm_lib.preflight "$profile" || fail "nothing was started: mend what is above (or run single notebooks with --only)"
+    python -m textnorm_lib preflight "$profile" || fail "nothing was started: mend what is above (or run single notebooks with --only)"
   fi
   bar=$([ -t 2 ] && echo --progress-bar || echo --no-progress-bar)
   for notebook in "${notebooks[@]}"; do
@@ -111,7 +111,7 @@ run_notebooks() {
       -p profile "$profile" -p force "$force" \
       || fail "$name stopped with an error (above, and in $runs/$name); mend it and run ./run_all.sh $profile again: finished steps are kept"
   done
-  python -m textnorm_lib.report "$profile"
+  python -m textnorm_lib report "$profile"
 }
 
 # nbval compares with the committed outputs, and only where execution counts are kept.
@@ -128,10 +128,10 @@ run_tests() {
   python -m pytest tests -n 2 --dist loadgroup --ignore tests/test_exercises.py
   python -m pytest --nbval notebooks -p no:cacheprovider
   run_notebooks smoke False no
-  python -m textnorm_lib.report smoke --check
+  python -m textnorm_lib report smoke --check
   python -m pytest tests/test_exercises.py  # the notebooks once more, with what the smoke run stored
   run_paper_toy
-  python -m textnorm_lib.report --check
+  python -m textnorm_lib report --check
 }
 
 # The profile paper with everything small: models with random weights in the real ones' formats, written anew.
@@ -139,15 +139,15 @@ run_paper_toy() {
   local toys artifacts=${TEXTNORM_ARTIFACTS:-$root/artifacts}/paper-toy; toys=$(mktemp -d)
   python -m benchmarks.stand_ins --toy --to "$toys"
   TEXTNORM_WEIGHTS=$toys TEXTNORM_ARTIFACTS=$artifacts run_notebooks paper-toy False no
-  TEXTNORM_ARTIFACTS=$artifacts python -m textnorm_lib.report paper-toy --check
+  TEXTNORM_ARTIFACTS=$artifacts python -m textnorm_lib report paper-toy --check
   rm -r "$toys"
 }
 
 case ${1:-} in
   -h|--help) usage ;;
   lab) prepare; exec jupyter lab --ServerApp.root_dir="$root" --LabApp.default_url=/lab/tree/notebooks "${@:2}" ;;
-  html) [ $# -le 2 ] || fail "html takes a profile and no options"; prepare; python -m textnorm_lib.pages "${@:2}" ;;
-  check) prepare; python -m textnorm_lib.report --check ;;
+  html) [ $# -le 2 ] || fail "html takes a profile and no options"; prepare; python -m textnorm_lib pages "${@:2}" ;;
+  check) prepare; python -m textnorm_lib report --check ;;
   refresh) refresh_notebooks ;;
   test) [ $# -eq 1 ] || fail "test takes no options"; run_tests ;;
   *)

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.finetuning_sides import PROMPTS, Tuned, Work, adapted, begun
-from textnorm_lib import ddpo
-from textnorm_lib.weights import Weights
+from textnorm_lib.optimise import ddpo
+from textnorm_lib.study.weights import Weights
 
 
 def ddpo_ours(work: Work, more: dict[str, bool | int], *, counting: bool = False) -> Tuned:
@@ -26,10 +26,10 @@ def ddpo_ours(work: Work, more: dict[str, bool | int], *, counting: bool = False
         **more,
     )
     with tempfile.TemporaryDirectory() as folder:
-        ddpo.train(pipeline, PROMPTS, _brightness, settings, folder=Path(folder))
+        ddpo.train_ddpo(pipeline, PROMPTS, _brightness, settings, folder=Path(folder))
         settings = replace(settings, epochs=1 + work.count)
         with spent.training(pipeline.unet, work.count * work.images):
-            ddpo.train(pipeline, PROMPTS, _brightness, settings, folder=Path(folder))
+            ddpo.train_ddpo(pipeline, PROMPTS, _brightness, settings, folder=Path(folder))
     return spent
 
 

@@ -1,4 +1,4 @@
-"""What the sides of ``finetuning.py`` share: the work, the model with LoRA, what a side spends."""
+"""What the sides of ``optimise/finetuning.py`` share: the work, the model with LoRA, what a side spends."""
 
 import os
 from collections.abc import Iterator
@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from benchmarks.side_by_side import Spent, resident_mib
-from textnorm_lib.compat import prepare_torchvision
-from textnorm_lib.lora import ATTENTION, add_lora
-from textnorm_lib.mini.prompts import choose_prompts
-from textnorm_lib.sampling import load_pipeline
+from textnorm_lib.images.sampling import load_pipeline
+from textnorm_lib.optimise.lora import ATTENTION, add_lora
+from textnorm_lib.prompts.sets import choose_prompts
 
 RANK = 4  # trl knows no other
 PROMPTS = choose_prompts("counting", 4)
@@ -59,7 +58,6 @@ class Tuned(Spent):
 
 def begun(work: Work, *, counting: bool = False, trl: bool = False) -> Tuned:
     """With the memory that the libraries of a side take; to be called before anything is loaded."""
-    prepare_torchvision()
     import accelerate  # noqa: F401
     import peft  # noqa: F401
     from diffusers import StableDiffusionPipeline  # noqa: F401

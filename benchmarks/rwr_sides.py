@@ -11,10 +11,10 @@ import torch
 from benchmarks.finetuning_sides import PROMPTS, Tuned, Work, adapted, begun, trained
 from benchmarks.score_matrix import random_images
 from benchmarks.side_by_side import Spent
-from textnorm_lib import rwr
-from textnorm_lib.rewards.pixels import square
-from textnorm_lib.rwr_examples import choose_examples, encode_examples
-from textnorm_lib.sampling import autocast, load_pipeline
+from textnorm_lib.images.pixels import square
+from textnorm_lib.images.sampling import autocast, load_pipeline
+from textnorm_lib.optimise import rwr
+from textnorm_lib.optimise.rwr import choose_examples, encode_examples
 
 BEST = 4  # images a prompt that is trained on
 
@@ -26,9 +26,9 @@ def rwr_ours(work: Work, folder: Path, *, counting: bool = False) -> Tuned:
         examples = encode_examples(pipeline, chosen, folder=folder)
     spent.before = encoding.seconds
     with tempfile.TemporaryDirectory() as run:
-        rwr.train(pipeline, examples, settings, folder=Path(run))
+        rwr.train_rwr(pipeline, examples, settings, folder=Path(run))
         with spent.training(pipeline.unet, work.count):
-            rwr.train(pipeline, examples, replace(settings, steps=1 + work.count), folder=Path(run))
+            rwr.train_rwr(pipeline, examples, replace(settings, steps=1 + work.count), folder=Path(run))
     spent.change = _adapter(pipeline) - first
     return spent
 
@@ -50,7 +50,9 @@ def rwr_loop(work: Work, folder: Path) -> Tuned:
 def _loop_step(pipeline, optimiser, chosen: pd.DataFrame, folder: Path, settings: rwr.Settings, step: int) -> None:
     """Latents are the means of the autoencoder's posterior, as ours, where the script draws from it."""
     vae, scheduler, size, device = pipeline.vae, pipeline.scheduler, settings.batch_size, pipeline.device
-    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)  # as in rwr.py, to draw the same
+    generator = torch.Generator().manual_seed(
+        settings.seed * 1_000_003 + step
+    )  # as in optimise/rwr.py, to draw the same
     rows = chosen.iloc[torch.randint(len(chosen), (size,), generator=generator).tolist()]
     pixels = torch.from_numpy(np.stack([square(folder / name, _side(pipeline), name) for name in rows["image"]]))
     tokens = pipeline.tokenizer(rows["prompt"].tolist(), padding="max_length", truncation=True, return_tensors="pt")

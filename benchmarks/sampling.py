@@ -34,12 +34,11 @@ from benchmarks.side_by_side import (
     take_turns,
     where,
 )
-from textnorm_lib.compat import prepare_torchvision
-from textnorm_lib.config import load_profile
-from textnorm_lib.mini.prompts import choose_prompts
+from textnorm_lib.images.sampling import generate, load_pipeline, plan_images
+from textnorm_lib.prompts.sets import choose_prompts
 from textnorm_lib.rewards.pretrained import no_bars
-from textnorm_lib.sampling import generate, load_pipeline, plan_images
-from textnorm_lib.weights import Weights
+from textnorm_lib.study.config import load_profile
+from textnorm_lib.study.weights import Weights
 
 PROMPTS = choose_prompts("counting", 4)
 
@@ -75,7 +74,6 @@ def ours(work: Work, *, counting: bool = False) -> Made:
 
 
 def original(work: Work) -> Made:
-    prepare_torchvision()
     import diffusers.utils.logging
     from diffusers import StableDiffusionPipeline
 

@@ -41,8 +41,7 @@ from benchmarks.side_by_side import (
 )
 from benchmarks.stand_in_models import CLIP_TOKENS
 from benchmarks.stand_ins import write_both_sides
-from textnorm_lib.compat import prepare_torchvision
-from textnorm_lib.mini.prompts import choose_prompts
+from textnorm_lib.prompts.sets import choose_prompts
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.pretrained import load_model, load_tokenizer
 
@@ -72,7 +71,6 @@ class Scored(Spent):
 
 
 def open_clip_original(folder: Path, device: str) -> Original:
-    prepare_torchvision()
     import open_clip
 
     model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=device)

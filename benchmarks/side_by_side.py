@@ -25,9 +25,9 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from textnorm_lib.errors import ConfigError, StudyError
-from textnorm_lib.progress import progress
-from textnorm_lib.sampling import autocast
+from textnorm_lib.images.sampling import autocast
+from textnorm_lib.study.errors import ConfigError, StudyError
+from textnorm_lib.study.progress import progress
 
 DEVICES = ("cpu", "cuda")
 PRODUCTS = {"cpu": (2048, 1.5), "cuda": (8192, 0.3)}  # rows of a square matrix, seconds of products by it

@@ -25,7 +25,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.mini.generator import build_pipeline, build_tokenizer
 from textnorm_lib.rewards.convert import (
     BLIP2,
@@ -94,7 +93,6 @@ TOY_AUTOENCODER = {"block_out_channels": (8, 16, 16, 16), "norm_num_groups": 8}
 
 def build_diffusion(prompts: Sequence[str], *, toy: bool, base: bool = False) -> nn.ModuleDict:
     """``unet``, ``text_encoder`` and ``vae``, weights from torch's own generator; without memory on its meta device."""
-    prepare_torchvision()
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -187,7 +185,6 @@ def write_pickscore(folder: Path, prompts: Sequence[str], *, toy: bool) -> None:
 
 def build_imagereward(prompts: Sequence[str], *, toy: bool) -> ImageRewardModel:
     """BLIP's ViT-L/16, BERT base with cross-attention in every layer, the head."""
-    prepare_torchvision()
     from transformers import BlipTextConfig, BlipVisionConfig
 
     towers = TOY_TOWERS if toy else IMAGEREWARD
@@ -212,7 +209,6 @@ def write_imagereward(folder: Path, prompts: Sequence[str], *, toy: bool) -> Non
 
 def build_blip2(prompts: Sequence[str], *, toy: bool) -> nn.Module:
     """EVA's ViT-g/14 but for its last layer, in half precision as published, and the Q-Former with its heads."""
-    prepare_torchvision()
     from transformers import Blip2Config, Blip2ForImageTextRetrieval, Blip2QFormerConfig, Blip2VisionConfig
 
     towers = TOY_TOWERS if toy else BLIP2
@@ -260,7 +256,6 @@ def bert_words(prompts: Sequence[str], *, toy: bool) -> list[str]:
 
 def _clip_config(prompts: Sequence[str], toy: bool) -> dict:
     """What open_clip builds a model from."""
-    prepare_torchvision()
     import open_clip
 
     config = open_clip.get_model_config("ViT-B-32-quickgelu")

@@ -21,11 +21,11 @@ from torch import nn
 from benchmarks import stand_in_models as models
 from benchmarks.originals import PACKAGES, ReferenceReward
 from benchmarks.stand_in_models import TOY_TOWERS, bert_words
-from textnorm_lib.contrastive.rules import rule_based
-from textnorm_lib.errors import DataError, StudyError
-from textnorm_lib.mini.prompts import SETS, mini_prompts
+from textnorm_lib.prompts.rules import rule_based
+from textnorm_lib.prompts.sets import SETS, mini_prompts
 from textnorm_lib.rewards.convert import BLIP2, IMAGEREWARD, convert_blip2, convert_imagereward, written
-from textnorm_lib.weights import PUBLISHED, VARIABLE
+from textnorm_lib.study.errors import DataError, StudyError
+from textnorm_lib.study.weights import PUBLISHED, VARIABLE
 
 NOTE = "STAND_IN.txt"
 SEED = 0

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from textnorm_lib.agreement import alpha_interval, cohen_kappas, dawid_skene, fleiss_kappa, krippendorff_alpha
-from textnorm_lib.errors import DataError
+from textnorm_lib.stats.agreement import alpha_interval, cohen_kappas, dawid_skene, fleiss_kappa, krippendorff_alpha
+from textnorm_lib.study.errors import DataError
 
 ACCURACY = (0.95, 0.8, 0.9)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from textnorm_lib import pages
-from textnorm_lib.items import FIGURES
+from textnorm_lib.study import pages
+from textnorm_lib.study.items import FIGURES
 
 CHECKOUT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(CHECKOUT.glob("notebooks/[0-9A]*.ipynb"))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import curve_fit
 
-from textnorm_lib.best_of_n import (
+from textnorm_lib.optimise.best_of_n import (
     choose_best,
     expected_gold,
     fit_gold,
@@ -15,8 +15,8 @@ from textnorm_lib.best_of_n import (
     gold_curves,
     kl_best_of_n,
 )
-from textnorm_lib.errors import DataError
-from textnorm_lib.metrics import summarise
+from textnorm_lib.stats.metrics import summarise
+from textnorm_lib.study.errors import DataError
 
 BOOTSTRAP = {"resamples": 200, "confidence": 0.9, "seed": 3}
 SIZES = (1, 2, 4, 8, 16, 32)

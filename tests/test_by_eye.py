@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 from statsmodels.stats.proportion import proportion_confint
 
-from textnorm_lib.errors import DataError
-from textnorm_lib.figures.style import house_style
-from textnorm_lib.mini.prompts import mini_prompts
-from textnorm_lib.pool import CHOOSERS
-from textnorm_lib.tia2.split import SEALED, side_of
+from textnorm_lib.optimise.pool import CHOOSERS
+from textnorm_lib.prompts.sets import SEALED, mini_prompts, side_of
+from textnorm_lib.study.drawing import house_style
+from textnorm_lib.study.errors import DataError
 
 DOCS = Path(__file__).parents[1] / "docs"
 CHOSEN_BY = {"best_of_n": set(CHOOSERS), "rwr": {"textnorm", "imagereward"}, "ddpo": {"textnorm", "clip"}}

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from textnorm_lib.calibration import calibration_errors, out_of_fold_probabilities, reliability_curves
-from textnorm_lib.errors import DataError
+from textnorm_lib.stats.calibration import calibration_errors, out_of_fold_probabilities, reliability_curves
+from textnorm_lib.study.errors import DataError
 
 BOOTSTRAP = {"resamples": 200, "confidence": 0.95, "seed": 0}
 

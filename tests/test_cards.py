@@ -8,7 +8,12 @@ import pandas as pd
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from textnorm_lib.mini import plan, prompts, train, train_annotators, train_quality, train_rewards
+from textnorm_lib.mini.training import annotators as train_annotators
+from textnorm_lib.mini.training import plan
+from textnorm_lib.mini.training import quality as train_quality
+from textnorm_lib.mini.training import rewards as train_rewards
+from textnorm_lib.mini.training import scenes as train
+from textnorm_lib.prompts import sets as prompts
 
 DOCS = Path(__file__).parents[1] / "docs"
 PLAN = plan.BUNDLED
@@ -64,7 +69,7 @@ def test_the_data_card_gives_the_numbers_of_scenes():
     counts |= dict.fromkeys(plan.QUALITY_JUDGES, PLAN.quality_scenes)
     held_out = found.pop("held out")
     assert found == {f"`{name}`": (seed, counts[name]) for name, seed in seeds.items()}
-    assert held_out == (999, 1000)  # mini/measure.py
+    assert held_out == (999, 1000)  # mini/training/measure.py
 
 
 @pytest.mark.parametrize(

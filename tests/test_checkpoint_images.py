@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from toys import toy_pipeline
 
-from textnorm_lib import checkpoint_images
-from textnorm_lib.checkpoint_images import all_models, join_models, measure_divergences, sample_checkpoints
-from textnorm_lib.denoising import ddim_steps, draw_noise, sample
-from textnorm_lib.errors import ConfigError, DataError
-from textnorm_lib.lora import ATTENTION, FEED_FORWARD, add_lora, save_lora
+from textnorm_lib.images.sampling import generate, image_seed, load_pipeline, plan_images
 from textnorm_lib.mini.generator import LATENT_SHAPE, save_pipeline
-from textnorm_lib.sampling import generate, image_seed, load_pipeline, plan_images
-from textnorm_lib.weights import Weights
+from textnorm_lib.optimise import checkpoints as checkpoint_images
+from textnorm_lib.optimise.checkpoints import all_models, join_models, measure_divergences, sample_checkpoints
+from textnorm_lib.optimise.denoising import ddim_steps, draw_noise, sample
+from textnorm_lib.optimise.lora import ATTENTION, FEED_FORWARD, add_lora, save_lora
+from textnorm_lib.study.errors import ConfigError, DataError
+from textnorm_lib.study.weights import Weights
 
 PROMPTS = pd.DataFrame({"set": ["comprehensive", "counting"], "prompt": ["a deer", "two frogs"]})
 RUNS = ("clip_beta_0.25_run_0", "textnorm_beta_1_run_1")

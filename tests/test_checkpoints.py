@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from textnorm_lib.checkpoints import count_wins, oracle_choice, papers_choice, selection_costs
-from textnorm_lib.errors import DataError
+from textnorm_lib.optimise.checkpoints import count_wins, oracle_choice, papers_choice, selection_costs
+from textnorm_lib.study.errors import DataError
 
 BOOTSTRAP = {"resamples": 500, "confidence": 0.95, "seed": 0}
 

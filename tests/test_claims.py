@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from textnorm_lib.ablations import stack
-from textnorm_lib.claims import (
+from textnorm_lib.confidence.ablations import stack
+from textnorm_lib.figures.claims import claims_table as printed
+from textnorm_lib.judging.claims import (
     CHOICE_CLAIMS,
     CLAIMS,
     FAILS,
@@ -21,10 +22,9 @@ from textnorm_lib.claims import (
     judge_claims,
     verdict,
 )
-from textnorm_lib.figures.claims import claims_table as printed
-from textnorm_lib.metrics import METRICS
+from textnorm_lib.judging.selection import compare_gold, late_gains, sign_tests_by_size
 from textnorm_lib.rewards.scoring import REWARDS
-from textnorm_lib.selection import compare_gold, late_gains, sign_tests_by_size
+from textnorm_lib.stats.metrics import METRICS
 from textnorm_lib.tia2.official import SETS
 
 BOOTSTRAP = {"resamples": 300, "confidence": 0.95, "seed": 0}

@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from textnorm_lib.claims import FAILS, HOLDS, OPEN
-from textnorm_lib.claims_finetuning import TUNED_CLAIMS, judge_tuned_claims
 from textnorm_lib.figures.claims import claims_table as printed
-from textnorm_lib.finetuning_outcomes import WHAT, tuning_gains
+from textnorm_lib.judging.claims import FAILS, HOLDS, OPEN, TUNED_CLAIMS, judge_tuned_claims
+from textnorm_lib.optimise.outcomes import WHAT, tuning_gains
 
 GOLD = {"textnorm": 0.2, "clip": -0.3, "blip2": -0.2, "imagereward": 0.0}
 

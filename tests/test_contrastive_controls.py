@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from textnorm_lib.contrastive import lint, random_prompts, rule_based
-from textnorm_lib.contrastive.linter import FAULTS, as_frame, lint_summary, meaning
-from textnorm_lib.errors import DataError
-from textnorm_lib.mini.prompts import mini_prompts
+from textnorm_lib.prompts import lint, random_prompts, rule_based
+from textnorm_lib.prompts.linter import FAULTS, as_frame, lint_summary, meaning
+from textnorm_lib.prompts.sets import mini_prompts
+from textnorm_lib.study.errors import DataError
 from textnorm_lib.tia2 import load_official
 from textnorm_lib.tia2.describe import collect_contrastive
 

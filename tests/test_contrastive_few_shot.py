@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from textnorm_lib.contrastive.few_shot import FEW_SHOT, LONGEST_CAPTION, AnswerError, few_shot_prompt, parse_answer
-from textnorm_lib.tia2.prompts import CATEGORIES
+from textnorm_lib.prompts.few_shot import FEW_SHOT, LONGEST_CAPTION, AnswerError, few_shot_prompt, parse_answer
+from textnorm_lib.prompts.templates import CATEGORIES
 
 PROMPT = "a black colored car"
 CAPTIONS = ["a red colored car", "two black cars"]

@@ -15,9 +15,9 @@ import openai
 import pytest
 from openai import _base_client
 
-from textnorm_lib.contrastive import LLMWriter, llm
-from textnorm_lib.contrastive.few_shot import INSTRUCTION, AnswerError, answer_length, few_shot_prompt
-from textnorm_lib.errors import ConfigError, DataError, StoreError, StudyError
+from textnorm_lib.prompts import LLMWriter, llm
+from textnorm_lib.prompts.few_shot import INSTRUCTION, AnswerError, answer_length, few_shot_prompt
+from textnorm_lib.study.errors import ConfigError, DataError, StoreError, StudyError
 
 PROMPT, CATEGORIES_OF_PROMPT = "a black colored car", ["colors", "counting"]
 CAPTIONS = ["a red colored car", "two black cars"]

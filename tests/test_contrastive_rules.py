@@ -6,14 +6,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from textnorm_lib.contrastive import rule_based
-from textnorm_lib.contrastive.linter import content_words, meaning
-from textnorm_lib.contrastive.rules import KINDS, MOST, canonical, rule_contrasts
-from textnorm_lib.errors import DataError
-from textnorm_lib.mini.grammar import Spec, parse, write
-from textnorm_lib.mini.prompts import SETS, mini_prompts, sample_spec
+from textnorm_lib.prompts import rule_based
+from textnorm_lib.prompts.grammar import Spec, parse, write
+from textnorm_lib.prompts.linter import content_words, meaning
+from textnorm_lib.prompts.rules import KINDS, MOST, canonical, rule_contrasts
+from textnorm_lib.prompts.sets import SETS, mini_prompts, sample_spec
+from textnorm_lib.prompts.templates import CLASSES
+from textnorm_lib.study.errors import DataError
 from textnorm_lib.tia2 import load_official
-from textnorm_lib.tia2.prompts import CLASSES
 
 needs_release = pytest.mark.skipif(
     not os.environ.get("TEXTNORM_TIA2_DIR"),

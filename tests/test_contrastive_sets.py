@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from textnorm_lib.contrastive import rule_based
-from textnorm_lib.contrastive.rules import rule_sets
-from textnorm_lib.contrastive.sets import random_sets
+from textnorm_lib.prompts import rule_based
+from textnorm_lib.prompts.random import random_sets
+from textnorm_lib.prompts.rules import rule_sets
 
 PROMPTS = pd.DataFrame(
     {

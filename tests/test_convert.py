@@ -18,9 +18,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from benchmarks.originals import ReferenceReward, is_made
-from textnorm_lib.errors import DataError
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.convert import Towers, convert_blip2, convert_imagereward
+from textnorm_lib.study.errors import DataError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "two", "dog", "##s", "cat", ".", ",", "!"]
 PROMPTS = ["a photo of two dogs", "Two cats, a dog", "dogs"]

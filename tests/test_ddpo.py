@@ -14,14 +14,13 @@ import torch
 from safetensors.torch import load_file
 from toys import toy_pipeline
 
-from textnorm_lib.compat import prepare_torchvision
-from textnorm_lib.ddpo import PAPER, Settings, train
-from textnorm_lib.denoising import ddim_steps, draw_noise, guided, sample
-from textnorm_lib.errors import ConfigError, DataError, StoreError, StudyError
-from textnorm_lib.lora import ATTENTION, FEED_FORWARD, FILE, add_lora, base_only
+from textnorm_lib.images.sampling import load_pipeline
 from textnorm_lib.mini import generator as model
-from textnorm_lib.policy_gradient import RunningStatistics, step_weights
-from textnorm_lib.sampling import load_pipeline
+from textnorm_lib.optimise.ddpo import PAPER, Settings, train_ddpo
+from textnorm_lib.optimise.denoising import ddim_steps, draw_noise, guided, sample
+from textnorm_lib.optimise.lora import ATTENTION, FEED_FORWARD, FILE, add_lora, base_only
+from textnorm_lib.optimise.policy_gradient import RunningStatistics, step_weights
+from textnorm_lib.study.errors import ConfigError, DataError, StoreError, StudyError
 
 PROMPTS = ["a realistic photo of a deer", "a realistic photo of two frogs"]
 TOY = Settings(
@@ -155,7 +154,7 @@ def test_steps_without_noise_are_no_decisions_and_end_where_the_noise_before_led
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_first_updates_ratio_is_one(base, tmp_path, dtype, frozen_empty):
     settings = replace(TOY, epochs=1, dtype=dtype, frozen_empty=frozen_empty)
-    curve = train(with_lora(base, tuned=0.1), PROMPTS, redness, settings, folder=tmp_path)
+    curve = train_ddpo(with_lora(base, tuned=0.1), PROMPTS, redness, settings, folder=tmp_path)
     assert curve["first_ratio_error"][0] <= 1e-5 and curve["ratio"][0] != 1 and curve["kl"][0] > 0
 
 
@@ -179,13 +178,12 @@ def test_a_steps_weight_multiplies_its_transitions_losses(base, tmp_path):
         both = replace(one_step, untrained_steps=1)
         for settings in (one_step, both):
             folder = tmp_path / f"{weighting}_{settings.untrained_steps}"
-            losses.append(train(with_lora(base), PROMPTS, redness, settings, folder=folder)["gradient_norm"][0])
+            losses.append(train_ddpo(with_lora(base), PROMPTS, redness, settings, folder=folder)["gradient_norm"][0])
     assert losses[0] == losses[2]  # a single step weighs 1
     assert losses[3] < losses[1]  # the later one, whose gradient is the larger, weighs less than the earlier
 
 
 def test_advantages_are_trls():
-    prepare_torchvision()
     from trl.trainer.utils import PerPromptStatTracker
 
     ours, theirs = RunningStatistics(8, 4), PerPromptStatTracker(8, 4)
@@ -214,7 +212,7 @@ def test_loss_and_first_update_are_those_of_trls_trainer(base, tmp_path, monkeyp
         seen.append((images, [item.get("seed") for item in metadata]))
         return redness(images, prompts, metadata)
 
-    curve = train(ours, PROMPTS, reward, settings, folder=tmp_path / "ours")
+    curve = train_ddpo(ours, PROMPTS, reward, settings, folder=tmp_path / "ours")
 
     noise = draw_noise(seen[0][1], 3, (4, 16, 16))
     following, places = iter(noise.unbind(dim=1)[1:]), iter([0, 1, 0, 1])
@@ -275,13 +273,13 @@ def _stopping(calls: int):
 
 def test_a_run_stopped_again_and_again_gives_the_weights_and_the_curve_of_one_that_was_not(base, tmp_path):
     whole = with_lora(base)
-    curve = train(whole, PROMPTS, redness, TOY, folder=tmp_path / "whole")
+    curve = train_ddpo(whole, PROMPTS, redness, TOY, folder=tmp_path / "whole")
     for calls in (1, 3, 1):  # before the first checkpoint, between two, right after one
         with pytest.raises(_Stop):
-            train(with_lora(base), PROMPTS, _stopping(calls), TOY, folder=tmp_path / "cut")
+            train_ddpo(with_lora(base), PROMPTS, _stopping(calls), TOY, folder=tmp_path / "cut")
     (tmp_path / "cut" / ".checkpoint_00004.partial").mkdir()  # as a kill leaves it
     resumed = with_lora(base)
-    again = train(resumed, PROMPTS, redness, TOY, folder=tmp_path / "cut")
+    again = train_ddpo(resumed, PROMPTS, redness, TOY, folder=tmp_path / "cut")
     assert _equal(_adapter(whole), _adapter(resumed))
     assert curve.drop(columns="images_per_s").equals(again.drop(columns="images_per_s"))
     files = [tmp_path / name / "checkpoint_00004" for name in ("whole", "cut")]
@@ -293,22 +291,22 @@ def test_a_run_stopped_again_and_again_gives_the_weights_and_the_curve_of_one_th
 
 def test_a_stopped_run_goes_on_with_the_same_pipeline_in_the_same_process(base, pipeline, tmp_path):
     whole = with_lora(base)
-    train(whole, PROMPTS, redness, TOY, folder=tmp_path / "whole")
+    train_ddpo(whole, PROMPTS, redness, TOY, folder=tmp_path / "whole")
     with pytest.raises(_Stop):
-        train(pipeline, PROMPTS, _stopping(1), TOY, folder=tmp_path / "cut")
-    train(pipeline, PROMPTS, redness, TOY, folder=tmp_path / "cut")
+        train_ddpo(pipeline, PROMPTS, _stopping(1), TOY, folder=tmp_path / "cut")
+    train_ddpo(pipeline, PROMPTS, redness, TOY, folder=tmp_path / "cut")
     assert _equal(_adapter(whole), _adapter(pipeline))
 
 
 def test_a_longer_run_goes_on_and_another_one_is_refused(base, pipeline, tmp_path):
-    train(pipeline, PROMPTS, redness, replace(TOY, epochs=1), folder=tmp_path)
-    assert len(train(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)) == 2
+    train_ddpo(pipeline, PROMPTS, redness, replace(TOY, epochs=1), folder=tmp_path)
+    assert len(train_ddpo(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)) == 2
     with pytest.raises(ConfigError, match=r"another learning_rate, 0.01; take another folder"):
-        train(with_lora(base), PROMPTS, redness, replace(TOY, learning_rate=1e-3), folder=tmp_path)
+        train_ddpo(with_lora(base), PROMPTS, redness, replace(TOY, learning_rate=1e-3), folder=tmp_path)
     with pytest.raises(ConfigError, match="another prompts"):
-        train(with_lora(base), PROMPTS[:1], redness, TOY, folder=tmp_path)
+        train_ddpo(with_lora(base), PROMPTS[:1], redness, TOY, folder=tmp_path)
     with pytest.raises(DataError, match="the rank and targets it had"):
-        train(with_lora(base, rank=3), PROMPTS, redness, replace(TOY, epochs=3), folder=tmp_path)
+        train_ddpo(with_lora(base, rank=3), PROMPTS, redness, replace(TOY, epochs=3), folder=tmp_path)
 
 
 SCRIPT = """
@@ -317,13 +315,13 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
-from test_ddpo import PROMPTS, SHORT, redness, toy_pipeline, train, with_lora
-train(with_lora(toy_pipeline(PROMPTS, channels=(32, 32))), PROMPTS, redness, SHORT, folder=Path({folder!r}))
+from test_ddpo import PROMPTS, SHORT, redness, toy_pipeline, train_ddpo, with_lora
+train_ddpo(with_lora(toy_pipeline(PROMPTS, channels=(32, 32))), PROMPTS, redness, SHORT, folder=Path({folder!r}))
 """
 
 
 def test_two_processes_give_what_one_gives(base, tmp_path):
-    one = train(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path / "one")
+    one = train_ddpo(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path / "one")
     script, tests = tmp_path / "script.py", str(Path(__file__).parent)
     script.write_text(SCRIPT.format(tests=tests, folder=str(tmp_path / "two")))
     launch = [
@@ -372,7 +370,7 @@ def test_it_learns_a_colour_and_stays_near_the_base_where_the_divergence_weighs_
         kl_every=3,
         kl_coefficient=kl_coefficient,
     )
-    curve = train(pipeline, PROMPTS, redness, settings, folder=tmp_path, gold=redness)
+    curve = train_ddpo(pipeline, PROMPTS, redness, settings, folder=tmp_path, gold=redness)
     gain, error = curve["reward"][3] - curve["reward"][0], curve["reward_std"].max() / 32**0.5
     if kl_coefficient:
         assert gain < 4 * error and curve["kl"].max() < 1
@@ -405,12 +403,12 @@ def _too_few(images, prompts, metadata):
     ],
 )
 def test_a_reward_that_fails_is_one_line_with_the_epoch_and_the_run_can_go_on(base, tmp_path, reward, said):
-    train(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)
+    train_ddpo(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)
     said = f"DDPO: epoch 2: {said}; .*checkpoint_00002 keeps the last good state"
     with pytest.raises(StudyError, match=said) as caught:
-        train(with_lora(base), PROMPTS, reward, TOY, folder=tmp_path)
+        train_ddpo(with_lora(base), PROMPTS, reward, TOY, folder=tmp_path)
     assert "\n" not in str(caught.value)
-    assert len(train(with_lora(base), PROMPTS, redness, TOY, folder=tmp_path)) == 4
+    assert len(train_ddpo(with_lora(base), PROMPTS, redness, TOY, folder=tmp_path)) == 4
 
 
 def test_a_gradient_that_is_no_number_stops_with_epoch_and_update_before_it_touches_a_weight(pipeline, tmp_path):
@@ -423,35 +421,35 @@ def test_a_gradient_that_is_no_number_stops_with_epoch_and_update_before_it_touc
         return redness(images, prompts, metadata)
 
     with pytest.raises(StudyError, match=r"epoch 2: update 0: .* is nan; .*checkpoint_00002 keeps the last good state"):
-        train(pipeline, PROMPTS, reward, TOY, folder=tmp_path)
+        train_ddpo(pipeline, PROMPTS, reward, TOY, folder=tmp_path)
     good = [value for name, value in _adapter(pipeline).items() if value.isfinite().all()]
     assert len(good) == len(_adapter(pipeline)) - 1
-    assert len(train(pipeline, PROMPTS, redness, TOY, folder=tmp_path)) == 4
+    assert len(train_ddpo(pipeline, PROMPTS, redness, TOY, folder=tmp_path)) == 4
 
 
 @pytest.mark.parametrize("name", [FILE, "optimiser.safetensors", "state.json", "digests.json"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_can_be_gone_on_with(base, pipeline, tmp_path, name):
-    train(pipeline, PROMPTS, redness, replace(TOY, epochs=1), folder=tmp_path)
+    train_ddpo(pipeline, PROMPTS, redness, replace(TOY, epochs=1), folder=tmp_path)
     path = tmp_path / "checkpoint_00001" / name
     content = bytearray(path.read_bytes())
     content[-5] ^= 1  # one bit
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"checkpoint_00001.*delete the checkpoint's folder") as caught:
-        train(with_lora(base), PROMPTS, redness, TOY, folder=tmp_path)
+        train_ddpo(with_lora(base), PROMPTS, redness, TOY, folder=tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(base, pipeline, tmp_path, monkeypatch):
-    train(pipeline, PROMPTS, redness, replace(TOY, epochs=1), folder=tmp_path)
+    train_ddpo(pipeline, PROMPTS, redness, replace(TOY, epochs=1), folder=tmp_path)
 
     def full(*_, **__):
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patched, pytest.raises(StoreError, match=r"No space left .*checkpoint_00001 keeps"):
-        patched.setattr("textnorm_lib.resuming.save", full)
-        train(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)
+        patched.setattr("textnorm_lib.optimise.resuming.save", full)
+        train_ddpo(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_00000", "checkpoint_00001", "curve.jsonl"]
-    assert len(train(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)) == 2
+    assert len(train_ddpo(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)) == 2
 
 
 @pytest.mark.parametrize(
@@ -485,11 +483,11 @@ def test_the_papers_settings_are_those_of_its_appendix():
 @pytest.mark.parametrize("prompts", [[], [PROMPTS[0]] * 2])
 def test_no_prompts_and_prompts_given_twice_are_refused(pipeline, tmp_path, prompts):
     with pytest.raises(ConfigError, match="each once"):
-        train(pipeline, prompts, redness, TOY, folder=tmp_path)
+        train_ddpo(pipeline, prompts, redness, TOY, folder=tmp_path)
 
 
 def test_a_pipeline_without_an_adapter_is_refused(base, tmp_path):
     frozen = copy.deepcopy(base)
     frozen.unet.requires_grad_(False)
     with pytest.raises(ConfigError, match="call add_lora"):
-        train(frozen, PROMPTS, redness, TOY, folder=tmp_path)
+        train_ddpo(frozen, PROMPTS, redness, TOY, folder=tmp_path)

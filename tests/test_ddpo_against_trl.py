@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from textnorm_lib.compat import prepare_torchvision
-from textnorm_lib.ddpo import Settings, train
-from textnorm_lib.denoising import draw_noise
-from textnorm_lib.lora import ATTENTION, add_lora
-from textnorm_lib.sampling import load_pipeline
+from textnorm_lib.images.sampling import load_pipeline
+from textnorm_lib.optimise.ddpo import Settings, train_ddpo
+from textnorm_lib.optimise.denoising import draw_noise
+from textnorm_lib.optimise.lora import ATTENTION, add_lora
 
 PROMPTS = ["a realistic photo of a deer", "a realistic photo of two frogs"]
 LATENT = (4, 4, 4)
@@ -41,7 +40,6 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     """A folder with the pipeline. Its steps stay so noisy that none drowns the others' gradients."""
-    prepare_torchvision()
     from diffusers import DDIMScheduler
 
     pipeline, folder = load_pipeline("bundled:generator"), tmp_path_factory.mktemp("model")
@@ -79,7 +77,7 @@ def ours(model, tmp_path_factory) -> list[Brightness]:
     rewards = [Brightness() for _ in SEEDS]
     for seed, reward in zip(SEEDS, rewards, strict=True):
         settings = Settings(**SETTINGS, seed=seed)
-        train(_adapted(model, seed), PROMPTS, reward, settings, folder=tmp_path_factory.mktemp("ours"))
+        train_ddpo(_adapted(model, seed), PROMPTS, reward, settings, folder=tmp_path_factory.mktemp("ours"))
     return rewards
 
 

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 import textnorm_lib
-from textnorm_lib.report import ITEMS
-from textnorm_lib.report_pages import CONDITION, MARKS, PAGES, QUOTED, table_of
-from textnorm_lib.store import CHECKOUT
+from textnorm_lib.figures.report import ITEMS
+from textnorm_lib.study.report_pages import CONDITION, MARKS, PAGES, QUOTED, table_of
+from textnorm_lib.study.store import CHECKOUT
 
 README, FINDINGS = ((CHECKOUT / page).read_text(encoding="utf-8") for page in PAGES)
 GLOSSARY = (CHECKOUT / "docs" / "glossary.md").read_text(encoding="utf-8")

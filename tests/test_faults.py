@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from textnorm_lib.report import ITEMS
+from textnorm_lib.figures.report import ITEMS
 from textnorm_lib.tia2.official import VARIABLE, release_available
 
 CHECKOUT = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ class Copy:
     def check(self):
         """The report's own check of the copy."""
         return subprocess.run(
-            [sys.executable, "-m", "textnorm_lib.report", "smoke", "--check"],
+            [sys.executable, "-m", "textnorm_lib", "report", "smoke", "--check"],
             **{"cwd": self.folder, "env": self.environment(PYTHONPATH=str(self.folder))},
             **{"capture_output": True, "text": True},
         )

@@ -8,17 +8,27 @@ import pytest
 from matplotlib.colors import to_rgb
 from toys import draw, judged_images
 
-from textnorm_lib import released
-from textnorm_lib.ablations import gains_by_group, risk_coverage
-from textnorm_lib.calibration import calibration_errors, out_of_fold_probabilities, reliability_curves
-from textnorm_lib.contrastive.linter import as_frame, lint, lint_summary
+from textnorm_lib.confidence.ablations import gains_by_group, risk_coverage
+from textnorm_lib.confidence.tuning import CHOICES
 from textnorm_lib.figures.ablations import rows_of
-from textnorm_lib.figures.style import COLOURS, NO_BREAK, STAR, short
-from textnorm_lib.items import FIGURES, TABLES
-from textnorm_lib.metrics import prompt_metrics, summarise
-from textnorm_lib.names import ALL_FOUR, ENSEMBLES, FOUR, METRIC_NAMES, PAIR, UNDER_TEXTNORM, ensemble_name, judged_name
-from textnorm_lib.tia2.prompts import CLASSES, counting_prompt
-from textnorm_lib.tuning import CHOICES
+from textnorm_lib.figures.style import COLOURS
+from textnorm_lib.prompts.linter import as_frame, lint, lint_summary
+from textnorm_lib.prompts.templates import CLASSES, counting_prompt
+from textnorm_lib.stats.calibration import calibration_errors, out_of_fold_probabilities, reliability_curves
+from textnorm_lib.stats.metrics import prompt_metrics, summarise
+from textnorm_lib.stats.names import (
+    ALL_FOUR,
+    ENSEMBLES,
+    FOUR,
+    METRIC_NAMES,
+    PAIR,
+    UNDER_TEXTNORM,
+    ensemble_name,
+    judged_name,
+)
+from textnorm_lib.study.items import FIGURES, TABLES
+from textnorm_lib.study.printed import NO_BREAK, STAR, short
+from textnorm_lib.tia2 import released
 
 PRINTED = ["CLIP", "BLIP-2", "ImageReward", "PickScore"]
 BOOTSTRAP = {"resamples": 100, "confidence": 0.95, "seed": 0}

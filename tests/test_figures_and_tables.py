@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from textnorm_lib import released
 from textnorm_lib.figures import benchmark, style
-from textnorm_lib.items import FIGURES
-from textnorm_lib.metrics import METRICS, compare, summarise
-from textnorm_lib.names import REWARD_NAMES
-from textnorm_lib.tia2.prompts import CLASSES, composition_prompts, counting_prompts
+from textnorm_lib.prompts.templates import CLASSES, composition_prompts, counting_prompts
+from textnorm_lib.stats.metrics import METRICS, compare, summarise
+from textnorm_lib.stats.names import REWARD_NAMES
+from textnorm_lib.study.items import FIGURES
+from textnorm_lib.tia2 import released
 from textnorm_lib.tia2.release_files import REWARDS
 
 BOOTSTRAP = {"resamples": 200, "confidence": 0.95, "seed": 0}

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from toys import draw
 
-from textnorm_lib import selection
-from textnorm_lib.best_of_n import fit_gold, gain_realised, gold_curves
 from textnorm_lib.figures.best_of_n import CHOOSER_COLOURS, pick_grids, pick_loved
-from textnorm_lib.figures.style import NO_BREAK
-from textnorm_lib.items import FIGURES, TABLES
+from textnorm_lib.judging import selection
+from textnorm_lib.optimise.best_of_n import fit_gold, gain_realised, gold_curves
+from textnorm_lib.study.items import FIGURES, TABLES
+from textnorm_lib.study.printed import NO_BREAK
 
 REWARDS = ["clip", "blip2", "imagereward", "pickscore", "textnorm"]
 PRINTED = ["CLIP", "BLIP-2", "ImageReward", "PickScore", "TextNorm"]

@@ -8,14 +8,15 @@ import pytest
 from PIL import Image
 from toys import draw
 
-from textnorm_lib import finetuning_outcomes as outcomes
-from textnorm_lib import finetuning_sets as sets
-from textnorm_lib.best_of_n import fit_gold
-from textnorm_lib.errors import DataError
-from textnorm_lib.figures.style import COLOURS, NO_BREAK
+from textnorm_lib.figures.style import COLOURS
 from textnorm_lib.figures.tuned_models import MODEL_COLOURS, pick_tuned_images
-from textnorm_lib.items import FIGURES, TABLES
-from textnorm_lib.selection import QUALITY_TIE, outcomes_by_size, sign_tests_by_size
+from textnorm_lib.judging import selection as sets
+from textnorm_lib.judging.selection import QUALITY_TIE, outcomes_by_size, sign_tests_by_size
+from textnorm_lib.optimise import outcomes
+from textnorm_lib.optimise.best_of_n import fit_gold
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.items import FIGURES, TABLES
+from textnorm_lib.study.printed import NO_BREAK
 
 REWARDS = ["clip", "blip2", "imagereward", "pickscore", "textnorm"]
 PRINTED = ["CLIP", "BLIP-2", "ImageReward", "PickScore", "TextNorm"]

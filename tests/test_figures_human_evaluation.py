@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from toys import draw
 
-from textnorm_lib.human_evaluation import power_curves, prompts_needed
-from textnorm_lib.items import FIGURES, TABLES
+from textnorm_lib.judging.human_evaluation import power_curves, prompts_needed
+from textnorm_lib.study.items import FIGURES, TABLES
 
 SLIPS = (0.0, 0.2, 0.5)
 

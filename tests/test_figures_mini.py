@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from textnorm_lib.figures.style import house_style, settle, stamp
 from textnorm_lib.figures.tia2 import statistics_table
-from textnorm_lib.items import FIGURES
+from textnorm_lib.study.drawing import house_style, settle, stamp
+from textnorm_lib.study.items import FIGURES
 
 SETS = ["comprehensive", "counting", "composition"]
 

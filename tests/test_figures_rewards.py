@@ -8,15 +8,16 @@ import pytest
 from PIL import Image
 from toys import draw, judged_images
 
-from textnorm_lib import released
-from textnorm_lib.calibration import calibration_errors, out_of_fold_probabilities, reliability_curves
 from textnorm_lib.figures.mini_benchmark import HIGH, LOW
-from textnorm_lib.figures.style import COLOURS, NO_BREAK, ordinal, short
-from textnorm_lib.items import FIGURES, TABLES
-from textnorm_lib.metrics import prompt_metrics, summarise
-from textnorm_lib.names import METRIC_NAMES
-from textnorm_lib.rankings import rank_correlations, scores_by_rating
-from textnorm_lib.tia2.prompts import CLASSES, counting_prompt
+from textnorm_lib.figures.style import COLOURS
+from textnorm_lib.prompts.templates import CLASSES, counting_prompt
+from textnorm_lib.stats.calibration import calibration_errors, out_of_fold_probabilities, reliability_curves
+from textnorm_lib.stats.metrics import prompt_metrics, summarise
+from textnorm_lib.stats.names import METRIC_NAMES
+from textnorm_lib.stats.rankings import rank_correlations, scores_by_rating
+from textnorm_lib.study.items import FIGURES, TABLES
+from textnorm_lib.study.printed import NO_BREAK, ordinal, short
+from textnorm_lib.tia2 import released
 
 REWARDS = ["clip", "blip2", "imagereward", "pickscore"]
 PRINTED = ["CLIP", "BLIP-2", "ImageReward", "PickScore"]

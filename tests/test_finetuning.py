@@ -16,17 +16,18 @@ import torch
 from PIL import Image
 from toys import rests_on, study_of, toy_pipeline
 
-from textnorm_lib import finetuning, processes, rwr
-from textnorm_lib import progress as bars
-from textnorm_lib.checkpoint_images import join_models, measure_divergences, sample_checkpoints
-from textnorm_lib.config import profile_names
-from textnorm_lib.errors import ConfigError, DataError, StudyError
-from textnorm_lib.finetuning import Run, all_runs, choose_open_prompts, read_curves, train_ddpo, train_rwr
-from textnorm_lib.lora import FILE
+from textnorm_lib.confidence.tuning import given_recipe
 from textnorm_lib.mini.generator import save_pipeline
-from textnorm_lib.recipes import given_recipe
+from textnorm_lib.optimise import finetuning, rwr
+from textnorm_lib.optimise.checkpoints import join_models, measure_divergences, sample_checkpoints
+from textnorm_lib.optimise.finetuning import Run, all_runs, choose_open_prompts, read_curves, run_ddpo, run_rwr
+from textnorm_lib.optimise.lora import FILE
 from textnorm_lib.rewards.scoring import REWARDS
-from textnorm_lib.weights import Weights
+from textnorm_lib.study import processes
+from textnorm_lib.study import progress as bars
+from textnorm_lib.study.config import profile_names
+from textnorm_lib.study.errors import ConfigError, DataError, StudyError
+from textnorm_lib.study.weights import Weights
 
 PROMPTS = pd.DataFrame({"set": ["comprehensive", "counting"], "prompt": ["a deer", "two frogs"]})
 LORA = {"lora_rank": 2, "lora_targets": "attention"}
@@ -109,7 +110,7 @@ def judged():
 def by_rwr(model, made, judged, tmp_path_factory):
     """The folder of all runs of RWR, and what the step told."""
     folder = tmp_path_factory.mktemp("rwr")
-    return folder, train_rwr(PROMPTS, judged, made, model, **RWR, workers=1, folder=folder)
+    return folder, run_rwr(PROMPTS, judged, made, model, **RWR, workers=1, folder=folder)
 
 
 def _adapter(folder, run: str, checkpoint: int) -> bytes:
@@ -200,7 +201,7 @@ def test_runs_of_one_number_start_from_one_adapter_and_end_in_different_ones(by_
 
 def test_two_processes_train_to_the_same_adapters_bit_for_bit_as_one(by_rwr, model, made, judged, tmp_path):
     options = RWR | {"rewards": ["clip"], "other_betas": {}}
-    train_rwr(PROMPTS, judged, made, model, **options, workers=2, folder=tmp_path)
+    run_rwr(PROMPTS, judged, made, model, **options, workers=2, folder=tmp_path)
     assert len(_names(tmp_path)) == 2
     for name in _names(tmp_path):
         for step in (0, 2, 3):
@@ -221,10 +222,10 @@ def test_a_stopped_step_finds_its_runs_again_and_ends_in_the_same_adapters(
 
     monkeypatch.setattr(rwr, "append_row", append_row)
     with pytest.raises(KeyboardInterrupt):
-        train_rwr(PROMPTS, judged, made, model, **options, workers=1, folder=tmp_path)
+        run_rwr(PROMPTS, judged, made, model, **options, workers=1, folder=tmp_path)
     stop = False
     seen.clear()
-    train_rwr(PROMPTS, judged, made, model, **options, workers=1, folder=tmp_path)
+    run_rwr(PROMPTS, judged, made, model, **options, workers=1, folder=tmp_path)
     assert seen == [("clip_beta_0.25_run_1", 3)]  # after its checkpoint; the first run was finished
     for number in (0, 1):
         name = f"clip_beta_0.25_run_{number}"
@@ -242,7 +243,7 @@ def test_a_stopped_step_finds_its_runs_again_and_ends_in_the_same_adapters(
 )
 def test_what_rwr_cannot_be_trained_on_is_refused_in_one_line(model, made, judged, tmp_path, options, said):
     with pytest.raises(DataError, match=said) as caught:
-        train_rwr(PROMPTS, judged, made, model, **(RWR | options), workers=1, folder=tmp_path)
+        run_rwr(PROMPTS, judged, made, model, **(RWR | options), workers=1, folder=tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -281,7 +282,7 @@ def ddpo(model, tmp_path_factory):
     weights = [Weights(str(root / f"{name}_weights")) for name in REWARDS]
 
     def run(folder, **options):
-        train_ddpo(PROMPTS, CONTRASTIVE, recipe, model, *weights, **(DDPO | options), workers=2, folder=folder)
+        run_ddpo(PROMPTS, CONTRASTIVE, recipe, model, *weights, **(DDPO | options), workers=2, folder=folder)
         return loaded
 
     with pytest.MonkeyPatch.context() as patched:
@@ -395,7 +396,7 @@ def test_bars_are_shown_by_the_main_process_alone():
 @pytest.mark.parametrize("name", profile_names())
 def test_every_profile_is_a_recipe_that_the_steps_take(tmp_path, monkeypatch, name):
     monkeypatch.setattr(Weights, "key", property(lambda weights: f"{weights.name}@{weights.revision}"))
-    study, steps = study_of(tmp_path, name), {"rwr": train_rwr, "ddpo": train_ddpo}
+    study, steps = study_of(tmp_path, name), {"rwr": run_rwr, "ddpo": run_ddpo}
     for one in rests_on(*study.long_steps()):
         into = {"folder": None} if "folder" in inspect.signature(one.function).parameters else {}
         inspect.signature(one.function).bind(*one.inputs, **one.config, **into)

@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from textnorm_lib import finetuning_outcomes as outcomes
-from textnorm_lib import finetuning_sets as sets
-from textnorm_lib.best_of_n import fit_gold
-from textnorm_lib.checkpoints import papers_choice
-from textnorm_lib.errors import DataError
 from textnorm_lib.figures.tuned_models import pick_tuned_images
-from textnorm_lib.judging import majority
-from textnorm_lib.selection import outcomes_by_size, sign_tests_by_size
-from textnorm_lib.two_way import two_way_interval
+from textnorm_lib.judging import selection as sets
+from textnorm_lib.judging.selection import outcomes_by_size, sign_tests_by_size
+from textnorm_lib.judging.verdicts import majority
+from textnorm_lib.optimise import outcomes
+from textnorm_lib.optimise.best_of_n import fit_gold
+from textnorm_lib.optimise.checkpoints import papers_choice
+from textnorm_lib.stats.intervals import two_way_interval
+from textnorm_lib.study.errors import DataError
 
 BOOTSTRAP = {"resamples": 200, "confidence": 0.95, "seed": 0}
 PROMPTS = {"a dog": "comprehensive", "two dogs": "counting", "two cats": "counting", "a cat and a dog": "composition"}

@@ -13,24 +13,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from textnorm_lib import report
-from textnorm_lib.comparisons import read_votes
-from textnorm_lib.errors import DataError, StudyError
-from textnorm_lib.files import file_within
-from textnorm_lib.label_file import FORMAT, read_labels
-from textnorm_lib.labelling import alignment_items
-from textnorm_lib.lora import FILE, load_lora
+from textnorm_lib.figures import report
+from textnorm_lib.images.pixels import square
+from textnorm_lib.judging.comparisons import read_votes
+from textnorm_lib.judging.labelling import FORMAT, alignment_items, read_labels
 from textnorm_lib.mini.annotators import load_annotator
-from textnorm_lib.mini.bundle import bundled
 from textnorm_lib.mini.quality import load_quality_judge
-from textnorm_lib.pages import _read
-from textnorm_lib.resuming import CURVE, cut_curve, resume
+from textnorm_lib.optimise.lora import FILE, load_lora
+from textnorm_lib.optimise.resuming import CURVE, cut_curve, resume
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.convert import Checkpoint
-from textnorm_lib.rewards.pixels import square
-from textnorm_lib.store import read_result
+from textnorm_lib.study.errors import DataError, StudyError
+from textnorm_lib.study.files import file_within
+from textnorm_lib.study.pages import _read
+from textnorm_lib.study.store import read_result
+from textnorm_lib.study.weights import Weights, bundled, fetch
 from textnorm_lib.tia2 import load_official
-from textnorm_lib.weights import Weights, fetch
 
 EXAMPLES = 40
 hostile = settings(

@@ -8,12 +8,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from textnorm_lib.best_of_n import choose_best, expected_gold, kl_best_of_n
-from textnorm_lib.errors import StudyError
-from textnorm_lib.judging import comparisons_needed, sign_test_power, win_tie_loss
-from textnorm_lib.metrics import METRICS, alignment_metrics, calibrate_ties, pairwise_accuracy
-from textnorm_lib.policy_gradient import RunningStatistics, clipped_loss
-from textnorm_lib.textnorm import TextNormReward, mean_ensemble, textnorm, uncertainty_ensemble
+from textnorm_lib.confidence.textnorm import TextNormReward, mean_ensemble, textnorm, uncertainty_ensemble
+from textnorm_lib.judging.verdicts import comparisons_needed, sign_test_power, win_tie_loss
+from textnorm_lib.optimise.best_of_n import choose_best, expected_gold, kl_best_of_n
+from textnorm_lib.optimise.policy_gradient import RunningStatistics, clipped_loss
+from textnorm_lib.stats.metrics import METRICS, alignment_metrics, calibrate_ties, pairwise_accuracy
+from textnorm_lib.study.errors import StudyError
 from textnorm_lib.tia2 import consolidate
 
 EXAMPLES = 40

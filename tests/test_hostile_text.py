@@ -12,17 +12,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from textnorm_lib.contrastive import random_prompts, rule_based
-from textnorm_lib.contrastive.linter import as_frame, lint
-from textnorm_lib.errors import StudyError
-from textnorm_lib.figures.style import as_csv, as_markdown, as_tex
-from textnorm_lib.labelling import ALIGNMENT, LabelItem, Session, open_session
-from textnorm_lib.labelling_widgets import alignment_interface
-from textnorm_lib.mini.bundle import bundled
-from textnorm_lib.pages import as_html, harmless
+from textnorm_lib.images.sampling import plan_images
+from textnorm_lib.judging.labelling import ALIGNMENT, LabelItem, Session, open_session
+from textnorm_lib.judging.widgets import alignment_interface
+from textnorm_lib.prompts import random_prompts, rule_based
+from textnorm_lib.prompts.linter import as_frame, lint
+from textnorm_lib.prompts.templates import categorise, parse_composition, parse_counting
 from textnorm_lib.rewards import load_reward
-from textnorm_lib.sampling import plan_images
-from textnorm_lib.tia2.prompts import categorise, parse_composition, parse_counting
+from textnorm_lib.study.errors import StudyError
+from textnorm_lib.study.pages import as_html, harmless
+from textnorm_lib.study.printed import as_csv, as_markdown, as_tex
+from textnorm_lib.study.weights import bundled
 
 EXAMPLES = 40
 hostile = settings(

@@ -6,8 +6,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from textnorm_lib.errors import DataError
-from textnorm_lib.human_evaluation import (
+from textnorm_lib.judging.human_evaluation import (
     agreement_by_slip,
     outcomes_by_slip,
     pair_sets,
@@ -15,7 +14,8 @@ from textnorm_lib.human_evaluation import (
     prompts_needed,
     simulate_sittings,
 )
-from textnorm_lib.judging import sign_test_power, win_tie_loss
+from textnorm_lib.judging.verdicts import sign_test_power, win_tie_loss
+from textnorm_lib.study.errors import DataError
 
 PROMPTS = 20
 

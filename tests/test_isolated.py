@@ -17,7 +17,7 @@ from PIL import Image
 
 from benchmarks import originals
 from benchmarks.originals import PACKAGES, ReferenceReward, environment_folder, environment_python, is_made
-from textnorm_lib.errors import ConfigError, DataError, DataUnavailable
+from textnorm_lib.study.errors import ConfigError, DataError, DataUnavailable
 
 CHECKOUT = Path(__file__).parents[1]
 PROMPTS = ["a cat", "two dogs", "a cat", "three red frogs"]

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from textnorm_lib.comparisons import QUESTIONS, ask, blind, gold_judge, make_comparisons, read_votes
-from textnorm_lib.errors import DataError
-from textnorm_lib.judging import comparisons_needed, majority, sign_test_power, sign_tests, win_tie_loss
-from textnorm_lib.store import Store
+from textnorm_lib.judging.comparisons import QUESTIONS, ask, blind, gold_judge, make_comparisons, read_votes
+from textnorm_lib.judging.verdicts import comparisons_needed, majority, sign_test_power, sign_tests, win_tie_loss
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.store import Store
 
 NAMES = ("judge_1", "judge_2", "judge_3")
 
@@ -403,7 +403,7 @@ def test_what_never_happens_and_what_always_does_are_exact_over_prompts():
 
 @pytest.mark.parametrize(("share", "same"), [(0.1, 0.7), (0.5, 0.0), (0.5, 1.0)])
 def test_intervals_hold_the_truth_as_often_as_they_say(share, same):
-    from textnorm_lib.judging import _interval  # through votes it would take a minute
+    from textnorm_lib.judging.verdicts import _interval  # through votes it would take a minute
 
     rng = np.random.default_rng(0)
     held = 0

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from textnorm_lib.agreement import krippendorff_alpha
-from textnorm_lib.comparisons import ask, make_comparisons
-from textnorm_lib.errors import DataError
-from textnorm_lib.judging import majority, sign_tests, win_tie_loss
-from textnorm_lib.labelled import alignment_votes, answer_all, comparison_votes, people_agree
-from textnorm_lib.labelling import ALIGNMENT, COMPARISON, Session, alignment_items, comparison_items
-from textnorm_lib.metrics import alignment_metrics
+from textnorm_lib.judging.comparisons import ask, make_comparisons
+from textnorm_lib.judging.labelled import alignment_votes, answer_all, comparison_votes, people_agree
+from textnorm_lib.judging.labelling import ALIGNMENT, COMPARISON, Session, alignment_items, comparison_items
+from textnorm_lib.judging.verdicts import majority, sign_tests, win_tie_loss
+from textnorm_lib.stats.agreement import krippendorff_alpha
+from textnorm_lib.stats.metrics import alignment_metrics
+from textnorm_lib.study.errors import DataError
 from textnorm_lib.tia2.labels import image_table
 
 PEOPLE = ("ana", "ben", "Zoë")

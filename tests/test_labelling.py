@@ -9,9 +9,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from textnorm_lib.errors import DataError, StoreError
-from textnorm_lib.label_file import LabelFile, read_labels
-from textnorm_lib.labelling import ALIGNMENT, COMPARISON, LabelItem, Session, alignment_items, comparison_items
+from textnorm_lib.judging.labelling import (
+    ALIGNMENT,
+    COMPARISON,
+    LabelFile,
+    LabelItem,
+    Session,
+    alignment_items,
+    comparison_items,
+    read_labels,
+)
+from textnorm_lib.study.errors import DataError, StoreError
 
 SEQUENCES = 1000
 
@@ -185,7 +193,7 @@ def test_a_file_that_another_program_has_is_refused(items, tmp_path):
     path = tmp_path / "one.jsonl"
     opened(path, items).close()
     code = (
-        "import sys; from pathlib import Path; from textnorm_lib.label_file import LabelFile, read_labels\n"
+        "import sys; from pathlib import Path; from textnorm_lib.judging.labelling import LabelFile, read_labels\n"
         "file = LabelFile(Path(sys.argv[1]), read_labels(Path(sys.argv[1])).header); print('open'); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(path)]

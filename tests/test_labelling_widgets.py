@@ -7,9 +7,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from textnorm_lib.label_file import read_labels
-from textnorm_lib.labelling import ALIGNMENT, COMPARISON, LabelItem, Session, alignment_items, open_session
-from textnorm_lib.labelling_widgets import alignment_interface, comparison_interface
+from textnorm_lib.judging.labelling import (
+    ALIGNMENT,
+    COMPARISON,
+    LabelItem,
+    Session,
+    alignment_items,
+    open_session,
+    read_labels,
+)
+from textnorm_lib.judging.widgets import alignment_interface, comparison_interface
 
 HOSTILE = "a cat</p><img src=x onerror=alert(1)> & \u202e <script>"
 

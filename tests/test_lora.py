@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from textnorm_lib.errors import ConfigError, DataError, StoreError
-from textnorm_lib.lora import ATTENTION, FEED_FORWARD, FILE, add_lora, base_only, load_lora, save_lora
 from textnorm_lib.mini import generator as model
+from textnorm_lib.optimise.lora import ATTENTION, FEED_FORWARD, FILE, add_lora, base_only, load_lora, save_lora
+from textnorm_lib.study.errors import ConfigError, DataError, StoreError
 
 PROMPT = "a realistic photo of a deer"
 OPTIONS = {"rank": 2, "targets": ATTENTION + FEED_FORWARD}

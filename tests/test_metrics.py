@@ -6,17 +6,17 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from textnorm_lib.errors import DataError
-from textnorm_lib.metrics import (
+from textnorm_lib.stats.metrics import (
     METRICS,
     alignment_metrics,
     calibrate_ties,
     compare,
     pairwise_accuracy,
     prompt_metrics,
+    ranking_metrics,
     summarise,
 )
-from textnorm_lib.search_metrics import ranking_metrics
+from textnorm_lib.study.errors import DataError
 
 BOOTSTRAP = {"resamples": 400, "confidence": 0.9, "seed": 3}
 

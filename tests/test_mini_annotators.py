@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from textnorm_lib.mini import annotators, spoil, train, train_annotators
+from textnorm_lib.mini import annotators
 from textnorm_lib.mini.annotators import Detection, Seen, vote
-from textnorm_lib.mini.fit import Recipe
-from textnorm_lib.mini.grammar import parse
+from textnorm_lib.mini.training import annotators as train_annotators
+from textnorm_lib.mini.training import scenes as train
+from textnorm_lib.mini.training import spoil
+from textnorm_lib.mini.training.fit import Recipe
+from textnorm_lib.prompts.grammar import parse
 
 
 def _seen(*objects, location=None, style="photo") -> Seen:

@@ -5,14 +5,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from textnorm_lib.errors import DataError
-from textnorm_lib.mini import grammar, prompts
 from textnorm_lib.mini.backgrounds import LOCATIONS
-from textnorm_lib.mini.grammar import write
-from textnorm_lib.mini.prompts import Asked, Spec, parse
 from textnorm_lib.mini.shapes import COLOURS
 from textnorm_lib.mini.styles import STYLES
-from textnorm_lib.tia2.prompts import CLASSES, categorise
+from textnorm_lib.prompts import grammar
+from textnorm_lib.prompts import sets as prompts
+from textnorm_lib.prompts.grammar import write
+from textnorm_lib.prompts.sets import Asked, Spec, parse
+from textnorm_lib.prompts.templates import CLASSES, categorise
+from textnorm_lib.study.errors import DataError
 
 DOG, CAT = Asked("dog"), Asked("cat")
 WORDINGS = {

@@ -10,14 +10,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from textnorm_lib.comparisons import ask, gold_judge, make_comparisons
-from textnorm_lib.errors import DataError
-from textnorm_lib.mini import severity, train, train_quality
-from textnorm_lib.mini.bundle import bundled
-from textnorm_lib.mini.fit import Recipe
-from textnorm_lib.mini.plan import HELD_OUT_SEED, QUALITY_JUDGES
+from textnorm_lib.images.sampling import load_pipeline
+from textnorm_lib.judging.comparisons import ask, gold_judge, make_comparisons
 from textnorm_lib.mini.quality import load_quality_judge
-from textnorm_lib.sampling import load_pipeline
+from textnorm_lib.mini.training import quality as train_quality
+from textnorm_lib.mini.training import scenes as train
+from textnorm_lib.mini.training import spoil as severity
+from textnorm_lib.mini.training.fit import Recipe
+from textnorm_lib.mini.training.plan import HELD_OUT_SEED, QUALITY_JUDGES
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.weights import bundled
 
 COUNT = 32
 KINDS = (*severity.LATENT_KINDS, *severity.PIXEL_KINDS)

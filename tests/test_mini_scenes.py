@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from textnorm_lib.errors import DataError
 from textnorm_lib.mini import scenes, sprites
 from textnorm_lib.mini.backgrounds import LOCATIONS, background
 from textnorm_lib.mini.drawings import DRAWINGS
-from textnorm_lib.mini.prompts import Asked, Spec, mini_prompts, parse, sample_spec
 from textnorm_lib.mini.scenes import SIZE, covered, render, render_many
 from textnorm_lib.mini.shapes import COLOURS, PAINTS, ROLES, ellipse, grow
 from textnorm_lib.mini.styles import STYLES, find_style
-from textnorm_lib.tia2.prompts import CLASSES
+from textnorm_lib.prompts.sets import Asked, Spec, mini_prompts, parse, sample_spec
+from textnorm_lib.prompts.templates import CLASSES
+from textnorm_lib.study.errors import DataError
 
 GREY = (190, 196, 204)
 

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from textnorm_lib.compat import prepare_torchvision
-from textnorm_lib.errors import DataError
 from textnorm_lib.mini import generator as model
-from textnorm_lib.mini import plan, stages, train, train_rewards
 from textnorm_lib.mini.annotators import Detection, Seen, load_annotator
-from textnorm_lib.mini.bundle import bundle_digest, bundled, write_digests
-from textnorm_lib.mini.fit import Recipe
-from textnorm_lib.mini.grammar import parse
-from textnorm_lib.mini.preferences import Preferences, collect_preferences, faults
+from textnorm_lib.mini.training import plan, stages
+from textnorm_lib.mini.training import rewards as train_rewards
+from textnorm_lib.mini.training import scenes as train
+from textnorm_lib.mini.training.fit import Recipe
+from textnorm_lib.mini.training.preferences import Preferences, collect_preferences, faults
+from textnorm_lib.prompts.grammar import parse
 from textnorm_lib.rewards import load_reward
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.weights import bundle_digest, bundled, write_digests
 
 TOY = plan.TOY
 
@@ -42,7 +43,6 @@ def world(tmp_path_factory):
 
 def test_all_stages_run_and_everything_loads(world):
     folder, weights = world
-    prepare_torchvision()
     from diffusers import StableDiffusionPipeline
 
     StableDiffusionPipeline.from_pretrained(bundled("generator", weights=weights), local_files_only=True)
@@ -165,8 +165,8 @@ def test_pairs_are_of_one_prompt_and_prefer_the_image_with_fewer_faults(monkeypa
     def detect(annotator, images):
         return [_seen(*seen[int(index)], location=None, style="photo") for index in images[:, 0, 0, 0]]
 
-    monkeypatch.setattr("textnorm_lib.mini.preferences.detect", detect)
-    monkeypatch.setattr("textnorm_lib.mini.preferences.as_tensor", lambda images: torch.from_numpy(images))
+    monkeypatch.setattr("textnorm_lib.mini.training.preferences.detect", detect)
+    monkeypatch.setattr("textnorm_lib.mini.training.preferences.as_tensor", lambda images: torch.from_numpy(images))
     images = np.arange(6, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
     prompts = ["a realistic photo of a cat"] * 3 + ["a realistic photo of a dog"] * 3
     found = collect_preferences(images, prompts, [None, None])

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from textnorm_lib.compat import prepare_torchvision
-from textnorm_lib.errors import StudyError
 from textnorm_lib.mini import generator as model
-from textnorm_lib.mini import train
-from textnorm_lib.mini.bundle import WEIGHTS
-from textnorm_lib.mini.fit import Recipe, fit
+from textnorm_lib.mini.training import scenes as train
+from textnorm_lib.mini.training.fit import Recipe, fit
+from textnorm_lib.study.errors import StudyError
+from textnorm_lib.study.weights import WEIGHTS
 
 RECIPE = Recipe(steps=12, learning_rate=0.05, warmup=2, save_every_s=0.0)
 
@@ -144,7 +143,6 @@ def test_every_word_of_the_captions_is_one_token(scenes):
 
 
 def test_the_bundled_autoencoder_restores_scenes_it_never_saw(tmp_path):
-    prepare_torchvision()
     from diffusers import AutoencoderKL
 
     autoencoder = AutoencoderKL.from_pretrained(WEIGHTS / "generator" / "vae", local_files_only=True)

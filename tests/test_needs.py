@@ -2,8 +2,8 @@
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from textnorm_lib import run
-from textnorm_lib.config import load_profile
+from textnorm_lib.study import run
+from textnorm_lib.study.config import load_profile
 
 MINI, PAPER = load_profile("mini"), load_profile("paper")
 

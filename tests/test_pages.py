@@ -10,8 +10,8 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from textnorm_lib import pages
-from textnorm_lib.store import CHECKOUT
+from textnorm_lib.study import pages
+from textnorm_lib.study.store import CHECKOUT
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PIXEL = (
@@ -262,7 +262,7 @@ def test_a_tag_that_one_cell_leaves_open_or_closes_does_not_reach_the_next(study
 
 
 def test_no_folder_of_the_machine_stands_on_a_page(study, tmp_path):
-    inside, home = tmp_path / "textnorm_lib" / "store.py", Path.home() / "secret.txt"
+    inside, home = tmp_path / "textnorm_lib" / "study/store.py", Path.home() / "secret.txt"
     said = f"File {inside}, line 3; {home}; file://{inside}; '{tmp_path}'; {tmp_path}x/kept"
     page = study(cell(stream(said), shown(text_html=f"<b title='{inside}'>{home}</b>"), source=f"# {inside}"))
     assert page.select_one(".output_stdout pre").text.strip() == (
@@ -318,4 +318,4 @@ def test_run_all_has_the_command(tmp_path):
         return subprocess.run([CHECKOUT / "run_all.sh", *arguments], env=env, capture_output=True).returncode
 
     assert [run_all("html"), run_all("html", "smoke"), run_all("html", "smoke", "mini")] == [0, 0, 2]
-    assert (tmp_path / "log").read_text() == "-m textnorm_lib.pages\n-m textnorm_lib.pages smoke\n"
+    assert (tmp_path / "log").read_text() == "-m textnorm_lib.study.pages\n-m textnorm_lib.study.pages smoke\n"

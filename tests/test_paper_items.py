@@ -6,16 +6,26 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from textnorm_lib import paper_verdicts
-from textnorm_lib.claims import FAILS, HOLDS, OPEN
-from textnorm_lib.items import TABLES
-from textnorm_lib.paper_items import NONE, PAPER_ITEMS, PaperItem
-from textnorm_lib.paper_verdicts import ABSENT, COLUMNS, OTHER, ROWS, SAME, judge_paper_items, tables_read
+from textnorm_lib.figures.report import ITEMS
+from textnorm_lib.judging import paper_items as paper_verdicts
+from textnorm_lib.judging.claims import FAILS, HOLDS, OPEN
+from textnorm_lib.judging.paper_items import (
+    ABSENT,
+    COLUMNS,
+    NONE,
+    OTHER,
+    PAPER_ITEMS,
+    ROWS,
+    SAME,
+    PaperItem,
+    judge_paper_items,
+    tables_read,
+)
 from textnorm_lib.pipeline import start_run
-from textnorm_lib.report import ITEMS
-from textnorm_lib.report_pages import MAIN_TABLE, Tables
-from textnorm_lib.run import Run
-from textnorm_lib.store import CHECKOUT
+from textnorm_lib.study.items import TABLES
+from textnorm_lib.study.report_pages import MAIN_TABLE, Tables
+from textnorm_lib.study.run import Run
+from textnorm_lib.study.store import CHECKOUT
 
 COMMITTED = CHECKOUT / "papers_figures"
 INTERVALS = pd.DataFrame(
@@ -99,7 +109,7 @@ def test_a_run_reads_what_it_made_itself_and_what_others_made_at_the_same_profil
     monkeypatch.setenv("TEXTNORM_ARTIFACTS", str(tmp_path))
     for notebook, seed in (("01_build_tia2", "same"), ("02_benchmark_rewards", "other")):
         earlier = start_run(notebook, profile="smoke")
-        monkeypatch.setattr("textnorm_lib.run.ITEMS", {})
+        monkeypatch.setattr("textnorm_lib.study.run.ITEMS", {})
         made = Run(notebook, earlier.profile if seed == "same" else replace(earlier.profile, seed=7), earlier.store)
         made.made = {f"tab_{seed}": {}}
         made.finish()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from textnorm_lib import ddpo, rwr
-from textnorm_lib.config import load_profile, profile_names
+from textnorm_lib.optimise import ddpo, rwr
+from textnorm_lib.study.config import load_profile, profile_names
 
 ROOT = Path(__file__).parents[1]
 PAPER, TOY = load_profile("paper"), load_profile("paper-toy")

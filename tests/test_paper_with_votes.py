@@ -6,13 +6,13 @@ import pytest
 from toys import draw, study_of
 
 from benchmarks.stand_ins import write_stand_ins
-from textnorm_lib import calibration, rankings, released
-from textnorm_lib.items import FIGURES, TABLES
-from textnorm_lib.labelled import answer_all
-from textnorm_lib.labelling import ALIGNMENT, Session, alignment_items
-from textnorm_lib.metrics import prompt_metrics, summarise
+from textnorm_lib.judging.labelled import answer_all
+from textnorm_lib.judging.labelling import ALIGNMENT, Session, alignment_items
 from textnorm_lib.rewards.scoring import REWARDS
-from textnorm_lib.tia2 import describe
+from textnorm_lib.stats import calibration, rankings
+from textnorm_lib.stats.metrics import prompt_metrics, summarise
+from textnorm_lib.study.items import FIGURES, TABLES
+from textnorm_lib.tia2 import describe, released
 from textnorm_lib.tia2.build import list_images
 from textnorm_lib.tia2.official import release_available
 

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from toys import study_of
 
-from textnorm_lib.errors import DataError
-from textnorm_lib.labelled import answer_all
-from textnorm_lib.labelling import ALIGNMENT, LabelItem, Session
-from textnorm_lib.tia2 import build, people
+from textnorm_lib.judging import labelled as people
+from textnorm_lib.judging.labelled import answer_all
+from textnorm_lib.judging.labelling import ALIGNMENT, LabelItem, Session
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.tia2 import build
 from textnorm_lib.tia2.labels import INDEX
 
 NAMES = [f"image_{number}.png" for number in range(6)]

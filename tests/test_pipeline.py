@@ -19,15 +19,16 @@ from safetensors.torch import load_file
 from toys import rests_on, study_of
 
 from benchmarks.stand_ins import write_stand_ins
-from textnorm_lib import pipeline, processes
-from textnorm_lib.store import Store, step
+from textnorm_lib import pipeline
+from textnorm_lib.study import processes
+from textnorm_lib.study.store import Store, step
 from textnorm_lib.tia2.official import release_available
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
-COMMAND = ["textnorm_lib.pipeline", "paper-toy"]
-SHARED = ("make_images", "score_images", "train_rwr", "train_ddpo", "sample_checkpoints")
+COMMAND = ["textnorm_lib", "compute", "paper-toy"]
+SHARED = ("make_images", "score_images", "run_rwr", "run_ddpo", "sample_checkpoints")
 
 needs_release = pytest.mark.skipif(not release_available()[0], reason="the profile's prompts are the release's")
 
@@ -89,7 +90,7 @@ def test_two_processes_compute_what_one_does_and_a_killed_one_is_made_up_for(beg
     one, two = tmp_path / "one", tmp_path / "two"
     _finish(begin(one, together=False))
     launched = begin(two, together=True)
-    while not list(two.rglob("train_rwr/*.partial/*/curve.jsonl")):  # images and scores are there, training has begun
+    while not list(two.rglob("run_rwr/*.partial/*/curve.jsonl")):  # images and scores are there, training has begun
         assert launched.poll() is None, launched.communicate()[0][-3000:]
         time.sleep(0.05)
     children = subprocess.run(["pgrep", "-P", str(launched.pid)], capture_output=True, text=True, check=True)
@@ -183,12 +184,13 @@ def test_a_wrong_profile_is_one_line(capsys):
 
 
 def test_what_is_marked_as_shared_takes_part_in_the_work():
-    from textnorm_lib import checkpoint_images, finetuning
+    from textnorm_lib.optimise import checkpoints as checkpoint_images
+    from textnorm_lib.optimise import finetuning
     from textnorm_lib.rewards import scoring
     from textnorm_lib.tia2 import build
 
     modules = {"make_images": build, "score_images": scoring, "sample_checkpoints": checkpoint_images}
-    modules |= {"train_rwr": finetuning, "train_ddpo": finetuning}
+    modules |= {"run_rwr": finetuning, "run_ddpo": finetuning}
     assert set(modules) == set(SHARED)
     assert all(getattr(module, name).shared for name, module in modules.items())
     assert not build.collect_votes.shared
@@ -253,7 +255,7 @@ def _steps_written() -> Counter:
 def test_every_step_has_a_name_of_its_own_and_the_report_knows_them_all():
     written = _steps_written()
     assert [name for name, times in written.items() if times > 1] == [] and len(written) > 100
-    command = "import textnorm_lib.report; from textnorm_lib.store import STEPS; print(*STEPS)"
+    command = "import textnorm_lib.figures.report; from textnorm_lib.study.store import STEPS; print(*STEPS)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     known = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True)
     assert set(known.stdout.split()) == set(written)

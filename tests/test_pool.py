@@ -8,13 +8,12 @@ import pandas as pd
 import pytest
 from toys import rests_on, study_of
 
-from textnorm_lib import pool
-from textnorm_lib.errors import DataError
-from textnorm_lib.mini.prompts import prompts_of_sets
-from textnorm_lib.recipes import apply_recipes, given_recipe
+from textnorm_lib.confidence.tuning import apply_recipes, given_recipe
+from textnorm_lib.optimise import pool
+from textnorm_lib.prompts.sets import SEALED, prompts_of_sets, side_of
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.weights import Weights
 from textnorm_lib.tia2.build import label_images, make_images
-from textnorm_lib.tia2.split import SEALED, side_of
-from textnorm_lib.weights import Weights
 
 RECIPE = given_recipe(rewards=["clip", "blip2"], temperatures=[1.0, 1.0])
 

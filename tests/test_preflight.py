@@ -13,12 +13,13 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 
-from textnorm_lib import preflight, rewards, sampling
-from textnorm_lib.config import load_profile
-from textnorm_lib.mini.bundle import bundled
-from textnorm_lib.preflight import disk_problems, main, model_problems, seconds_stored
-from textnorm_lib.store import Store, step
-from textnorm_lib.weights import VARIABLE
+from textnorm_lib import rewards
+from textnorm_lib.images import sampling
+from textnorm_lib.study import preflight
+from textnorm_lib.study.config import load_profile
+from textnorm_lib.study.preflight import disk_problems, main, model_problems, seconds_stored
+from textnorm_lib.study.store import Store, step
+from textnorm_lib.study.weights import VARIABLE, bundled
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 PICKSCORE = {"rewards.pickscore.weights": "yuvalkirstain/PickScore_v1"}
@@ -97,7 +98,7 @@ def test_a_pickle_is_refused_with_the_converter(run, tmp_path):
     (tmp_path / "ImageReward.pt").write_bytes(b"")
     status, _, (line,) = run({"rewards.imagereward.weights": str(tmp_path / "ImageReward.pt")})
     assert status == 2 and line.startswith("preflight: rewards.imagereward: ")
-    assert line.endswith("python -m textnorm_lib.rewards convert --help")
+    assert line.endswith("python -m textnorm_lib rewards convert --help")
 
 
 @pytest.mark.parametrize(

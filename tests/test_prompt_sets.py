@@ -7,14 +7,13 @@ import pandas as pd
 import pytest
 from toys import study_of
 
-from textnorm_lib import released
-from textnorm_lib.config import PromptsPerSet, load_profile
-from textnorm_lib.contrastive.rules import rule_sets
-from textnorm_lib.errors import DataError
-from textnorm_lib.mini.prompts import prompts_of_sets
-from textnorm_lib.released import first_contrasts
+from textnorm_lib.prompts.rules import rule_sets
+from textnorm_lib.prompts.sets import DEVELOPMENT, SEALED, prompts_of_sets, side_of
+from textnorm_lib.study.config import PromptsPerSet, load_profile
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.tia2 import released
 from textnorm_lib.tia2.official import SETS, load_official, release_available
-from textnorm_lib.tia2.split import DEVELOPMENT, SEALED, side_of
+from textnorm_lib.tia2.released import first_contrasts
 
 FEW = PromptsPerSet(comprehensive=2, counting=2, composition=2)
 

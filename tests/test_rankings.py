@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from textnorm_lib.errors import DataError
 from textnorm_lib.figures.mini_benchmark import HIGH, LOW, pick_disagreements
-from textnorm_lib.metrics import prompt_metrics
-from textnorm_lib.rankings import rank_correlations, scores_by_rating
-from textnorm_lib.store import Store, step
+from textnorm_lib.stats.metrics import prompt_metrics
+from textnorm_lib.stats.rankings import rank_correlations, scores_by_rating
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.store import Store, step
 from textnorm_lib.tia2.labels import consolidate
 
 BOOTSTRAP = {"resamples": 200, "confidence": 0.95, "seed": 0}

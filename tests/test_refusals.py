@@ -10,17 +10,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from textnorm_lib.config import load_profile
-from textnorm_lib.errors import ConfigError, DataError, StudyError
-from textnorm_lib.files import file_within
-from textnorm_lib.judging import comparisons_needed
-from textnorm_lib.mini.bundle import bundled
-from textnorm_lib.policy_gradient import RunningStatistics
-from textnorm_lib.resuming import resume
+from textnorm_lib.confidence.textnorm import textnorm
+from textnorm_lib.images.pixels import square
+from textnorm_lib.judging.verdicts import comparisons_needed
+from textnorm_lib.optimise.policy_gradient import RunningStatistics
+from textnorm_lib.optimise.resuming import resume
 from textnorm_lib.rewards import load_reward
-from textnorm_lib.rewards.pixels import square
-from textnorm_lib.textnorm import textnorm
-from textnorm_lib.weights import Weights
+from textnorm_lib.study.config import load_profile
+from textnorm_lib.study.errors import ConfigError, DataError, StudyError
+from textnorm_lib.study.files import file_within
+from textnorm_lib.study.weights import Weights, bundled
 
 
 @pytest.mark.parametrize("options", [{"head": "itm"}, {"bogus": 1}])
@@ -60,7 +59,7 @@ def test_a_long_path_to_weights_is_a_path(tmp_path):
 
 @pytest.mark.parametrize("tagged", ["!!int ''", "!!float ''", "!!bool x", "!!timestamp x"])
 def test_a_tag_with_a_value_that_it_cannot_have_is_not_valid_yaml(tmp_path, monkeypatch, tagged):
-    monkeypatch.setattr("textnorm_lib.config.PROFILES", tmp_path)
+    monkeypatch.setattr("textnorm_lib.study.config.PROFILES", tmp_path)
     (tmp_path / "own.yaml").write_text(f"seed: {tagged}\n")
     with pytest.raises(ConfigError, match=r"own\.yaml"):
         load_profile("own")

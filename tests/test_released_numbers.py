@@ -5,10 +5,9 @@ import json
 import pandas as pd
 import pytest
 
-from textnorm_lib import released
-from textnorm_lib.metrics import METRICS, prompt_metrics, summarise
-from textnorm_lib.store import CHECKOUT
-from textnorm_lib.tia2 import describe, load_official
+from textnorm_lib.stats.metrics import METRICS, prompt_metrics, summarise
+from textnorm_lib.study.store import CHECKOUT
+from textnorm_lib.tia2 import describe, load_official, released
 from textnorm_lib.tia2.official import SETS, release_available
 
 FIGURES = CHECKOUT / "papers_figures"

@@ -11,15 +11,16 @@ import sys
 
 import pytest
 
-from textnorm_lib import config, report, report_pages
-from textnorm_lib import run as runs
-from textnorm_lib.errors import StudyError
-from textnorm_lib.items import Item
-from textnorm_lib.store import STEPS as KNOWN_STEPS
+from textnorm_lib.figures import report
+from textnorm_lib.study import config, report_pages
+from textnorm_lib.study import run as runs
+from textnorm_lib.study.errors import StudyError
+from textnorm_lib.study.items import Item
+from textnorm_lib.study.store import STEPS as KNOWN_STEPS
 
 STEPS = """
 import pandas as pd
-from textnorm_lib.store import step
+from textnorm_lib.study.store import step
 
 @step(1)
 def numbers(*, n):

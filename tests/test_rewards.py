@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from textnorm_lib.errors import ConfigError, DataError
-from textnorm_lib.mini import generator, reward_models, save_rewards
-from textnorm_lib.rewards import blip2, load_reward, pickscore
+from textnorm_lib.mini import generator, reward_models
+from textnorm_lib.mini import reward_models as save_rewards
+from textnorm_lib.rewards import blip2, load_reward
+from textnorm_lib.rewards import clip as pickscore
 from textnorm_lib.rewards.base import SharedImageTokens
+from textnorm_lib.study.errors import ConfigError, DataError
 
 PROMPTS = [
     "a realistic photo of three deer",

@@ -13,8 +13,8 @@ from pathlib import Path
 import papermill
 import pytest
 
-from textnorm_lib.config import profile_names
-from textnorm_lib.report import ITEMS
+from textnorm_lib.figures.report import ITEMS
+from textnorm_lib.study.config import profile_names
 
 CHECKOUT = Path(__file__).parents[1]
 SCRIPT = CHECKOUT / "run_all.sh"
@@ -110,9 +110,9 @@ def test_a_run_is_every_notebook_in_order_and_then_the_report(tools):
     notebooks = [call.split()[1] for call in calls if call.startswith("papermill ")]
     assert notebooks == [f"notebooks/{path.name}" for path in NUMBERED]
     assert all("-p profile smoke -p force True" in call for call in calls if call.startswith("papermill "))
-    assert calls[-1] == "python -m textnorm_lib.report smoke"
-    started = [call for call in calls if "textnorm_lib.preflight" in call or call.startswith("papermill ")]
-    assert started[0] == "python -m textnorm_lib.preflight smoke" and len(started) == 1 + len(NUMBERED)
+    assert calls[-1] == "python -m textnorm_lib report smoke"
+    started = [call for call in calls if "textnorm_lib.study.preflight" in call or call.startswith("papermill ")]
+    assert started[0] == "python -m textnorm_lib preflight smoke" and len(started) == 1 + len(NUMBERED)
 
 
 def test_nothing_is_started_where_something_would_stop_it_later_and_single_notebooks_are(tools):
@@ -134,7 +134,7 @@ def test_a_notebook_that_stops_is_named_and_the_rest_is_not_run(tools):
     assert status != 0
     assert NUMBERED[0].name in err[-1] and "./run_all.sh smoke again" in err[-1]
     assert len([call for call in calls if call.startswith("papermill ")]) == 1
-    assert not [call for call in calls if "textnorm_lib.report" in call]
+    assert not [call for call in calls if "textnorm_lib.figures.report" in call]
 
 
 def test_folders_given_relative_to_the_caller_reach_the_notebooks_as_absolute(tools, tmp_path):

@@ -16,12 +16,20 @@ import torch
 from PIL import Image
 from toys import toy_pipeline
 
-from textnorm_lib import resuming, rwr
-from textnorm_lib.errors import ConfigError, DataError, StoreError, StudyError
-from textnorm_lib.lora import ATTENTION, FEED_FORWARD, add_lora, load_lora
 from textnorm_lib.mini import generator as model
-from textnorm_lib.rwr import PAPER, Settings, train
-from textnorm_lib.rwr_examples import MOST_CENTRED, Examples, choose_examples, encode_examples, weights_of
+from textnorm_lib.optimise import resuming, rwr
+from textnorm_lib.optimise.lora import ATTENTION, FEED_FORWARD, add_lora, load_lora
+from textnorm_lib.optimise.rwr import (
+    MOST_CENTRED,
+    PAPER,
+    Examples,
+    Settings,
+    choose_examples,
+    encode_examples,
+    train_rwr,
+    weights_of,
+)
+from textnorm_lib.study.errors import ConfigError, DataError, StoreError, StudyError
 
 TOY = Settings(
     images_per_prompt=4, best=2, steps=7, batch_size=4, learning_rate=1e-2, dtype="float32", save_every=3, seed=1
@@ -49,7 +57,7 @@ def _adapter(pipeline) -> torch.Tensor:
 
 def _trained(folder: Path, settings: Settings = TOY, examples: Examples | None = None, pipeline=None):
     pipeline = pipeline or _adapted()
-    curve = train(pipeline, examples or _examples(), settings, folder=folder)
+    curve = train_rwr(pipeline, examples or _examples(), settings, folder=folder)
     return _adapter(pipeline), curve.drop(columns="steps_per_s")
 
 
@@ -132,7 +140,7 @@ def test_centred_weights_train_on_pairs_of_one_prompt_noise_and_time_whose_pulls
     assert torch.equal(weights[chosen[0]], -weights[chosen[1]])
     assert all(torch.equal(*pair) for pair in (times, noise, emptied))
     alike = Examples(latents[:1].expand(8, -1, -1, -1).contiguous(), weights, prompt, texts[:2], texts[2:])
-    curve = train(_adapted(), alike, settings, folder=tmp_path / "alike")
+    curve = train_rwr(_adapted(), alike, settings, folder=tmp_path / "alike")
     assert abs(curve["loss"][0]) < 1e-6  # good and bad look the same: there is nothing to learn
 
 
@@ -369,7 +377,7 @@ def test_the_loss_of_the_first_step_is_the_denoising_loss_of_the_base(tmp_path, 
     with torch.no_grad():
         found = pipeline.unet(signal * clean + spread * noise, times, examples.texts[examples.prompt[chosen]]).sample
     expected = (examples.weights[chosen] * (found - target).square().mean(dim=(1, 2, 3))).mean()
-    curve = train(pipeline, examples, replace(TOY, steps=1, kl_coefficient=1.0), folder=tmp_path)
+    curve = train_rwr(pipeline, examples, replace(TOY, steps=1, kl_coefficient=1.0), folder=tmp_path)
     assert curve["loss"][0] == pytest.approx(expected.item(), rel=1e-5) and curve["kl"][0] == 0
 
 
@@ -457,7 +465,7 @@ def test_brightness_is_learnt_and_a_large_beta_holds_the_base(lamps, tmp_path):
         generator = torch.Generator().manual_seed(0)
         add_lora(pipeline, rank=8, targets=[*ATTENTION, *FEED_FORWARD], generator=generator)
         with_kl = replace(settings, kl_coefficient=kl_coefficient)
-        curve = train(pipeline, examples, with_kl, folder=tmp_path / str(kl_coefficient))
+        curve = train_rwr(pipeline, examples, with_kl, folder=tmp_path / str(kl_coefficient))
         gains.append(_lit(pipeline).mean(dim=(1, 2, 3)).numpy() - level)
         divergences.append(curve["kl"].iloc[-1])
     error = gains[0].std(ddof=1) / np.sqrt(64)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from textnorm_lib import sampling
-from textnorm_lib.errors import DataError, StudyError
+from textnorm_lib.images import sampling
+from textnorm_lib.images.sampling import generate, image_seed, load_pipeline, plan_images
 from textnorm_lib.mini import generator as model
-from textnorm_lib.sampling import generate, image_seed, load_pipeline, plan_images
-from textnorm_lib.weights import Weights
+from textnorm_lib.study.errors import DataError, StudyError
+from textnorm_lib.study.weights import Weights
 
 PROMPTS = ["a realistic photo of a deer", "a realistic photo of two frogs"]
 OPTIONS = {"steps": 2, "guidance_scale": 2.0, "batch_size": 3}

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from textnorm_lib.errors import DataError
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.scoring import own_scores, read_scores, score_images
-from textnorm_lib.weights import Weights
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.weights import Weights
 
 CLIP = Weights("bundled:rewards/clip")
 SETTINGS = {"name": "clip", "dtype": "float32", "workers": 1}

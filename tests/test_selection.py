@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from textnorm_lib import selection
-from textnorm_lib.best_of_n import gold_curves
-from textnorm_lib.errors import DataError
 from textnorm_lib.figures.best_of_n import pick_grids, pick_loved
-from textnorm_lib.judging import majority
+from textnorm_lib.judging import selection
+from textnorm_lib.judging.verdicts import majority
+from textnorm_lib.optimise.best_of_n import gold_curves
+from textnorm_lib.study.errors import DataError
 
 SETTINGS = {"resamples": 100, "confidence": 0.95, "seed": 0}
 PROMPTS = {"a dog": "comprehensive", "two dogs": "counting", "two cats": "counting", "a cat and a dog": "composition"}

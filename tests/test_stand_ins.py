@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 from benchmarks import stand_in_models, stand_ins
 from benchmarks.stand_ins import NOTE, STAND_INS, main, study_prompts
-from textnorm_lib.denoising import ddim_steps
+from textnorm_lib.images.sampling import autocast, load_pipeline
+from textnorm_lib.optimise.denoising import ddim_steps
 from textnorm_lib.rewards import clip, convert, load_reward, pretrained
-from textnorm_lib.sampling import autocast, load_pipeline
-from textnorm_lib.weights import PUBLISHED, VARIABLE, Weights
+from textnorm_lib.study.weights import PUBLISHED, VARIABLE, Weights
 
 DIFFUSION, BASE, CLIP, PICKSCORE, IMAGEREWARD, BLIP2 = STAND_INS
 REWARDS = {"clip": CLIP, "pickscore": PICKSCORE, "imagereward": IMAGEREWARD, "blip2": BLIP2}

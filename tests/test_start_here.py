@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from toys import draw
 
-from textnorm_lib.errors import DataError
+from textnorm_lib.figures.report import ITEMS
 from textnorm_lib.figures.start_here import image_sheet
-from textnorm_lib.figures.style import NO_BREAK
-from textnorm_lib.items import FIGURES, TABLES
-from textnorm_lib.report import ITEMS
-from textnorm_lib.start_here import join_labels, pick_favourites, share_of_favourites
+from textnorm_lib.judging.start_here import join_labels, pick_favourites, share_of_favourites
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.items import FIGURES, TABLES
+from textnorm_lib.study.printed import NO_BREAK
 
 CHECKOUT = Path(__file__).parents[1]
 NAME = "fig10_start_here"

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from textnorm_lib.errors import DataUnavailable, StoreError
-from textnorm_lib.store import Store, step, write_atomically
+from textnorm_lib.study.errors import DataUnavailable, StoreError
+from textnorm_lib.study.store import Store, step, write_atomically
 
 CALLS = []  # what the steps below did
 FULL_AT = []  # the part at which write_parts finds the disk full
@@ -172,9 +172,8 @@ def test_a_function_that_is_no_step_is_refused_by_name(store):
 
 def test_an_edited_step_with_an_unchanged_version_is_warned_of(store, tmp_path, monkeypatch, capsys):
     source = tmp_path / "edited_step.py"
-    text = (
-        "import pandas as pd\nfrom textnorm_lib.store import step\n\n@step(1)\ndef constant():\n    return pd.DataFrame"
-    )
+    text = "import pandas as pd\nfrom textnorm_lib.study.store import step\n\n@step(1)\n"
+    text += "def constant():\n    return pd.DataFrame"
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     source.write_text(f"{text}({{'x': [1]}})\n")
@@ -284,8 +283,8 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np, pandas as pd
-from textnorm_lib.errors import DataUnavailable, StoreError
-from textnorm_lib.store import Store, step
+from textnorm_lib.study.errors import DataUnavailable, StoreError
+from textnorm_lib.study.store import Store, step
 
 @step(1)
 def noise(*, n):
@@ -379,7 +378,7 @@ SLOW = """
 import sys, time
 from pathlib import Path
 import pandas as pd
-from textnorm_lib.store import Store, step
+from textnorm_lib.study.store import Store, step
 
 @step(1)
 def slow(*, counter, seconds):
@@ -486,7 +485,7 @@ def test_what_a_killed_process_left_of_a_file_is_cleared_by_the_next_write(tmp_p
     kill_itself = (
         "import os, pathlib, signal\n"
         "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from textnorm_lib.store import write_atomically\n"
+        "from textnorm_lib.study.store import write_atomically\n"
         f"write_atomically(pathlib.Path({str(tmp_path / 'file.txt')!r}), b'never there')\n"
     )
     assert subprocess.run([sys.executable, "-c", kill_itself]).returncode == -signal.SIGKILL

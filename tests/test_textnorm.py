@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from textnorm_lib.errors import ConfigError, DataError
-from textnorm_lib.textnorm import TextNormReward, mean_ensemble, textnorm, uncertainty_ensemble
+from textnorm_lib.confidence.textnorm import TextNormReward, mean_ensemble, textnorm, uncertainty_ensemble
+from textnorm_lib.study.errors import ConfigError, DataError
 
 TOLERANCES = {torch.float64: 1e-14, torch.float32: 3e-7, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

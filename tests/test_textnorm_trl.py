@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from textnorm_lib.compat import prepare_torchvision
+from textnorm_lib.confidence.textnorm import TextNormReward
 from textnorm_lib.mini import generator as model
 from textnorm_lib.rewards import load_reward
-from textnorm_lib.textnorm import TextNormReward
-from textnorm_lib.weights import Weights
+from textnorm_lib.study.weights import Weights
 
 SETS = {
     "a realistic photo of two frogs": ["a realistic photo of three frogs", "a realistic photo of a frog"],
@@ -22,7 +21,6 @@ EPOCHS, BATCH = 2, 4
 @pytest.fixture(scope="module")
 def toy_pipeline(tmp_path_factory):
     """The mini world's architecture with random weights, as trl takes it: from a folder."""
-    prepare_torchvision()
     from accelerate import PartialState
     from trl import DefaultDDPOStableDiffusionPipeline
 

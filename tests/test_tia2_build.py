@@ -12,19 +12,19 @@ from PIL import Image
 from safetensors.torch import save_file
 from toys import study_of
 
-from textnorm_lib.agreement import krippendorff_alpha
-from textnorm_lib.errors import DataError
 from textnorm_lib.figures.tia2 import pick_failures, pick_samples
-from textnorm_lib.metrics import summarise
 from textnorm_lib.mini import annotators
 from textnorm_lib.mini import generator as model
-from textnorm_lib.mini.grammar import parse
-from textnorm_lib.mini.prompts import CATEGORIES, prompts_of_sets
-from textnorm_lib.store import Store
+from textnorm_lib.mini.scenes import sample_scenes
+from textnorm_lib.prompts.grammar import parse
+from textnorm_lib.prompts.sets import CATEGORIES, prompts_of_sets
+from textnorm_lib.stats.agreement import krippendorff_alpha
+from textnorm_lib.stats.metrics import summarise
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.store import Store
+from textnorm_lib.study.weights import Weights
 from textnorm_lib.tia2 import build, describe
 from textnorm_lib.tia2.labels import image_table
-from textnorm_lib.tia2.samples import sample_scenes
-from textnorm_lib.weights import Weights
 
 PER_SET = {"comprehensive": 6, "counting": 6, "composition": 4}
 SETTINGS = {"images_per_prompt": 2, "steps": 1, "guidance_scale": 2.0, "batch_size": 5, "dtype": "float32", "seed": 0}

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from textnorm_lib.errors import DataError
+from textnorm_lib.study.errors import DataError
 from textnorm_lib.tia2 import consolidate
 from textnorm_lib.tia2.labels import image_table
 

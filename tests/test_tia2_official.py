@@ -13,7 +13,7 @@ import pooch
 import pytest
 import requests
 
-from textnorm_lib.errors import DataError, DataUnavailable
+from textnorm_lib.study.errors import DataError, DataUnavailable
 from textnorm_lib.tia2 import load_official, official, release_files
 
 SET = "counting"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from textnorm_lib.errors import DataError
-from textnorm_lib.tia2 import prompts
+from textnorm_lib.prompts import templates as prompts
+from textnorm_lib.study.errors import DataError
 
 RELEASE = os.environ.get("TEXTNORM_TIA2_DIR")
 needs_release = pytest.mark.skipif(

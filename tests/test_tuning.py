@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from textnorm_lib.ablations import (
+from textnorm_lib.confidence.ablations import (
     alternative_metrics,
     compare_pairs,
     gains_by_group,
@@ -16,13 +16,8 @@ from textnorm_lib.ablations import (
     risk_coverage,
     softmax_shares,
 )
-from textnorm_lib.errors import ConfigError, DataError
-from textnorm_lib.metrics import alignment_metrics, prompt_metrics
-from textnorm_lib.recipes import apply_recipes, given_recipe, reward_units, tuned_recipes
-from textnorm_lib.score_table import score_table, units
-from textnorm_lib.textnorm import TextNormReward, textnorm, uncertainty_ensemble
-from textnorm_lib.tia2.split import DEVELOPMENT, MIXED, SEALED, classes_of, images_of_side, side_of
-from textnorm_lib.tuning import (
+from textnorm_lib.confidence.textnorm import TextNormReward, textnorm, uncertainty_ensemble
+from textnorm_lib.confidence.tuning import (
     BY_PROMPT,
     CHOICES,
     CLASSES_HELD_OUT,
@@ -30,13 +25,22 @@ from textnorm_lib.tuning import (
     HINDSIGHT,
     PENALTIES,
     TEMPERATURES,
+    apply_recipes,
     at_settings,
     best_settings,
     choose_settings,
     every_ensemble,
+    given_recipe,
     grid_metrics,
     raw_metrics,
+    reward_units,
+    score_table,
+    tuned_recipes,
+    units,
 )
+from textnorm_lib.prompts.sets import DEVELOPMENT, MIXED, SEALED, classes_of, images_of_side, side_of
+from textnorm_lib.stats.metrics import alignment_metrics, prompt_metrics
+from textnorm_lib.study.errors import ConfigError, DataError
 
 NAMES = ("clip", "pickscore")
 OBJECTS = (

@@ -14,14 +14,13 @@ from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
-from textnorm_lib import weights as module
-from textnorm_lib.config import load_profile
-from textnorm_lib.errors import DataError, DataUnavailable
-from textnorm_lib.mini.bundle import bundled
+from textnorm_lib.images.sampling import load_pipeline
 from textnorm_lib.rewards import __main__ as rewards_command
 from textnorm_lib.rewards import clip, load_reward, pretrained
-from textnorm_lib.sampling import load_pipeline
-from textnorm_lib.weights import PUBLISHED, VARIABLE, Weights, fetch
+from textnorm_lib.study import weights as module
+from textnorm_lib.study.config import load_profile
+from textnorm_lib.study.errors import DataError, DataUnavailable
+from textnorm_lib.study.weights import PUBLISHED, VARIABLE, Weights, bundled, fetch
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 PICKSCORE, CLIP = "yuvalkirstain/PickScore_v1", "timm/vit_base_patch32_clip_224.openai"
@@ -192,7 +191,7 @@ def test_offline_a_missing_model_is_named_with_files_size_and_command_at_once(of
     assert said.startswith(f"{known.use}model {name!r} cannot be loaded (")
     for part in (*known.files, known.size, COMMIT, "HF_HUB_OFFLINE is set", f"set {VARIABLE}"):
         assert part in said
-    (command,) = re.findall(r"python -m textnorm_lib.weights ([^;]*);", said)
+    (command,) = re.findall(r"python -m textnorm_lib weights ([^;]*);", said)
     assert module.main(shlex.split(command)) == 2, "understood; the network is still not there"
     assert offline.fetched == []
 
@@ -202,7 +201,7 @@ def test_a_missing_converted_folder_names_the_checkpoints_their_sizes_and_the_co
     said = _refused(Weights(name), DataUnavailable)
     assert said.startswith(f"reward {name.split('/')[1]}: there is no folder {name!r}") and str(below) in said
     assert " GB" in said and "vocab.txt" in said
-    (command,) = re.findall(r"python -m textnorm_lib.rewards ([^;]*);", said)
+    (command,) = re.findall(r"python -m textnorm_lib rewards ([^;]*);", said)
     arguments = shlex.split(command)
     assert arguments[-1] == f"FOLDER/{name}", "which is where the name leads once the variable names FOLDER"
     assert rewards_command.main(arguments) == 2

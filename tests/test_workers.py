@@ -10,13 +10,13 @@ import psutil
 import pytest
 import torch
 
-from textnorm_lib.errors import StudyError
-from textnorm_lib.processes import in_workers
+from textnorm_lib.study.errors import StudyError
+from textnorm_lib.study.processes import in_workers
 
 TESTS = Path(__file__).parent
 ORPHANS = """
 from test_workers import sleep
-from textnorm_lib.processes import in_workers
+from textnorm_lib.study.processes import in_workers
 
 if __name__ == "__main__":
     for _ in in_workers(sleep, [600, 600], workers=2):
@@ -84,8 +84,8 @@ def test_a_worker_has_the_large_libraries_already_and_its_malloc_keeps_memory(mo
 
 UNGUARDED = """
 from pathlib import Path
-from textnorm_lib.sampling import generate, plan_images
-from textnorm_lib.weights import Weights
+from textnorm_lib.images.sampling import generate, plan_images
+from textnorm_lib.study.weights import Weights
 
 plan = plan_images(["a deer", "two frogs"], 1, seed=0)
 settings = {"steps": 1, "guidance_scale": 1.0, "batch_size": 1, "workers": 2}
@@ -101,6 +101,6 @@ def test_a_script_without_the_line_that_processes_need_is_told_just_that(tmp_pat
     said = [line for line in result.stderr.splitlines() if line.strip()]
     assert result.returncode == 1 and result.stderr.count("Traceback") == 1
     assert said[-1] == (
-        f"textnorm_lib.errors.StudyError: {script} starts 2 worker processes, and each begins by importing it; "
+        f"textnorm_lib.study.errors.StudyError: {script} starts 2 worker processes, and each begins by importing it; "
         'put what it does below a line if __name__ == "__main__": (or take workers=1)'
     )

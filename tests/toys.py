@@ -9,15 +9,15 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from textnorm_lib.config import load_profile
-from textnorm_lib.figures.style import house_style, settle, stamp
-from textnorm_lib.items import FIGURES
 from textnorm_lib.mini import generator
 from textnorm_lib.pipeline import Pipeline
-from textnorm_lib.run import Run
-from textnorm_lib.store import Artifact, Store
+from textnorm_lib.prompts.templates import composition_prompt, counting_prompt
+from textnorm_lib.study.config import load_profile
+from textnorm_lib.study.drawing import house_style, settle, stamp
+from textnorm_lib.study.items import FIGURES
+from textnorm_lib.study.run import Run
+from textnorm_lib.study.store import Artifact, Store
 from textnorm_lib.tia2.labels import consolidate
-from textnorm_lib.tia2.prompts import composition_prompt, counting_prompt
 
 
 def toy_pipeline(prompts: Sequence[str] = ("a deer", "two frogs"), channels: tuple[int, int] = (16, 16)):

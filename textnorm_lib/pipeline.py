@@ -5,67 +5,55 @@
     study.labels                    # a handle: the benchmark's labels; nothing is computed yet
     study.labels.value              # a DataFrame: read back, or computed with all that it rests on
 
-Notebooks take what several of them need from here and compute the rest themselves. Whatever takes long can be computed
-beforehand, by one process or by several together; the notebooks then read it back:
-
-    python -m textnorm_lib.pipeline paper                                          # one process
-    accelerate launch --num_processes 8 -m textnorm_lib.pipeline paper             # eight GPUs of one machine
-    accelerate launch --config_file nodes.yaml -m textnorm_lib.pipeline paper      # several machines, one folder
-
-Images are shared by batches, scores by prompts, training by the batches of each step; what depends on nothing else is
-computed by the first process while the others wait. Images and scores are the same for any number of processes, weights
-up to the order in which numbers are added. If a process is lost, ``accelerate`` ends the others; the same command goes
-on from there, with as many processes as you like. Several machines need a folder that all of them see
-(TEXTNORM_ARTIFACTS).
+Notebooks take what several of them need from here and compute the rest themselves.
 """
 
-import argparse
-import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import pandas as pd
-
-from textnorm_lib import finetuning_outcomes as outcomes
-from textnorm_lib import finetuning_sets as sets
-from textnorm_lib import results, selection, start_here
-from textnorm_lib.best_of_n import gold_curves
-from textnorm_lib.checkpoint_images import join_models, measure_divergences, sample_checkpoints
-from textnorm_lib.config import DEFAULT_PROFILE, Finetuning, Profile, PromptsPerSet
-from textnorm_lib.contrastive.rules import rule_sets
-from textnorm_lib.contrastive.sets import random_sets
-from textnorm_lib.errors import StudyError
-from textnorm_lib.finetuning import choose_open_prompts, read_curves, train_ddpo, train_rwr
-from textnorm_lib.metrics import prompt_metrics
+from textnorm_lib.confidence.tuning import (
+    PAPERS_ENSEMBLE,
+    apply_recipes,
+    given_recipe,
+    grid_metrics,
+    reward_units,
+    tuned_recipes,
+)
+from textnorm_lib.judging import selection, start_here
+from textnorm_lib.judging import selection as sets
+from textnorm_lib.judging.labelled import answers_files, people_votes
 from textnorm_lib.mini.annotators import collect_votes
-from textnorm_lib.mini.prompts import prompts_of_sets
 from textnorm_lib.mini.quality import rate_quality
-from textnorm_lib.pool import CHOOSERS, TEXTNORM, join_judges, name_textnorm
-from textnorm_lib.processes import Processes, launched, wait_for_all
-from textnorm_lib.rankings import RATING
-from textnorm_lib.recipes import PAPERS_ENSEMBLE, apply_recipes, given_recipe, reward_units, tuned_recipes
-from textnorm_lib.released import collect_scores, first_contrasts, released_prompts, released_sets
+from textnorm_lib.optimise import outcomes
+from textnorm_lib.optimise.best_of_n import gold_curves
+from textnorm_lib.optimise.checkpoints import join_models, measure_divergences, sample_checkpoints
+from textnorm_lib.optimise.finetuning import all_runs, choose_open_prompts, read_curves, run_ddpo, run_rwr
+from textnorm_lib.optimise.pool import CHOOSERS, TEXTNORM, join_judges, name_textnorm
+from textnorm_lib.prompts.random import random_sets
+from textnorm_lib.prompts.rules import rule_sets
+from textnorm_lib.prompts.sets import DEVELOPMENT, SEALED, images_of_side, prompts_of_sets
+from textnorm_lib.rewards import clip, pretrained
 from textnorm_lib.rewards.scoring import REWARDS, own_scores, score_images
-from textnorm_lib.run import Run, begin_run, results_of
-from textnorm_lib.store import RESULTS, STEPS, Artifact, Store, step
+from textnorm_lib.stats.metrics import prompt_metrics
+from textnorm_lib.stats.rankings import RATING
+from textnorm_lib.study.config import DEFAULT_PROFILE, Finetuning, Profile, PromptsPerSet
+from textnorm_lib.study.preflight import PIPELINE_FILES
+from textnorm_lib.study.run import Run, begin_run, results_of
+from textnorm_lib.study.store import Artifact
+from textnorm_lib.study.weights import BUNDLED, Weights
 from textnorm_lib.tia2 import describe
 from textnorm_lib.tia2.build import label_images, list_images, make_images
-from textnorm_lib.tia2.labels import VOTES
 from textnorm_lib.tia2.official import SETS, ReleasedSet, release_available
-from textnorm_lib.tia2.people import answers_files, people_votes
-from textnorm_lib.tia2.split import DEVELOPMENT, SEALED, images_of_side
-from textnorm_lib.tuning import grid_metrics
-from textnorm_lib.weights import BUNDLED, Weights
+from textnorm_lib.tia2.released import collect_scores, first_contrasts, released_prompts, released_sets
 
 # Added to the profile's seed, so that no image of one purpose has the noise of another's.
 POOL_SEED, TRAINING_SEED, EVALUATION_SEED = 1000, 2000, 3000
 START_SEED = 2000  # no other purpose makes images of development prompts from it
 SEALED_ENSEMBLES = [*((name,) for name in REWARDS), PAPERS_ENSEMBLE, REWARDS]  # alone, the paper's pair, all four
 PATHS = 9  # from noise to image, on which a divergence is measured, at least one per prompt: it varies little
-UNCOUNTED_STEPS = 2  # of a divergence, the last ones (checkpoint_images.py)
+UNCOUNTED_STEPS = 2  # of a divergence, the last ones (optimise/checkpoints.py)
 
 
 def _release(profile: Profile) -> str:
@@ -361,7 +349,7 @@ class Pipeline:
         """Reward-weighted regression on the pool's images, as ``profile.rwr`` asks for."""
         asked, model = self.profile.rwr, self.generator
         prompts = self._open_prompts(asked)
-        trained = self.step(train_rwr, prompts, self.pool.rewarded, self.pool.images, model, **self._training(asked))
+        trained = self.step(run_rwr, prompts, self.pool.rewarded, self.pool.images, model, **self._training(asked))
         return self._look_at(asked, prompts, trained, model)
 
     @cached_property
@@ -371,7 +359,7 @@ class Pipeline:
         model, prompts = Weights(asked.model, asked.revision), self._open_prompts(asked)
         options = {"reward_dtype": self.profile.rewards.dtype, **self._training(asked)}
         data = (prompts, self._contrast(prompts), self.recipe, model, *(self._weights(name) for name in REWARDS))
-        return self._look_at(asked, prompts, self.step(train_ddpo, *data, **options), model)
+        return self._look_at(asked, prompts, self.step(run_ddpo, *data, **options), model)
 
     def compare_tuned(self, judged: Artifact) -> Comparison:
         """Chosen checkpoints side by side, TextNorm's against all others; ``judged`` has models of one beta."""
@@ -458,7 +446,30 @@ class Pipeline:
         curves = self.step(read_curves, trained)
         return Tuned(prompts, images, contrastive, scores, rewarded, judged, trained, curves, divergences)
 
-    # ---- all that takes long
+    # ---- all that takes long, and what it needs
+
+    def models(self) -> dict[str, tuple[Weights, tuple[str, ...]]]:
+        """Every model by the profile's key for it, with the files that its folder needs."""
+        ddpo = Weights(self.profile.ddpo.model, self.profile.ddpo.revision)
+        named = {"generator.model": (self.generator, PIPELINE_FILES), "ddpo.model": (ddpo, PIPELINE_FILES)}
+        for name in REWARDS:
+            named[f"rewards.{name}"] = self._weights(name), clip.FILES if name == "clip" else pretrained.FILES
+        for key in ("annotators", "quality_judges"):
+            for name in getattr(self.profile, key):
+                named[f"{key} {name}"] = Weights(f"{BUNDLED}annotators/{name}.safetensors"), ()
+        return named
+
+    def images_asked_for(self) -> dict[Weights, int]:
+        """How many images each model is to make, as if nothing were stored yet; notebook 00 makes few."""
+        counts: Counter[Weights] = Counter()
+        for part in (self.profile.tia2, self.profile.best_of_n):
+            counts[self.generator] += sum(asdict(part.prompts_per_set).values()) * part.images_per_prompt
+        ddpo = Weights(self.profile.ddpo.model, self.profile.ddpo.revision)
+        for model, asked in ((self.generator, self.profile.rwr), (ddpo, self.profile.ddpo)):
+            runs = all_runs(asked.rewards, asked.numbers, beta=asked.beta, other_betas=asked.other_betas)
+            prompts = sum(asdict(asked.prompts_per_set).values())
+            counts[model] += prompts * asked.images_per_prompt * (1 + len(runs) * len(asked.checkpoints))
+        return dict(counts)
 
     def long_steps(self) -> list[Artifact]:
         """What takes long in notebooks 00 to 06, in the order in which it is best computed."""
@@ -469,90 +480,3 @@ class Pipeline:
             parts.append(made.judged or made.rewarded)
         parts += [self.rwr.divergences, self.ddpo.divergences]
         return [part for part in parts if part]
-
-
-def compute_together(artifact: Artifact) -> None:
-    """Make a result, and all that it rests on, in each of the processes that were launched together.
-
-    All of them work on a shared step; of any other the first alone, and they read it back.
-    """
-    first, missing = Processes().rank == 0, _missing(artifact, {})
-    wait_for_all()  # so that every process has found the same missing, before the first writes
-    for part in missing:
-        if first:
-            part.store.folder_of(part)
-        elif part.function.shared:
-            part.store.take_part(part)
-        wait_for_all()
-
-
-def _missing(artifact: Artifact, found: dict[str, Artifact]) -> Collection[Artifact]:
-    """What has to be computed to have an artifact, each behind what it rests on; nothing if it is stored."""
-    if artifact.key not in found and not artifact.store.stored(artifact):
-        for part in artifact.inputs:
-            if isinstance(part, Artifact):
-                _missing(part, found)
-        found[artifact.key] = artifact
-    return found.values()
-
-
-@step(1)
-def some_prompts(prompts: pd.DataFrame, *, share: float, seed: int) -> pd.DataFrame:
-    """A random share of ``prompts``, one at least, in their order."""
-    return prompts.sample(max(1, round(share * len(prompts))), random_state=seed).sort_index(ignore_index=True)
-
-
-def verify(share: float, *, seed: int) -> tuple[bool, str]:
-    """Recompute a random share of ``results/`` in an empty folder; whether all agree, and a line that says so.
-
-    Of the benchmark a share of the prompts is made anew, images, votes and scores; of what follows from stored results
-    alone, a share of the steps. Votes have to be equal but for one in a hundred (another processor's rounding may move
-    a pixel), scores within ``results.TOLERANCE`` of their spread on 99 images of a hundred.
-    """
-    run = start_run("verify")
-    columns = [*VOTES, *REWARDS]
-    with TemporaryDirectory() as folder:
-        run.store = Store(Path(folder), RESULTS, prefer=True)
-        study, few = Pipeline(run), Pipeline(run)
-        few.prompts = run.step(some_prompts, study.prompts, share=share, seed=seed)
-        again, stored = few.labelled.value, study.labelled.value
-        stored = stored[stored["prompt"].isin(again["prompt"])].reset_index(drop=True)
-        spread = stored[columns].std() * dict.fromkeys(REWARDS, results.TOLERANCE)
-        same = (again[columns] - stored[columns]).abs() <= spread.reindex(columns, fill_value=0.0)
-    others = results.recompute(STEPS, share, seed=seed)
-    worst, total = same.mean().min(), len(others.same) + len(others.different)
-    told = f"{len(again)} images made anew: {same[VOTES].mean().mean():.1%} of the votes and "
-    told += f"{same[list(REWARDS)].mean().mean():.1%} of the scores are the same; "
-    told += f"{len(others.same)} of {total} steps recomputed from stored results are"
-    if others.different:
-        told += f", not {', '.join(others.different)}"
-    return worst >= 0.99 and not others.different, told
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m textnorm_lib.pipeline", description="Compute what takes long, by several processes together."
-    )
-    parser.add_argument("profile", nargs="?", default=DEFAULT_PROFILE)
-    parser.add_argument("--verify", type=float, metavar="SHARE", help="recompute a share of results/ and compare")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn to be verified")
-    options = parser.parse_args(arguments)
-    try:
-        if options.verify:
-            passed, told = verify(options.verify, seed=options.seed)
-            print(f"verify: {told}")
-            return int(not passed)
-        for artifact in Pipeline(start_run("pipeline", profile=options.profile)).long_steps():
-            if launched() > 1:
-                compute_together(artifact)
-            else:
-                artifact.store.folder_of(artifact)
-    except StudyError as error:
-        print(f"pipeline: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

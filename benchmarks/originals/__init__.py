@@ -33,12 +33,12 @@ import platformdirs
 import torch
 from PIL import Image
 
-from textnorm_lib.compat import prepare_torchvision
-from textnorm_lib.errors import ConfigError, DataError, DataUnavailable
-from textnorm_lib.files import alone
-from textnorm_lib.progress import progress
+from textnorm_lib.images.pixels import Images
 from textnorm_lib.rewards.base import Reward
-from textnorm_lib.rewards.pixels import Images
+from textnorm_lib.study import compat
+from textnorm_lib.study.errors import ConfigError, DataError, DataUnavailable
+from textnorm_lib.study.files import alone
+from textnorm_lib.study.progress import progress
 
 TIME_LIMIT_S = 1800.0  # for one request: reading gigabytes from a slow disk, an image with a hundred prompts
 WORKER = Path(__file__).with_name("worker.py")
@@ -170,7 +170,7 @@ class ReferenceReward(Reward):
 def worker_command(name: str) -> list[str]:
     """What starts the worker. -I: neither this folder nor the caller's PYTHONPATH is imported from."""
     python = environment_python(PACKAGES[name].lock)
-    return [str(python), "-I", str(WORKER), name, inspect.getsourcefile(prepare_torchvision)]
+    return [str(python), "-I", str(WORKER), name, inspect.getsourcefile(compat)]
 
 
 def _start(name: str, package: Package, time_limit: float) -> "WorkerProcess":

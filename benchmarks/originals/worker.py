@@ -1,6 +1,6 @@
 """The process that holds one original reward package; ``ReferenceReward`` starts it and speaks with it.
 
-    python -I worker.py imagereward compat.py        or blip2
+    python -I worker.py imagereward study/compat.py        or blip2
 
 It runs in the package's own environment, where the study's library cannot be imported; of that it loads one file, which
 settles torchvision (the second argument). A message is a line of JSON, followed by as many bytes of npz (numpy arrays,

@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from textnorm_lib.errors import DataError
 from textnorm_lib.figures.style import house_style, render
-from textnorm_lib.files import file_within
-from textnorm_lib.rankings import RATING
-from textnorm_lib.store import write_atomically
-from textnorm_lib.tia2.prompts import PREFIX
+from textnorm_lib.prompts.templates import PREFIX
+from textnorm_lib.stats.rankings import RATING
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.files import file_within
+from textnorm_lib.study.store import write_atomically
 
 SHEET, BALLOT, VOTES = "sheet.png", "ballot.csv", "votes.csv"
 ABREAST, SIDE, PITCH = 6, 1.92, 1.25  # images a row; an image's side in inches; from row to row, in images' sides

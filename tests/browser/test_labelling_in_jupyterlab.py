@@ -11,7 +11,7 @@ import pytest
 from notebook_pages import choose, copy_notebook, open_and_run
 from playwright.sync_api import expect
 
-from textnorm_lib.labelling_widgets import ALIGNMENT_WORDS, COMPARISON_WORDS
+from textnorm_lib.judging.widgets import ALIGNMENT_WORDS, COMPARISON_WORDS
 
 RUNS_WITHIN_MS = 300_000  # of a notebook, beside other work
 SHOWS_WITHIN_MS = 20_000

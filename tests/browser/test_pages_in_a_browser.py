@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from textnorm_lib import pages
+from textnorm_lib.study import pages
 
 CHECKOUT = Path(__file__).parents[2]
 NARROW = {"width": 360, "height": 740}

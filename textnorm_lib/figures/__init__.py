@@ -1,6 +1,7 @@
 """The study's figures and tables, one or two modules per notebook; a module that is imported enters its own."""
 
-from textnorm_lib.figures import (  # noqa: F401 (they enter themselves)
+# ruff: noqa: F401 (importing them is all that is wanted)
+from textnorm_lib.figures import (
     ablations,
     benchmark,
     best_of_n,

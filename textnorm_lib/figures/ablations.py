@@ -14,10 +14,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from textnorm_lib.figures.style import COLOURS, MARKERS, describe, interval, new_figure
-from textnorm_lib.items import figure, table
-from textnorm_lib.metrics import ALL_SETS
-from textnorm_lib.names import (
+from textnorm_lib.confidence.tuning import BY_PROMPT, CLASSES_HELD_OUT, HINDSIGHT
+from textnorm_lib.figures.style import COLOURS, MARKERS
+from textnorm_lib.stats.metrics import ALL_SETS
+from textnorm_lib.stats.names import (
     ALL_FOUR,
     ENSEMBLES,
     FOUR,
@@ -27,7 +27,9 @@ from textnorm_lib.names import (
     UNDER_TEXTNORM,
     ensemble_name,
 )
-from textnorm_lib.tuning import BY_PROMPT, CLASSES_HELD_OUT, HINDSIGHT
+from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.items import figure, table
+from textnorm_lib.study.printed import describe, interval
 
 HOLLOW, HALF, PALE, FULL = "hollow", "half", "pale", "full"
 METRICS = {"auroc": "AUROC", "ap": "AP"}

@@ -11,22 +11,12 @@ from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from textnorm_lib.figures.style import (
-    COLOURS,
-    MARKERS,
-    MINUS,
-    SET_SHADES,
-    SETS,
-    STAR,
-    describe,
-    errorbar,
-    interval,
-    new_figure,
-    short,
-)
-from textnorm_lib.items import figure, table
-from textnorm_lib.names import HINDSIGHT, METRIC_NAMES, REWARD_NAMES, SET_ORDER
-from textnorm_lib.released import grid
+from textnorm_lib.figures.style import COLOURS, MARKERS, SET_SHADES, SETS, errorbar
+from textnorm_lib.stats.names import HINDSIGHT, METRIC_NAMES, REWARD_NAMES, SET_ORDER
+from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.items import figure, table
+from textnorm_lib.study.printed import MINUS, STAR, describe, interval, short
+from textnorm_lib.tia2.released import grid
 
 NOTEBOOK = "02_benchmark_rewards"
 CENTRE = 0.75  # appendix 8.3: a cell at .75 is uncoloured, blue is above, red below

@@ -14,30 +14,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from textnorm_lib.figures import verdicts
-from textnorm_lib.figures.style import (
-    COLOURS,
-    MARKERS,
-    SETS,
-    STAR,
-    describe,
-    draw_image,
-    errorbar,
-    interval,
-    new_figure,
-    new_sheet,
-    ordinal,
-    short,
-    votes_as_marks,
-)
-from textnorm_lib.items import figure, table
-from textnorm_lib.judging import OUTCOMES
-from textnorm_lib.metrics import ALL_SETS
-from textnorm_lib.names import CHOOSER_NAMES, REWARD_NAMES, SET_ORDER, choosers_of
-from textnorm_lib.pool import check_choosers
-from textnorm_lib.rankings import RATING
-from textnorm_lib.store import step
+from textnorm_lib.figures.style import COLOURS, MARKERS, SETS, draw_image, errorbar, new_sheet, votes_as_marks
+from textnorm_lib.judging.verdicts import OUTCOMES
+from textnorm_lib.optimise.pool import check_choosers
+from textnorm_lib.prompts.templates import PREFIX
+from textnorm_lib.stats.metrics import ALL_SETS
+from textnorm_lib.stats.names import CHOOSER_NAMES, REWARD_NAMES, SET_ORDER, choosers_of
+from textnorm_lib.stats.rankings import RATING
+from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.items import figure, table
+from textnorm_lib.study.printed import STAR, describe, interval, ordinal, short
+from textnorm_lib.study.store import step
 from textnorm_lib.tia2.labels import VOTES, or_unlabelled
-from textnorm_lib.tia2.prompts import PREFIX
 
 CHOOSER_COLOURS = {**COLOURS, RATING: (0.0, 0.0, 0.0)}
 CHOOSER_MARKERS = {**MARKERS, RATING: "*"}

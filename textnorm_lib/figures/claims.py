@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from textnorm_lib.figures.style import describe, interval
-from textnorm_lib.items import table
+from textnorm_lib.study.items import table
+from textnorm_lib.study.printed import describe, interval
 
 NOTEBOOK = "08_paper_vs_ours"
 

@@ -15,12 +15,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy.special import xlogy
 
-from textnorm_lib.errors import DataError
 from textnorm_lib.figures.best_of_n import ABOVE, DOTTED, peak_as_printed
-from textnorm_lib.figures.style import COLOURS, MARKERS, errorbar, new_figure, short
-from textnorm_lib.items import figure
-from textnorm_lib.metrics import ALL_SETS
-from textnorm_lib.names import REWARD_NAMES, choosers_of
+from textnorm_lib.figures.style import COLOURS, MARKERS, errorbar
+from textnorm_lib.stats.metrics import ALL_SETS
+from textnorm_lib.stats.names import REWARD_NAMES, choosers_of
+from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.items import figure
+from textnorm_lib.study.printed import short
 
 GAINS = {  # what -> its axis
     "proxy": "proxy\n(standard dev.)",

@@ -6,10 +6,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from textnorm_lib.figures.style import COLOURS, describe, interval, new_figure, percent, short
-from textnorm_lib.items import figure, table
-from textnorm_lib.judging import OUTCOMES
-from textnorm_lib.names import CHOOSER_NAMES, choosers_of
+from textnorm_lib.figures.style import COLOURS
+from textnorm_lib.judging.verdicts import OUTCOMES
+from textnorm_lib.stats.names import CHOOSER_NAMES, choosers_of
+from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.items import figure, table
+from textnorm_lib.study.printed import describe, interval, percent, short
 
 NOTEBOOK = "07_human_evaluation"
 PAPER_PROMPTS = 30  # section 5.4: 60 sets, two of each prompt

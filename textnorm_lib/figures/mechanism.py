@@ -11,8 +11,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from textnorm_lib.bootstrap import prompt_bootstrap
-from textnorm_lib.errors import DataError
+from textnorm_lib.confidence.tuning import CHOICES
 from textnorm_lib.figures.ablations import (
     ABOVE,
     DOTTED,
@@ -28,11 +27,12 @@ from textnorm_lib.figures.ablations import (
 )
 from textnorm_lib.figures.benchmark import draw_cells, draw_scale, each_once
 from textnorm_lib.figures.mini_benchmark import describe_grids
-from textnorm_lib.figures.style import COLOURS, SETS, STAR, describe, errorbar, interval, new_figure, short
-from textnorm_lib.items import figure, table
-from textnorm_lib.metrics import ALL_SETS
-from textnorm_lib.mini.grammar import parse
-from textnorm_lib.names import (
+from textnorm_lib.figures.style import COLOURS, SETS, errorbar
+from textnorm_lib.prompts.grammar import parse
+from textnorm_lib.prompts.templates import CLASSES
+from textnorm_lib.stats.intervals import prompt_bootstrap
+from textnorm_lib.stats.metrics import ALL_SETS
+from textnorm_lib.stats.names import (
     ENSEMBLES,
     FOUR,
     METRIC_NAMES,
@@ -43,9 +43,11 @@ from textnorm_lib.names import (
     ensemble_name,
     judged_name,
 )
-from textnorm_lib.released import grid
-from textnorm_lib.tia2.prompts import CLASSES
-from textnorm_lib.tuning import CHOICES
+from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.items import figure, table
+from textnorm_lib.study.printed import STAR, describe, interval, short
+from textnorm_lib.tia2.released import grid
 
 LEVEL = 0.05
 JUDGED = tuple(f"{before}{name}" for name in ENSEMBLES for before in ("", UNDER_TEXTNORM))  # raw, then TextNorm

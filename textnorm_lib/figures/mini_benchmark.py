@@ -26,23 +26,20 @@ from textnorm_lib.figures.style import (
     SET_LINES,
     SET_SHADES,
     SETS,
-    describe,
     draw_image,
     errorbar,
-    interval,
-    new_figure,
     new_sheet,
-    ordinal,
-    short,
     votes_as_marks,
 )
-from textnorm_lib.items import figure, table
-from textnorm_lib.names import REWARD_NAMES, SET_ORDER, choosers_of
-from textnorm_lib.rankings import RATING, check_scores
-from textnorm_lib.released import grid
-from textnorm_lib.store import step
+from textnorm_lib.prompts.templates import PREFIX
+from textnorm_lib.stats.names import REWARD_NAMES, SET_ORDER, choosers_of
+from textnorm_lib.stats.rankings import RATING, check_scores
+from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.items import figure, table
+from textnorm_lib.study.printed import describe, interval, ordinal, short
+from textnorm_lib.study.store import step
 from textnorm_lib.tia2.labels import VOTES
-from textnorm_lib.tia2.prompts import PREFIX
+from textnorm_lib.tia2.released import grid
 
 NOTEBOOK = "02b_benchmark_mini_rewards"
 HIGH, LOW = "bad, ranked high", "good, ranked low"

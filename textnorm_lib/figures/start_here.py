@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 
-from textnorm_lib.figures.style import describe, draw_image, interval, new_sheet, votes_as_marks
-from textnorm_lib.items import figure, table
-from textnorm_lib.names import REWARD_NAMES
-from textnorm_lib.tia2.prompts import PREFIX
+from textnorm_lib.figures.style import draw_image, new_sheet, votes_as_marks
+from textnorm_lib.prompts.templates import PREFIX
+from textnorm_lib.stats.names import REWARD_NAMES
+from textnorm_lib.study.items import figure, table
+from textnorm_lib.study.printed import describe, interval
 
 NOTEBOOK = "00_start_here"
 ROWS = {"first": "made first", "clip": "CLIP's\nfavourite", "textnorm": "TextNorm's\nfavourite"}

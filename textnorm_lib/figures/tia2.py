@@ -10,24 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from textnorm_lib.figures.style import (
-    SET_LINES,
-    SET_SHADES,
-    SETS,
-    describe,
-    draw_image,
-    errorbar,
-    interval,
-    new_figure,
-    new_sheet,
-    percent,
-    short,
-    votes_as_marks,
-)
-from textnorm_lib.items import figure, table
-from textnorm_lib.store import step
+from textnorm_lib.figures.style import SET_LINES, SET_SHADES, SETS, draw_image, errorbar, new_sheet, votes_as_marks
+from textnorm_lib.prompts.templates import CATEGORIES, PREFIX
+from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.items import figure, table
+from textnorm_lib.study.printed import describe, interval, percent, short
+from textnorm_lib.study.store import step
 from textnorm_lib.tia2.labels import VOTES
-from textnorm_lib.tia2.prompts import CATEGORIES, PREFIX
 
 NOTEBOOK = "01_build_tia2"
 ABREAST, PER_PROMPT = 2, 4  # the samples: two prompts per row, four images each

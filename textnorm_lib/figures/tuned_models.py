@@ -14,12 +14,14 @@ from matplotlib.patches import Patch
 from textnorm_lib.figures import verdicts
 from textnorm_lib.figures.best_of_n import ABOVE, one_prompt_per_set, with_files
 from textnorm_lib.figures.finetuning import enter
-from textnorm_lib.figures.style import COLOURS, describe, draw_image, interval, new_figure, new_sheet, short
-from textnorm_lib.items import figure, table
-from textnorm_lib.judging import OUTCOMES
-from textnorm_lib.metrics import ALL_SETS
-from textnorm_lib.names import BASE, MODEL_NAMES, REWARD_NAMES, choosers_of, pairs_in_order
-from textnorm_lib.store import step
+from textnorm_lib.figures.style import COLOURS, draw_image, new_sheet
+from textnorm_lib.judging.verdicts import OUTCOMES
+from textnorm_lib.stats.metrics import ALL_SETS
+from textnorm_lib.stats.names import BASE, MODEL_NAMES, REWARD_NAMES, choosers_of, pairs_in_order
+from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.items import figure, table
+from textnorm_lib.study.printed import describe, interval, short
+from textnorm_lib.study.store import step
 from textnorm_lib.tia2.labels import or_unlabelled
 
 MODEL_COLOURS = {**COLOURS, BASE: (0.25, 0.25, 0.25)}

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from textnorm_lib.figures.style import STAR, interval, percent, short
-from textnorm_lib.judging import OUTCOMES
-from textnorm_lib.metrics import ALL_SETS
+from textnorm_lib.judging.verdicts import OUTCOMES
+from textnorm_lib.stats.metrics import ALL_SETS
+from textnorm_lib.study.printed import STAR, interval, percent, short
 
 QUESTIONS = ("alignment", "quality")
 TIE = "0.88"

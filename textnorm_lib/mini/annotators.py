@@ -25,18 +25,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from textnorm_lib.errors import LONGEST_PATH, DataError, shown
-from textnorm_lib.files import check_regular
 from textnorm_lib.mini.backgrounds import LOCATIONS
-from textnorm_lib.mini.grammar import Spec, parse
 from textnorm_lib.mini.shapes import COLOURS
 from textnorm_lib.mini.styles import STYLES
-from textnorm_lib.processes import in_workers
-from textnorm_lib.progress import progress
-from textnorm_lib.store import step
+from textnorm_lib.prompts.grammar import Spec, parse
+from textnorm_lib.prompts.templates import CLASSES
+from textnorm_lib.study.errors import LONGEST_PATH, DataError, shown
+from textnorm_lib.study.files import check_regular
+from textnorm_lib.study.processes import in_workers
+from textnorm_lib.study.progress import progress
+from textnorm_lib.study.store import step
+from textnorm_lib.study.weights import Weights
 from textnorm_lib.tia2.labels import ANNOTATORS, INDEX
-from textnorm_lib.tia2.prompts import CLASSES
-from textnorm_lib.weights import Weights
 
 STRIDE = 4
 THRESHOLDS = (0.45, 0.55)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from textnorm_lib.errors import DataError
 from textnorm_lib.mini.shapes import RGB
+from textnorm_lib.study.errors import DataError
 
 HORIZON = 0.3
 GROUND_TOP = 0.16  # an object's box begins below this, so its foot is on the ground

@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from textnorm_lib.compat import prepare_torchvision
-
 IMAGE_SIZE = 64
 LATENT_SHAPE = (4, 16, 16)
 MAX_TOKENS = 24
@@ -29,7 +27,6 @@ def as_tensor(images: np.ndarray) -> torch.Tensor:
 
 def build_tokenizer(captions: Iterable[str]):
     """A CLIPTokenizer in which every word of ``captions`` is one token; other words fall into pieces."""
-    prepare_torchvision()
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
@@ -55,7 +52,6 @@ def build_tokenizer(captions: Iterable[str]):
 
 def build_text_encoder(vocabulary_size: int):
     """CLIP's text transformer: 4 layers, width 128."""
-    prepare_torchvision()
     from transformers import CLIPTextConfig, CLIPTextModel
 
     config = CLIPTextConfig(
@@ -74,7 +70,6 @@ def build_text_encoder(vocabulary_size: int):
 
 def build_autoencoder(channels: tuple[int, ...] = (16, 32, 64)):
     """An AutoencoderKL that makes an image four times smaller on each side."""
-    prepare_torchvision()
     from diffusers import AutoencoderKL
 
     levels = len(channels)
@@ -93,7 +88,6 @@ def build_autoencoder(channels: tuple[int, ...] = (16, 32, 64)):
 
 def build_unet(channels: tuple[int, int] = (64, 128)):
     """A U-Net: convolutions at 16 x 16, and at 8 x 8 attention as well, within the image and on the caption."""
-    prepare_torchvision()
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -113,7 +107,6 @@ def build_unet(channels: tuple[int, int] = (64, 128)):
 
 def build_scheduler():
     """DDIM with Stable Diffusion's noise levels; the model predicts velocity, as v2.1 does."""
-    prepare_torchvision()
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -130,7 +123,6 @@ def build_scheduler():
 
 def build_pipeline(autoencoder, text_encoder, tokenizer, unet):
     """The parts as a StableDiffusionPipeline, without a safety checker."""
-    prepare_torchvision()
     from diffusers import StableDiffusionPipeline
 
     return StableDiffusionPipeline(

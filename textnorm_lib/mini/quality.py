@@ -16,16 +16,16 @@ import pandas as pd
 import torch
 from torch import nn
 
-from textnorm_lib.errors import DataError
+from textnorm_lib.images.pixels import Images, check, square
 from textnorm_lib.mini.annotators import Block, load_weights
 from textnorm_lib.mini.generator import IMAGE_SIZE, as_tensor
-from textnorm_lib.pool import QUALITY
-from textnorm_lib.processes import in_workers
-from textnorm_lib.progress import progress
-from textnorm_lib.rewards.pixels import Images, check, square
-from textnorm_lib.store import step
+from textnorm_lib.optimise.pool import QUALITY
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.processes import in_workers
+from textnorm_lib.study.progress import progress
+from textnorm_lib.study.store import step
+from textnorm_lib.study.weights import Weights
 from textnorm_lib.tia2.labels import INDEX
-from textnorm_lib.weights import Weights
 
 BATCH_SIZE = 64  # fixed: the last bits may depend on it
 

@@ -5,6 +5,7 @@ wholly inside the frame and hardly cover each other. The same specification and 
 bit.
 """
 
+import io
 import itertools
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -12,14 +13,17 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageDraw
 
-from textnorm_lib.errors import DataError
 from textnorm_lib.mini.backgrounds import GROUND_TOP, background
-from textnorm_lib.mini.grammar import Asked, Spec, write
 from textnorm_lib.mini.sprites import Box, Pose, Tint, draw, extent, shown_colour, tilt
 from textnorm_lib.mini.styles import find_style
-from textnorm_lib.progress import progress
+from textnorm_lib.prompts.grammar import Asked, Spec, write
+from textnorm_lib.prompts.sets import sample_spec
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.progress import progress
+from textnorm_lib.study.store import step
 
 SIZE = 64
 SUPERSAMPLING = 4
@@ -202,3 +206,21 @@ def _wrapped(text: str, width: int, pen: ImageDraw.ImageDraw) -> str:
         longer = f"{lines[-1]} {word}".strip()
         lines = [*lines[:-1], longer] if pen.textlength(longer, font_size=9) <= width else [*lines, word]
     return "\n".join(lines)
+
+
+# Scenes of the mini world, to be looked at.
+
+
+@step(1)
+def sample_scenes(*, number: int, seed: int) -> pd.DataFrame:
+    """Scenes of the training mix with their captions: prompt, png."""
+    generator = np.random.default_rng(seed)
+    specs = [sample_spec(generator) for _ in range(number)]
+    images = [_png(scene.image) for scene in render_many(specs, seed)]
+    return pd.DataFrame({"prompt": [write(spec) for spec in specs], "png": images})
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -13,7 +13,8 @@ import numpy as np
 Point = tuple[float, float]
 RGB = tuple[int, int, int]
 
-# The colours that the paper's comprehensive prompts name; also the ones its categories are read by (tia2/prompts.py).
+# The colours that the paper's comprehensive prompts name; also the ones its categories are read by
+# (prompts/templates.py).
 COLOURS: dict[str, RGB] = {
     "red": (218, 30, 38),
     "blue": (38, 88, 222),

@@ -12,9 +12,9 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from textnorm_lib.errors import DataError
 from textnorm_lib.mini.drawings import DRAWINGS
 from textnorm_lib.mini.shapes import COLOURS, PAINTS, RGB, Drawing, grow, rotate
+from textnorm_lib.study.errors import DataError
 
 EDGE = 0.09  # in radii: half a pixel at the smallest radius of a scene
 

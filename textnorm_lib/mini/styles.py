@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from textnorm_lib.errors import DataError
 from textnorm_lib.mini.backgrounds import background, gradient
 from textnorm_lib.mini.shapes import RGB
 from textnorm_lib.mini.sprites import PHOTO, Pens
+from textnorm_lib.study.errors import DataError
 
 
 @dataclass(frozen=True)

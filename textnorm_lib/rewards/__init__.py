@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from textnorm_lib.errors import ConfigError, DataError, StudyError
 from textnorm_lib.rewards import clip, pretrained
 from textnorm_lib.rewards.base import Reward
 from textnorm_lib.rewards.blip2 import load_blip2
+from textnorm_lib.rewards.clip import PickScoreReward
 from textnorm_lib.rewards.imagereward import ImageRewardReward
-from textnorm_lib.rewards.pickscore import PickScoreReward
+from textnorm_lib.study.errors import ConfigError, DataError, StudyError
 
 __all__ = ["Reward", "load_reward"]
 

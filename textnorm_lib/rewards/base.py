@@ -18,9 +18,9 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from textnorm_lib.errors import DataError
-from textnorm_lib.progress import progress
-from textnorm_lib.rewards.pixels import Images, check, square
+from textnorm_lib.images.pixels import Images, check, square
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.progress import progress
 
 MOST_AT_ONCE = 128  # images, or pairs of an image and a prompt: more make no device faster
 LIVE_COPIES = 24  # of an image's tokens, that are in memory at once within a layer (attention, feed-forward)

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from textnorm_lib.errors import ConfigError
 from textnorm_lib.rewards import pretrained
 from textnorm_lib.rewards.base import CrossReward, DualReward, Reward, spare
+from textnorm_lib.study.errors import ConfigError
 
 
 def image_tokens(model, pixel_values: torch.Tensor) -> torch.Tensor:

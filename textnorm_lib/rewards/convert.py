@@ -8,9 +8,11 @@ that they are stored in. A weight that is neither used nor on the lists of those
 as is one that is missing or of another shape than the others and ``Towers`` imply.
 """
 
+import argparse
 import os
 import pickle
 import shutil
+import sys
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +22,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from textnorm_lib.compat import prepare_torchvision
-from textnorm_lib.errors import DataError
-from textnorm_lib.files import check_regular
 from textnorm_lib.rewards.imagereward import ImageRewardModel
+from textnorm_lib.study.errors import DataError, StudyError
+from textnorm_lib.study.files import check_regular
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,6 @@ def convert_blip2(checkpoint: Path, vision: Path, folder: Path, *, tokenizer: Pa
 
 def _imagereward_model(source: Checkpoint, towers: Towers) -> ImageRewardModel:
     """The model that fits the checkpoint, its weights without memory."""
-    prepare_torchvision()
     from transformers import BlipTextConfig, BlipVisionConfig
 
     vision = _vision_sizes(source, "blip.visual_encoder.", towers)
@@ -201,7 +201,6 @@ def _imagereward_model(source: Checkpoint, towers: Towers) -> ImageRewardModel:
 
 def _blip2_model(source: Checkpoint, eva: Checkpoint, towers: Towers):
     """As ``_imagereward_model``, a Blip2ForImageTextRetrieval."""
-    prepare_torchvision()
     from transformers import Blip2Config, Blip2ForImageTextRetrieval, Blip2QFormerConfig, Blip2VisionConfig
 
     vision = _vision_sizes(eva, "", towers)
@@ -275,7 +274,6 @@ def _renamed(name: str, parts: dict[str, str]) -> str:
 
 
 def _save(weights: dict[str, torch.Tensor], tokenizer, image_size: int, folder: Path) -> None:
-    prepare_torchvision()
     from safetensors.torch import save_file
     from transformers import BlipImageProcessor
 
@@ -291,7 +289,6 @@ def bert_tokenizer(folder: Path, *, added: Sequence[str], words: int, tokens: in
     ``words``: how many tokens the model knows; ``tokens``: how many of a prompt it reads. What matches the regular
     expression ``blanks`` becomes a space first. Raises ``DataError`` where the vocabulary is missing or does not fit.
     """
-    prepare_torchvision()
     from tokenizers import AddedToken, Regex, normalizers
     from tokenizers.models import WordPiece
     from transformers import BertTokenizer, PreTrainedTokenizerFast
@@ -342,3 +339,33 @@ def follow_umask(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(0o666 & ~mask)
+
+
+# What converts, and the files that it takes.
+_CONVERTERS = {
+    "imagereward": (convert_imagereward, ("ImageReward.pt",)),
+    "blip2": (convert_blip2, ("blip2_pretrained.pth", "eva_vit_g.pth")),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m textnorm_lib rewards", description="Reward models.")
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("convert", help="write a published checkpoint as a folder for load_reward")
+    models = command.add_subparsers(dest="model", required=True)
+    for name, (_, files) in _CONVERTERS.items():
+        model = models.add_parser(name, help=f"takes {' and '.join(files)}")
+        for file in files:
+            model.add_argument(file, type=Path)
+        model.add_argument("--tokenizer", required=True, type=Path, help="a folder with bert-base-uncased's vocab.txt")
+        model.add_argument("--to", required=True, type=Path, help="the new folder")
+    options = parser.parse_args(arguments)
+    convert, files = _CONVERTERS[options.model]
+    try:
+        convert(*(getattr(options, file) for file in files), options.to, tokenizer=options.tokenizer)
+    except (StudyError, OSError) as error:
+        print(f"convert: {error}", file=sys.stderr)
+        return 2
+    print(f"convert: {options.to} is complete")
+    return 0

@@ -12,7 +12,6 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from textnorm_lib.compat import prepare_torchvision
 from textnorm_lib.rewards import pretrained
 from textnorm_lib.rewards.base import CrossReward, spare
 
@@ -26,7 +25,6 @@ class ImageRewardModel(nn.Module):
 
     def __init__(self, vision_config, text_config, head_widths: Sequence[int], head_dropout: Sequence[float]) -> None:
         super().__init__()
-        prepare_torchvision()
         from transformers import BlipTextModel, BlipVisionModel
 
         self.head_widths, self.head_dropout = tuple(head_widths), tuple(head_dropout)
@@ -72,7 +70,6 @@ def imagereward_from_folder(folder: Path) -> ImageRewardModel:
 
     Raises ``ValueError`` for a weight that is missing, unknown or of another shape.
     """
-    prepare_torchvision()
     from transformers import BlipTextConfig, BlipVisionConfig
 
     configuration = json.loads((folder / "config.json").read_text())

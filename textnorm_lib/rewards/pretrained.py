@@ -5,15 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from textnorm_lib.compat import prepare_torchvision
-
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 @contextmanager
 def no_bars() -> Iterator[None]:
     """Keep transformers from drawing a progress bar over reading or writing a few tensors."""
-    prepare_torchvision()
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -30,7 +27,6 @@ def load_model(class_name: str, folder: Path):
 
     transformers itself would draw missing weights at random and only warn.
     """
-    prepare_torchvision()
     import torch
     import transformers
 
@@ -46,7 +42,6 @@ def load_model(class_name: str, folder: Path):
 
 def load_tokenizer(folder: Path):
     """The tokenizer in ``folder``, of the class that it names."""
-    prepare_torchvision()
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -14,15 +14,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from textnorm_lib.errors import DataError
-from textnorm_lib.files import file_within
-from textnorm_lib.processes import in_workers, own_share, wait_for_all
-from textnorm_lib.progress import progress
 from textnorm_lib.rewards import Reward, load_reward
 from textnorm_lib.rewards.base import CutPrompt
-from textnorm_lib.store import step
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.files import file_within
+from textnorm_lib.study.processes import in_workers, own_share, wait_for_all
+from textnorm_lib.study.progress import progress
+from textnorm_lib.study.store import step
+from textnorm_lib.study.weights import Weights
 from textnorm_lib.tia2.labels import INDEX
-from textnorm_lib.weights import Weights
 
 REWARDS = ("clip", "blip2", "imagereward", "pickscore")
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from textnorm_lib.processes import wait_for_all
-from textnorm_lib.store import step
+from textnorm_lib.study.processes import wait_for_all
+from textnorm_lib.study.store import step
+from textnorm_lib.study.weights import Weights
 from textnorm_lib.tia2.labels import INDEX, image_table
-from textnorm_lib.weights import Weights
 
 
 @step(1, unkeyed=("workers",), shared=True)
@@ -39,7 +39,7 @@ def make_images(
 
     A run that was stopped goes on at the batch it was in.
     """
-    from textnorm_lib.sampling import generate, plan_images  # with torch and, for new images only, diffusers
+    from textnorm_lib.images.sampling import generate, plan_images  # with torch and, for new images only, diffusers
 
     plan = plan_images(prompts["prompt"].tolist(), images_per_prompt, seed=seed)
     plan.insert(0, "set", np.repeat(prompts["set"].to_numpy(), images_per_prompt))

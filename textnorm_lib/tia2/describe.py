@@ -7,12 +7,12 @@ Every function is a step. ``images`` is one row an image (set, image, prompt, vo
 import numpy as np
 import pandas as pd
 
-from textnorm_lib.agreement import alpha_interval, cohen_kappas, dawid_skene, fleiss_kappa
-from textnorm_lib.progress import progress
-from textnorm_lib.store import step
+from textnorm_lib.prompts.templates import CATEGORIES, categorise, parse_counting
+from textnorm_lib.stats.agreement import alpha_interval, cohen_kappas, dawid_skene, fleiss_kappa
+from textnorm_lib.study.progress import progress
+from textnorm_lib.study.store import step
 from textnorm_lib.tia2.labels import VOTES, image_table
 from textnorm_lib.tia2.official import OfficialSet
-from textnorm_lib.tia2.prompts import CATEGORIES, categorise, parse_counting
 
 SLOTS = ["slot 1", "slot 2", "slot 3"]
 

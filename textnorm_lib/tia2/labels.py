@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from textnorm_lib.errors import DataError
+from textnorm_lib.study.errors import DataError
 
 INDEX = "index.parquet"  # of a folder of images: set, image, prompt, seed
 ANNOTATORS = (1, 2, 3)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from textnorm_lib.errors import DataError, DataUnavailable
+from textnorm_lib.study.errors import DataError, DataUnavailable
 from textnorm_lib.tia2.release_files import (
     VARIABLE,
     check_agreement,

@@ -1,0 +1,1 @@
+"""Images: sampled from a diffusion model, and read from whatever a caller has."""

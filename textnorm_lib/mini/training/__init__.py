@@ -1,0 +1,1 @@
+"""How the mini world's models are trained: notebook A1 alone imports it."""

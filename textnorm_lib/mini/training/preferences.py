@@ -1,0 +1,128 @@
+"""Preferences between images of one prompt, as the reward models learn them from annotators.
+
+An annotator counts the *faults* of an image: objects that are missing or too many, and each wrong colour, relation,
+location or style. Of two images of a prompt it prefers the one with fewer faults. These annotators are not the
+benchmark's: a judge never trains what it judges.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from textnorm_lib.mini.annotators import Detector, Seen, detect, shows
+from textnorm_lib.mini.generator import as_tensor
+from textnorm_lib.mini.training.spoil import degrade
+from textnorm_lib.prompts.grammar import Spec, parse
+from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.progress import progress
+
+BATCH_SIZE = 128
+THRESHOLD = 0.5  # the least score of an object that counts
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """``images`` uint8 (n, h, w, 3) of ``prompts`` (n); pairs (m, 2) of image numbers, and the share of annotators in
+    [0, 1] who prefer the first; pairs on which they are evenly split are left out. ``prompt_numbers`` (n)."""
+
+    images: np.ndarray
+    prompts: list[str]
+    prompt_numbers: np.ndarray
+    pairs: np.ndarray
+    shares: np.ndarray
+
+
+def faults(seen: Seen, spec: Spec) -> int:
+    """How many things are wrong with an image of ``spec``; 0 exactly if it shows what was asked for."""
+    found = Counter(one.name for one in seen.objects if one.score >= THRESHOLD)
+    wanted = Counter({asked.name: asked.count for asked in spec.objects})
+    wrong = sum(((found - wanted) + (wanted - found)).values())
+    colours = {asked.name: asked.colour for asked in spec.objects if asked.colour}
+    wrong += sum(
+        one.score >= THRESHOLD and one.name in colours and one.colour != colours[one.name] for one in seen.objects
+    )
+    wrong += spec.location is not None and seen.location != spec.location
+    wrong += seen.style != spec.style
+    return wrong + (spec.relation is not None and not _relation_holds(seen, spec))
+
+
+def _relation_holds(seen: Seen, spec: Spec) -> bool:
+    """Whether the best object of each class stands as asked; others do not count here."""
+    best = {one.name: one for one in reversed(seen.objects)}
+    kept = tuple(best[asked.name] for asked in spec.objects if asked.name in best)
+    return len(kept) == 2 and shows(replace(seen, objects=kept), replace(spec, location=None, style=seen.style), 0.0)
+
+
+def collect_preferences(images: np.ndarray, prompts: list[str], annotators: Sequence[Detector]) -> Preferences:
+    """All pairs of images of one prompt on which ``annotators`` are not evenly split."""
+    specs = {prompt: parse(prompt) for prompt in prompts}
+    counted = np.array([_count_faults(annotator, images, [specs[p] for p in prompts]) for annotator in annotators])
+    numbers = {prompt: number for number, prompt in enumerate(specs)}
+    prompt_numbers = np.array([numbers[prompt] for prompt in prompts])
+    pairs = [
+        pair
+        for number in range(len(numbers))
+        for pair in itertools.combinations(np.flatnonzero(prompt_numbers == number).tolist(), 2)
+    ]
+    first, second = np.array(pairs).T
+    fewer = np.sign(counted[:, second] - counted[:, first])
+    shares = (1 + fewer.mean(axis=0)) / 2
+    decided = shares != 0.5
+    if not decided.any():
+        raise DataError(f"{len(images)} images, no pair of images on which the annotators prefer one; make more images")
+    return Preferences(images, prompts, prompt_numbers, np.array(pairs)[decided], shares[decided])
+
+
+def _count_faults(annotator: Detector, images: np.ndarray, specs: list[Spec]) -> list[int]:
+    counted = []
+    for start in progress(range(0, len(images), BATCH_SIZE), "faults", unit="batch"):
+        with torch.no_grad():
+            batch = detect(annotator, as_tensor(images[start : start + BATCH_SIZE]))
+        counted += [faults(seen, spec) for seen, spec in zip(batch, specs[start:], strict=False)]
+    return counted
+
+
+# Preferences in batches, as PickScore and ImageReward learn from them (the Bradley-Terry model).
+
+
+class PreferencePairs:
+    """Preferences as batches: every tenth prompt that has some is held out to tell when to stop."""
+
+    def __init__(self, preferences: Preferences, tokenizer, device: str) -> None:
+        self.preferences, self.device = preferences, device
+        encoded = tokenizer(preferences.prompts, padding=True, truncation=True, return_tensors="pt")
+        self.tokens, self.mask = encoded.input_ids.to(device), encoded.attention_mask.to(device)
+        numbers = preferences.prompt_numbers[preferences.pairs[:, 0]]
+        held_out = np.isin(numbers, np.unique(numbers)[::10])
+        self.held_out, self.taught = np.flatnonzero(held_out), np.flatnonzero(~held_out)
+        if not len(self.taught):
+            raise DataError(f"{len(numbers)} preferences on one prompt; give two prompts or more, one is held out")
+
+    def loss(self, reward, size: int, generator: torch.Generator) -> torch.Tensor:
+        """Cross-entropy of the Bradley-Terry model with the share of annotators who prefer the first image."""
+        chosen = self.taught[torch.randint(len(self.taught), (size,), generator=generator).numpy()]
+        margin = self._margin(reward, chosen, generator)
+        shares = torch.from_numpy(self.preferences.shares[chosen]).float().to(self.device)
+        return F.binary_cross_entropy_with_logits(margin, shares)
+
+    @torch.no_grad()
+    def accuracy(self, reward) -> float:
+        """Share of held-out pairs in which the image with the larger reward is the preferred one."""
+        right = []
+        for start in range(0, len(self.held_out), 128):
+            chosen = self.held_out[start : start + 128]
+            margin = self._margin(reward, chosen, None).cpu().numpy()
+            right.append((margin > 0) == (self.preferences.shares[chosen] > 0.5))
+        return float(np.concatenate(right).mean())
+
+    def _margin(self, reward, chosen: np.ndarray, generator: torch.Generator | None) -> torch.Tensor:
+        first, second = self.preferences.pairs[chosen].T
+        both = as_tensor(self.preferences.images[np.concatenate([first, second])]).to(self.device)
+        images = both if generator is None else degrade(both, generator)
+        rewards = reward(images, self.tokens[first].repeat(2, 1), self.mask[first].repeat(2, 1)).float()
+        return rewards[: len(chosen)] - rewards[len(chosen) :]

@@ -1,0 +1,220 @@
+"""How the miniature reward models are trained, each by its namesake's recipe.
+
+CLIP learns by contrast from scenes whose captions are as careless as alternative texts on the web: a third of them
+miss or mistake a count, an object or a class. The others start from it. BLIP-2 learns to match images and captions on
+the same data; PickScore and ImageReward learn from preferences between the generator's images (``preferences.py``),
+each with a term that keeps what the captions teach. The models are imperfect because their data are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from textnorm_lib.mini import reward_models
+from textnorm_lib.mini.generator import as_tensor
+from textnorm_lib.mini.training.fit import Recipe, fit
+from textnorm_lib.mini.training.preferences import PreferencePairs, Preferences
+from textnorm_lib.mini.training.scenes import Scenes
+from textnorm_lib.mini.training.spoil import degrade
+from textnorm_lib.prompts.grammar import MOST_OF_ONE, PHOTO, Spec, write
+from textnorm_lib.prompts.templates import CLASSES, PREFIX, plural
+from textnorm_lib.rewards import blip2 as blip2_parts
+from textnorm_lib.study.errors import DataError
+
+CLIP = Recipe(steps=1_600, learning_rate=1e-3, weight_decay=0.05)
+BLIP2 = Recipe(steps=900, learning_rate=5e-4)
+PICKSCORE = Recipe(steps=300, learning_rate=1e-4, warmup=50, average_decay=0.99)
+IMAGEREWARD = Recipe(steps=500, learning_rate=3e-4, warmup=50, average_decay=0.99)
+CAPTION_NOISE = {
+    "none": 0.6,
+    "no count": 0.12,
+    "wrong count": 0.08,
+    "left out": 0.1,
+    "wrong class": 0.05,
+    "other": 0.05,
+}
+SHARPEST = 100.0  # the largest factor of CLIP's cosines, as published
+TEMPERATURE = 0.07  # of BLIP-2's contrast, where it starts in the published model
+CONTRAST = 0.5  # weight of the captions' term beside the preferences'
+
+
+def noisy_caption(spec: Spec, generator: np.random.Generator) -> str:
+    """A careless caption of a scene, by the shares of ``CAPTION_NOISE`` ("other" is a caption of another scene)."""
+    kind = str(generator.choice(list(CAPTION_NOISE), p=list(CAPTION_NOISE.values())))
+    slot = int(generator.integers(len(spec.objects)))
+    asked = spec.objects[slot]
+    if kind == "other":
+        return ""
+    if kind == "no count" and asked.count > 1:
+        return f"{PREFIX}{plural(asked.name)}"
+    changed = asked
+    if kind == "wrong count":
+        changed = asked._replace(count=int(np.clip(asked.count + generator.choice((-1, 1)), 1, MOST_OF_ONE)))
+    if kind == "wrong class":
+        changed = asked._replace(name=CLASSES[int(generator.integers(len(CLASSES)))])
+    objects = (changed,) if kind == "left out" else (*spec.objects[:slot], changed, *spec.objects[slot + 1 :])
+    try:
+        if kind == "left out" and len(spec.objects) == 1:
+            return write(Spec((asked._replace(colour=None),), None, None, PHOTO))
+        return write(replace(spec, objects=objects, relation=spec.relation if len(objects) == 2 else None))
+    except DataError:  # what came out cannot be asked for, e.g. four each of two classes
+        return write(spec)
+
+
+def noisy_captions(specs: Sequence[Spec], *, seed: int) -> list[str]:
+    """One careless caption a scene; the same whenever they are drawn."""
+    generator = np.random.default_rng(seed)
+    captions = [noisy_caption(spec, generator) for spec in specs]
+    others = generator.permutation(len(captions))
+    return [caption or write(specs[other]) for caption, other in zip(captions, others, strict=True)]
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Scenes with their careless captions as tokens: ``images`` uint8 (n, h, w, 3), ``tokens`` and ``mask`` (n, t).
+
+    Batches go to ``device``, and with them all training.
+    """
+
+    images: np.ndarray
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    device: str = "cpu"
+
+    def batch(self, size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``size`` random ones: slightly spoilt images in [-1, 1], tokens, mask."""
+        chosen = torch.randint(len(self.images), (size,), generator=generator)
+        images = degrade(as_tensor(self.images[chosen.numpy()]).to(self.device), generator)
+        return images, self.tokens[chosen].to(self.device), self.mask[chosen].to(self.device)
+
+
+def captioned(scenes: Scenes, captions: list[str], tokenizer, *, device: str = "cpu") -> Captioned:
+    """``scenes`` with ``captions`` in the place of their own."""
+    encoded = tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
+    return Captioned(scenes.images, encoded.input_ids, encoded.attention_mask, device)
+
+
+def train_clip(scenes: Captioned, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 128):
+    """CLIP (Radford et al. 2021): image and caption of a pair together, those of different pairs apart."""
+    torch.manual_seed(recipe.seed)
+    clip = reward_models.build_clip(tokenizer).to(scenes.device)
+
+    def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
+        images, tokens, mask = scenes.batch(batch_size, generator)
+        with torch.autocast(torch.device(scenes.device).type, torch.bfloat16):
+            return contrast(clip, images, tokens, mask)
+
+    fit(clip, loss_function, recipe, folder=folder, description="CLIP")
+    return clip
+
+
+def contrast(clip, images: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """CLIP's symmetric loss on a batch of pairs."""
+    similar = similarities(clip, images, tokens, mask)
+    own = torch.arange(len(images), device=images.device)
+    return (F.cross_entropy(similar, own) + F.cross_entropy(similar.T, own)) / 2
+
+
+def similarities(clip, images: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Scaled cosines (n images, m prompts)."""
+    seen = F.normalize(clip.get_image_features(pixel_values=images).pooler_output.float(), dim=-1)
+    read = F.normalize(clip.get_text_features(input_ids=tokens, attention_mask=mask).pooler_output.float(), dim=-1)
+    return clip.logit_scale.exp().clamp(max=SHARPEST) * seen @ read.T
+
+
+def train_blip2(scenes: Captioned, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 64):
+    """BLIP-2's first stage (Li et al. 2023): contrast, and its own caption against a confusable one of the batch."""
+    torch.manual_seed(recipe.seed)
+    blip2 = reward_models.blip2_from_clip(clip, tokenizer, images=_typical(scenes)).to(scenes.device)
+
+    def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
+        images, tokens, mask = scenes.batch(batch_size, generator)
+        own = torch.arange(batch_size, device=scenes.device)
+        with torch.autocast(torch.device(scenes.device).type, torch.bfloat16):
+            seen = blip2_parts.image_tokens(blip2, images)
+            queries = blip2_parts.query_features(blip2, seen).float()
+            read = blip2_parts.text_features(blip2, tokens, mask).float()
+            similar = torch.einsum("nqd,md->nmq", queries, read).amax(dim=-1) / TEMPERATURE
+            other = _confusable(similar.detach(), tokens, generator)
+            matched = [blip2_parts.itm_logits(blip2, seen, tokens[which], mask[which]) for which in (other, own)]
+        contrast_loss = (F.cross_entropy(similar, own) + F.cross_entropy(similar.T, own)) / 2
+        logits = torch.cat(matched).float()
+        matches = torch.arange(2, device=scenes.device).repeat_interleave(batch_size)
+        return F.cross_entropy(logits, matches) + contrast_loss
+
+    fit(blip2, loss_function, recipe, folder=folder, description="BLIP-2")
+    return blip2
+
+
+def _confusable(similar: torch.Tensor, tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """For each image another one's caption, likelier the more ``similar`` (n, n) it is; never its own wording."""
+    same = (tokens[:, None] == tokens[None]).all(dim=-1)
+    likely = similar.float().masked_fill(same, -torch.inf).softmax(dim=1)
+    return torch.multinomial(likely.cpu(), 1, generator=generator)[:, 0].to(tokens.device)
+
+
+def _typical(scenes: Captioned) -> torch.Tensor:
+    """Images by whose tokens CLIP's first norm is folded (``reward_models.py``), where CLIP is."""
+    return as_tensor(scenes.images[:256]).to(scenes.device)
+
+
+def train_pickscore(
+    scenes: Captioned, preferences: Preferences, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 48
+):
+    """PickScore (Kirstain et al. 2023): CLIP goes on; the better image of a pair should have the larger cosine."""
+    pickscore = reward_models.pickscore_from_clip(clip)
+    pairs = PreferencePairs(preferences, tokenizer, scenes.device)
+
+    def reward(images: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        seen = F.normalize(pickscore.get_image_features(pixel_values=images).pooler_output.float(), dim=-1)
+        read = pickscore.get_text_features(input_ids=tokens, attention_mask=mask).pooler_output.float()
+        return pickscore.logit_scale.exp().clamp(max=SHARPEST) * (seen * F.normalize(read, dim=-1)).sum(dim=-1)
+
+    def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
+        with torch.autocast(torch.device(scenes.device).type, torch.bfloat16):
+            preference = pairs.loss(reward, batch_size, generator)
+            return preference + CONTRAST * contrast(pickscore, *scenes.batch(batch_size, generator))
+
+    fit(
+        pickscore,
+        loss_function,
+        recipe,
+        folder=folder,
+        description="PickScore",
+        validation=lambda: pairs.accuracy(reward),
+    )
+    return pickscore
+
+
+def train_imagereward(
+    scenes: Captioned, preferences: Preferences, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 32
+):
+    """ImageReward (Xu et al. 2023): a cross-encoder ranks images as people did, and captions as BLIP does."""
+    torch.manual_seed(recipe.seed)
+    model = reward_models.imagereward_from_clip(clip, tokenizer, images=_typical(scenes)).to(scenes.device)
+    pairs = PreferencePairs(preferences, tokenizer, scenes.device)
+
+    def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
+        images, tokens, mask = scenes.batch(batch_size, generator)
+        with torch.autocast(torch.device(scenes.device).type, torch.bfloat16):
+            with torch.no_grad():
+                similar = similarities(clip, images, tokens, mask)
+            other = _confusable(similar, tokens, generator)
+            preference = pairs.loss(model, batch_size, generator)
+            seen = model.image_tokens(images)
+            margin = model.reward(seen, tokens, mask) - model.reward(seen, tokens[other], mask[other])
+        return preference + CONTRAST * F.softplus(-margin.float()).mean()
+
+    fit(
+        model,
+        loss_function,
+        recipe,
+        folder=folder,
+        description="ImageReward",
+        validation=lambda: pairs.accuracy(model),
+    )
+    return model

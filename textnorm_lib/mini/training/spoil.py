@@ -1,0 +1,376 @@
+"""Scenes spoilt as generators spoil them: what annotators must not be thrown by, and what they must not fall for.
+
+Two versions show what the scene shows, worse: *restored*, through the autoencoder with the latent disturbed, and
+*half-finished*, noised and denoised by the generator in a few steps. One shows less: in *broken* scenes some objects
+are cut to pieces, and what nobody would recognise counts as no object. ``stretch`` and ``degrade`` work on any of
+these, drawn anew in each training step.
+"""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from textnorm_lib.mini.generator import LATENT_SHAPE, as_tensor
+from textnorm_lib.mini.training.scenes import Scenes
+from textnorm_lib.study.progress import progress
+
+LATENT_NOISE = 0.3  # the most that a latent is disturbed by, in units of its own spread
+LATEST_TIME = 450  # half-finished images start from here at most: what is noised further may change its content
+SLIGHT_TIME = 160  # the same for broken scenes: from later times the generator mends what was broken
+STRETCH = 0.15  # the most that ``stretch`` moves a pixel, in units of half the image
+CELL = 4  # pixels of a latent's cell
+IMAGE = 64
+
+
+@torch.no_grad()
+def restored(scenes: Scenes, autoencoder, path: Path, *, count: int, seed: int, batch_size: int = 64) -> np.ndarray:
+    """The first ``count`` scenes through the autoencoder, the latent disturbed at random: uint8, at ``path``."""
+    scale = autoencoder.config.scaling_factor
+
+    def restore(batch: np.ndarray, start: int, generator: torch.Generator) -> torch.Tensor:
+        latents = autoencoder.encode(as_tensor(batch).to(autoencoder.device)).latent_dist.mean
+        strength = torch.rand(len(batch), 1, 1, 1, generator=generator) * LATENT_NOISE / scale
+        disturbance = strength * torch.randn(latents.shape, generator=generator)
+        return autoencoder.decode(latents + disturbance.to(latents.device)).sample
+
+    return written_once(
+        scenes.images[:count], restore, path, device=autoencoder.device.type, seed=seed, batch_size=batch_size
+    )
+
+
+@torch.no_grad()
+def half_finished(
+    scenes: Scenes,
+    pipeline,
+    path: Path,
+    *,
+    count: int,
+    seed: int,
+    latest_time: int = LATEST_TIME,
+    batch_size: int = 64,
+) -> np.ndarray:
+    """The first ``count`` scenes, noised and denoised by the generator in one to three steps: uint8, at ``path``."""
+    autoencoder, scheduler = pipeline.vae, pipeline.scheduler
+    scale = autoencoder.config.scaling_factor
+
+    def finish(batch: np.ndarray, start: int, generator: torch.Generator) -> torch.Tensor:
+        latents = autoencoder.encode(as_tensor(batch).to(autoencoder.device)).latent_dist.mean * scale
+        steps = int(torch.randint(1, 4, (), generator=generator))
+        latest = torch.randint(latest_time // 4, latest_time, (), generator=generator).item()
+        times = torch.linspace(latest, 0, steps + 1).long()
+        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+        noisy = scheduler.add_noise(latents, noise, times[:1].expand(len(batch)))
+        clean = denoised(pipeline, noisy, times, scenes.captions[start : start + len(batch)])
+        return autoencoder.decode(clean / scale).sample
+
+    return written_once(
+        scenes.images[:count], finish, path, device=autoencoder.device.type, seed=seed, batch_size=batch_size
+    )
+
+
+def denoised(pipeline, noisy: torch.Tensor, times: torch.Tensor, captions: list[str]) -> torch.Tensor:
+    """Latents ``noisy`` (n, 4, h, w) after the generator's steps from each of ``times`` to the next, without guidance.
+
+    ``times`` (steps + 1,), or (steps + 1, n, 1, 1, 1) where every image has its own.
+    """
+    tokens = pipeline.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    text = pipeline.text_encoder(tokens.to(noisy.device)).last_hidden_state
+    for now, later in itertools.pairwise(times):
+        velocity = pipeline.unet(noisy, now.flatten().to(noisy.device), text).sample
+        before, after = (pipeline.scheduler.alphas_cumprod[time].to(noisy.device) for time in (now, later))
+        clean = before.sqrt() * noisy - (1 - before).sqrt() * velocity
+        noise = before.sqrt() * velocity + (1 - before).sqrt() * noisy
+        noisy = after.sqrt() * clean + (1 - after).sqrt() * noise
+    return clean
+
+
+@torch.no_grad()
+def broken(
+    scenes: Scenes, autoencoder, path: Path, *, count: int, seed: int, batch_size: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first ``count`` scenes, about half of the objects in them cut to pieces: uint8, at ``path``; objects left.
+
+    Objects as in ``Scenes``, without those that were cut. Only what stands apart from all others is cut.
+    """
+    objects = scenes.objects[:count].copy()
+    cut = _apart(objects) & (np.random.default_rng(seed).random(objects.shape[:2]) < 0.5)
+
+    def shuffle(batch: np.ndarray, start: int, generator: torch.Generator) -> torch.Tensor:
+        latents = autoencoder.encode(as_tensor(batch).to(autoencoder.device)).latent_dist.mean
+        for offset, slot in np.argwhere(cut[start : start + len(batch)]):
+            _shuffle_pieces(latents[offset], objects[start + offset, slot, 1:5], generator)
+        return autoencoder.decode(latents).sample
+
+    device = autoencoder.device.type
+    images = written_once(scenes.images[:count], shuffle, path, device=device, seed=seed, batch_size=batch_size)
+    return images, np.where(cut[..., None], np.float32(-1), objects)
+
+
+def _apart(objects: np.ndarray) -> np.ndarray:
+    """Which objects (n, 8, 6) are further than a cell from every other one: bool (n, 8)."""
+    there = objects[..., 0] >= 0
+    low, high = objects[:, :, None, 1:3], objects[:, :, None, 3:5]
+    other_low, other_high = objects[:, None, :, 1:3], objects[:, None, :, 3:5]
+    near = ((low < other_high + CELL) & (other_low < high + CELL)).all(axis=-1)
+    near &= there[:, None, :] & ~np.eye(objects.shape[1], dtype=bool)
+    return there & ~near.any(axis=-1)
+
+
+def _shuffle_pieces(latent: torch.Tensor, box: np.ndarray, generator: torch.Generator) -> None:
+    """Permute square pieces of ``latent`` (4, h, w) within ``box``, about three pieces a side, in place."""
+    grid = latent.shape[-1]
+    (x0, y0), (x1, y1) = (
+        np.clip(box[:2] // CELL, 0, grid).astype(int),
+        np.clip(-(-box[2:] // CELL), 0, grid).astype(int),
+    )
+    side = max(1, min(x1 - x0, y1 - y0) // 3)
+    places = list(itertools.product(range(y0, y1 - side + 1, side), range(x0, x1 - side + 1, side)))
+    pieces = [latent[:, y : y + side, x : x + side].clone() for y, x in places]
+    for (y, x), piece in zip(places, torch.randperm(len(places), generator=generator).tolist(), strict=True):
+        latent[:, y : y + side, x : x + side] = pieces[piece].flip(-1)
+
+
+def written_once(images: np.ndarray, change, path: Path, *, device: str, seed: int, batch_size: int) -> np.ndarray:
+    """``change`` (batch, start, generator) applied to all images, written once and memory-mapped."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npy")
+        changed = np.lib.format.open_memmap(partial, "w+", dtype=np.uint8, shape=images.shape)
+        for start in progress(range(0, len(images), batch_size), path.stem, unit="batch"):
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
+            with torch.autocast(device, torch.bfloat16):
+                batch = change(images[start : start + batch_size], start, generator).float().cpu()
+            pixels = ((batch.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+            changed[start : start + len(batch)] = pixels.permute(0, 2, 3, 1).numpy()
+        changed.flush()
+        partial.replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+def stretch(images: torch.Tensor, objects: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, np.ndarray]:
+    """Stretch and squeeze half of the images (n, 3, 64, 64) smoothly, the borders staying where they are.
+
+    Objects (n, 8, 6) as in ``Scenes`` come back with their boxes moved along.
+    """
+    n = len(images)
+    strength = STRETCH * (torch.rand(n, 1, 1, 1, generator=generator) * 2 - 1).clamp(min=0)  # half of them zero
+    offsets = F.pad((torch.rand(n, 2, 3, 3, generator=generator) * 2 - 1) * strength, (1, 1, 1, 1))
+    field = F.interpolate(offsets, size=(IMAGE, IMAGE), mode="bicubic", align_corners=True)
+    middles = torch.from_numpy((objects[..., 1:3] + objects[..., 3:5]) / IMAGE - 1)[:, :, None]
+    moved = middles
+    for _ in range(10):  # a pixel shows what lay at its place plus the field there: solved for the place
+        moved = middles - F.grid_sample(field, moved, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
+    shift = (moved - middles)[:, :, 0].numpy() * (IMAGE / 2)
+    objects = objects.copy()
+    objects[..., 1:5] += np.tile(shift, 2)
+    return warped(images, offsets.to(images.device)), objects
+
+
+def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Warp, blur, recolour and disturb images (n, 3, h, w) in [-1, 1].
+
+    A quarter of the images stays as it is; each other one meets each fault with even odds and a strength of its own.
+    """
+    n = len(images)
+
+    def draw(*shape: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+        return (torch.rand(shape, generator=generator) * (high - low) + low).to(images.device)
+
+    kept = draw(n, 1, 1, 1) < 0.25
+    faulty = warped(images, draw(n, 2, 5, 5, low=-1, high=1) * draw(n, 1, 1, 1) * 0.06)
+    blurred = F.avg_pool2d(F.pad(faulty, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    faulty = _pick(torch.lerp(faulty, blurred, draw(n, 1, 1, 1)), faulty, draw(n, 1, 1, 1))
+    grey = faulty.mean(dim=1, keepdim=True)
+    toned = torch.lerp(faulty, grey, draw(n, 1, 1, 1, low=-0.4, high=0.4)) * draw(n, 1, 1, 1, low=0.7, high=1.2)
+    faulty = _pick(toned, faulty, draw(n, 1, 1, 1))
+    tinted = faulty * draw(n, 3, 1, 1, low=0.85, high=1.15) + draw(n, 3, 1, 1, low=-0.1, high=0.1)
+    faulty = _pick(tinted, faulty, draw(n, 1, 1, 1))
+    noise = torch.randn(images.shape, generator=generator).to(images.device) * draw(n, 1, 1, 1) * 0.12
+    faulty = _pick(faulty + noise, faulty, draw(n, 1, 1, 1))
+    return torch.where(kept, images, faulty).clamp(-1, 1)
+
+
+def _pick(changed: torch.Tensor, unchanged: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    return torch.where(chance < 0.5, changed, unchanged)
+
+
+def warped(images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Move pixels by a smooth field, ``offsets`` (n, 2, k, k) in units of half the image."""
+    field = F.interpolate(offsets, size=images.shape[-2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    identity = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
+    grid = F.affine_grid(identity, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid + field, padding_mode="reflection", align_corners=False)
+
+
+# Versions of one scene whose order of quality is known: spoilt by degrees, or generated in more and in fewer steps.
+#
+# Severity 0 is the scene through the autoencoder (and, where the generator mends, what it makes of that); at 1 its
+# objects are hard to make out. Of two versions of one kind the more severe one continues what the other began (the same
+# noise, the same pieces), so that it is worse and not just different. Kinds in the latent are made once and kept on
+# disk, kinds in pixels are drawn anew in each training step, and of generated images the order of severity alone is
+# known, not the severity.
+
+MOST_NOISE = 0.7  # on the latent at severity 1, in units of its own spread
+MOST_SWAPS = 12  # pieces of an object that change places
+MOST_MIXED = 0.5  # share of the image that another scene takes
+LATEST_TIME_SEVERITY = 800  # of 1,000, from which unfinished versions are denoised in one step
+MENDING_TIMES, MENDING_STEPS = (100, 350), 3  # what is broken or mixed is smoothed by the generator
+MOST_BLUR = 2.0  # pixels, the standard deviation
+MOST_WARP = 0.12  # in units of half the image
+MOST_GRAIN = 0.2  # the standard deviation, of pixels in [-1, 1]
+STEPS = (8, 5, 3, 2)  # in which images are generated, from the best to the worst
+GUIDANCE = (1.0, 4.0)  # between these
+
+
+@torch.no_grad()
+def spoilt(
+    kind: str,
+    scenes: Scenes,
+    severities: np.ndarray,
+    pipeline,
+    path: Path,
+    *,
+    seed: int,
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Scenes spoilt in the latent, scene i with ``severities[i]``: uint8 (n, 64, 64, 3), kept at ``path``."""
+    autoencoder = pipeline.vae
+    scale = autoencoder.config.scaling_factor
+
+    def spoil(batch: np.ndarray, start: int, generator: torch.Generator) -> torch.Tensor:
+        latents = autoencoder.encode(as_tensor(batch).to(autoencoder.device)).latent_dist.mean.float().cpu() * scale
+        where = slice(start, start + len(batch))
+        severity = torch.from_numpy(severities[where]).float()
+        latents = LATENT_KINDS[kind](latents, severity, scenes.objects[where], generator)
+        times = _times(kind, severity, generator)
+        if times is not None:
+            noisy = pipeline.scheduler.add_noise(latents, torch.randn(latents.shape, generator=generator), times[0])
+            latents = denoised(pipeline, noisy.to(autoencoder.device), times, scenes.captions[where])
+        return autoencoder.decode(latents.to(autoencoder.device) / scale).sample
+
+    device = autoencoder.device.type
+    return written_once(scenes.images, spoil, path, device=device, seed=seed, batch_size=batch_size)
+
+
+def _times(kind: str, severity: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
+    """Between which times the generator denoises: (steps + 1, n, 1, 1, 1)."""
+    if kind == "noise":
+        return None
+    if kind == "unfinished":
+        latest, steps = severity.sqrt() * LATEST_TIME_SEVERITY, 1
+    else:
+        low, high = MENDING_TIMES
+        latest, steps = (low + (high - low) * torch.rand((), generator=generator)).expand(len(severity)), MENDING_STEPS
+    shares = torch.linspace(1, 0, steps + 1)[:, None]
+    return (shares * latest).long()[..., None, None, None]
+
+
+def _noise(
+    latents: torch.Tensor, severity: torch.Tensor, objects: np.ndarray, generator: torch.Generator
+) -> torch.Tensor:
+    """White noise."""
+    return latents + MOST_NOISE * severity.view(-1, 1, 1, 1) * torch.randn(latents.shape, generator=generator)
+
+
+def _broken(
+    latents: torch.Tensor, severity: torch.Tensor, objects: np.ndarray, generator: torch.Generator
+) -> torch.Tensor:
+    """Square pieces of objects change places, one pair after the other."""
+    latents = latents.clone()
+    grid = latents.shape[-1]
+    for latent, swaps, own in zip(latents, (severity * MOST_SWAPS).round().int().tolist(), objects, strict=True):
+        own = own[own[:, 0] >= 0]
+        drawn = torch.rand(MOST_SWAPS, 6, generator=generator).tolist()
+        for which, size, *corners in drawn[:swaps]:
+            box = own[int(which * len(own)), 1:5] / CELL
+            side = 2 + int(size * 2)
+            low, high = np.floor(box[:2]), np.maximum(np.ceil(box[2:]) - side, np.floor(box[:2]))
+            places = (low + np.array(corners).reshape(2, 2) * (high - low)).round().clip(0, grid - side).astype(int)
+            (x0, y0), (x1, y1) = places.tolist()
+            first, second = (latent[:, y : y + side, x : x + side].clone() for x, y in places.tolist())
+            latent[:, y0 : y0 + side, x0 : x0 + side] = second.flip(-1)
+            latent[:, y1 : y1 + side, x1 : x1 + side] = first.flip(-1)
+    return latents
+
+
+def _mixed(
+    latents: torch.Tensor, severity: torch.Tensor, objects: np.ndarray, generator: torch.Generator
+) -> torch.Tensor:
+    """Parts of the scene before it in the batch, their outlines soft: halves of objects, and blends of two."""
+    field = torch.rand(len(latents), 1, 6, 6, generator=generator)
+    field = F.interpolate(field, size=latents.shape[-2:], mode="bicubic", align_corners=True)
+    ranks = field.flatten(1).argsort(dim=1).argsort(dim=1).view_as(field) / field[0].numel()
+    share = MOST_MIXED * severity.view(-1, 1, 1, 1)
+    return torch.lerp(latents, latents.roll(1, dims=0), ((share - ranks) * 20).sigmoid() * (share > 0))
+
+
+def _unfinished(
+    latents: torch.Tensor, severity: torch.Tensor, objects: np.ndarray, generator: torch.Generator
+) -> torch.Tensor:
+    """Nothing of its own: noised to a later time before it is denoised."""
+    return latents
+
+
+LATENT_KINDS: dict[str, Callable[..., torch.Tensor]] = {
+    "noise": _noise,
+    "broken": _broken,
+    "mixed": _mixed,
+    "unfinished": _unfinished,
+}
+
+
+@torch.no_grad()
+def generated(captions: list[str], pipeline, path: Path, *, steps: int, seed: int, batch_size: int = 64) -> np.ndarray:
+    """An image of each caption in so many steps: uint8 (n, 64, 64, 3), kept at ``path``.
+
+    First noise and guidance depend on ``seed`` and the caption's place, not on ``steps``.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+
+    def make(batch: np.ndarray, start: int, generator: torch.Generator) -> torch.Tensor:
+        low, high = GUIDANCE
+        guidance = low + (high - low) * torch.rand((), generator=generator).item()
+        noise = torch.randn(len(batch), *LATENT_SHAPE, generator=generator)
+        made = pipeline(
+            captions[start : start + len(batch)],
+            latents=noise,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            output_type="pt",
+        )
+        return made.images * 2 - 1
+
+    images = np.zeros((len(captions), IMAGE, IMAGE, 3), dtype=np.uint8)
+    return written_once(images, make, path, device=pipeline.device.type, seed=seed, batch_size=batch_size)
+
+
+def spoil_pixels(kind: str, images: torch.Tensor, severities: torch.Tensor, *, seed: int) -> torch.Tensor:
+    """Versions (n, 3, 64, 64) in [-1, 1] of images, image i with ``severities[i]``; with the same noise."""
+    generator = torch.Generator().manual_seed(seed)
+    return PIXEL_KINDS[kind](images, severities.view(-1, 1, 1, 1), generator).clamp(-1, 1)
+
+
+def _blur(images: torch.Tensor, severity: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    reach = torch.arange(-5, 6)
+    kernel = torch.exp(-reach.square() / (2 * (MOST_BLUR * severity).clamp(min=1e-3).square()))
+    kernel = (kernel / kernel.sum(dim=-1, keepdim=True)).repeat_interleave(3, dim=0)  # (3 n, 1, 1, 11)
+    flat = F.pad(images, (5, 5, 5, 5), mode="replicate").flatten(0, 1)[None]
+    flat = F.conv2d(F.conv2d(flat, kernel, groups=len(kernel)), kernel.transpose(2, 3), groups=len(kernel))
+    return flat[0].view_as(images)
+
+
+def _warp(images: torch.Tensor, severity: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    offsets = (torch.rand(1, 2, 12, 12, generator=generator) * 2 - 1) * severity * MOST_WARP
+    return warped(images, offsets)
+
+
+def _grain(images: torch.Tensor, severity: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return images + MOST_GRAIN * severity * torch.randn(1, *images.shape[1:], generator=generator)
+
+
+PIXEL_KINDS: dict[str, Callable[..., torch.Tensor]] = {"blur": _blur, "warp": _warp, "grain": _grain}
+KINDS = (*LATENT_KINDS, *PIXEL_KINDS)

@@ -1,0 +1,253 @@
+"""The mini world from nothing to its bundled weights, stage by stage.
+
+    plan, folder = BUNDLED, Path("artifacts/mini_training")
+    for stage in STAGES:
+        stage(plan, folder, weights)
+
+A stage reads what earlier stages wrote to ``weights`` (laid out as the bundle is), trains in ``folder`` and writes its
+own part to ``weights``. It goes on where it was stopped, and a stage that is done is done again in seconds. Everything
+follows from the plan's numbers and seeds.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+from textnorm_lib.images.sampling import generate, load_pipeline, plan_images
+from textnorm_lib.mini import generator as model
+from textnorm_lib.mini.annotators import load_annotator
+from textnorm_lib.mini.reward_models import save_reward
+from textnorm_lib.mini.training import annotators as train_annotators
+from textnorm_lib.mini.training import quality as train_quality
+from textnorm_lib.mini.training import rewards as train_rewards
+from textnorm_lib.mini.training import scenes as train
+from textnorm_lib.mini.training import spoil
+from textnorm_lib.mini.training.annotators import Version
+from textnorm_lib.mini.training.fit import curves, thinned
+from textnorm_lib.mini.training.measure import measure_annotators, measure_development, measure_quality
+from textnorm_lib.mini.training.plan import (
+    CALIBRATION_SEED,
+    JUDGES,
+    PREFERENCE_ANNOTATORS,
+    PREFERENCE_SEED,
+    QUALITY_JUDGES,
+    SCENE_SEEDS,
+    Plan,
+)
+from textnorm_lib.mini.training.preferences import Preferences, collect_preferences
+from textnorm_lib.prompts.grammar import Asked, Spec, parse, write
+from textnorm_lib.prompts.sets import sample_spec
+from textnorm_lib.study.weights import WEIGHTS, Weights, write_digests
+
+
+def make_autoencoder(plan: Plan, folder: Path, weights: Path) -> None:
+    """Images to latents and back."""
+    autoencoder = train.train_autoencoder(
+        _scenes(plan, folder), plan.autoencoder, folder=folder / "autoencoder", device=plan.device
+    )
+    autoencoder.cpu().half().save_pretrained(weights / "generator" / "vae")
+
+
+def make_generator(plan: Plan, folder: Path, weights: Path) -> None:
+    """Text encoder and U-Net; what is written is a whole StableDiffusionPipeline."""
+    scenes, autoencoder = _scenes(plan, folder), _autoencoder(weights)
+    latents = train.encode(autoencoder.to(plan.device), scenes.images, device=plan.device)
+    latents = latents * autoencoder.config.scaling_factor
+    tokenizer = _tokenizer(scenes)
+    data, device = (latents, scenes.captions, tokenizer), plan.device
+    denoiser = train.train_generator(*data, plan.generator, folder=folder / "generator", device=device)
+    specs = [parse(caption) for caption in scenes.captions]
+    rates = torch.tensor([1.0 if spec == Spec(_plain(spec)) else train.RARE_FORMS for spec in specs])
+    denoiser = train.train_generator(
+        *data, plan.generator_tuning, folder=folder / "generator_tuning", denoiser=denoiser, rates=rates, device=device
+    )
+    denoiser.cpu()
+    pipeline = model.build_pipeline(autoencoder.cpu(), denoiser.text_encoder, tokenizer, denoiser.unet)
+    model.save_pipeline(pipeline, weights / "generator")
+
+
+def _plain(spec: Spec) -> tuple[Asked, ...]:
+    """What a spec asks for, without colours."""
+    return tuple(asked._replace(colour=None) for asked in spec.objects)
+
+
+def make_annotators(plan: Plan, folder: Path, weights: Path) -> None:
+    """Five detectors, the judges on other scenes than those who give preferences."""
+    pipeline = load_pipeline(str(weights / "generator"), device=plan.device)
+    for group, names in (("judges", JUDGES), ("preferences", PREFERENCE_ANNOTATORS)):
+        seed = SCENE_SEEDS[group]
+        scenes = train.training_scenes(folder / group, count=plan.annotator_scenes, seed=seed)
+        versions = _versions(plan, folder / group, scenes, pipeline, seed=seed)
+        for name in names:
+            _make_annotator(name, plan, folder, weights, scenes, versions)
+
+
+def _versions(plan: Plan, folder: Path, scenes: train.Scenes, pipeline, *, seed: int) -> list[Version]:
+    """Images and the objects in them: as drawn, through the autoencoder, half-finished, broken."""
+    half = {"count": plan.half_finished, "seed": seed}
+    restored = spoil.restored(scenes, pipeline.vae, folder / "restored.npy", count=plan.restored, seed=seed)
+    halves = spoil.half_finished(scenes, pipeline, folder / "half_finished.npy", **half)
+    broken, left = spoil.broken(scenes, pipeline.vae, folder / "broken.npy", **half)
+    broken = spoil.half_finished(
+        replace(scenes, images=broken), pipeline, folder / "broken_finished.npy", latest_time=spoil.SLIGHT_TIME, **half
+    )
+    whole = scenes.objects
+    return [(scenes.images, whole), (restored, whole), (halves, whole), (broken, left)]
+
+
+def _make_annotator(
+    name: str, plan: Plan, folder: Path, weights: Path, scenes: train.Scenes, versions: list[Version]
+) -> None:
+    """One detector: on scenes as drawn and through the autoencoder, then on half-finished and broken ones as well."""
+    seed = 1 + (*JUDGES, *PREFERENCE_ANNOTATORS).index(name)
+    detector = train_annotators.train_detector(
+        scenes, versions[:2], replace(plan.detector, seed=seed), folder=folder / name, device=plan.device
+    )
+    train_annotators.train_detector(
+        scenes,
+        versions,
+        replace(plan.detector_tuning, seed=seed),
+        folder=folder / f"{name}_tuning",
+        detector=detector,
+        device=plan.device,
+    )
+    unseen = train.training_scenes(folder / "calibration", count=plan.held_out, seed=CALIBRATION_SEED)
+    train_annotators.calibrate(detector.cpu(), unseen)
+    _save(detector, weights / "annotators" / f"{name}.safetensors")
+
+
+def _save(judge: torch.nn.Module, path: Path) -> None:
+    """Weights in half precision."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(save({key: value.half() for key, value in judge.state_dict().items()}))
+
+
+def make_quality_judges(plan: Plan, folder: Path, weights: Path) -> None:
+    """Three networks that say how good an image looks, each from scenes of its own."""
+    pipeline = load_pipeline(str(weights / "generator"), device=plan.device)
+    for name, seed in QUALITY_JUDGES.items():
+        own = folder / "quality" / name
+        scenes = train.training_scenes(own, count=plan.quality_scenes, seed=seed, workers=plan.workers)
+        versions = train_quality.make_versions(scenes, pipeline, own, generated=plan.quality_generated, seed=seed)
+        recipe = replace(plan.quality, seed=seed)
+        judge = train_quality.train_quality(versions, recipe, folder=folder / name, device=plan.device)
+        _save(judge.cpu(), weights / "annotators" / f"{name}.safetensors")
+
+
+def make_clip(plan: Plan, folder: Path, weights: Path) -> None:
+    """CLIP by contrast, on careless captions."""
+    examples, tokenizer = _captioned(plan, folder)
+    clip = train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip")
+    save_reward("clip", clip.cpu(), tokenizer, weights / "rewards" / "clip")
+
+
+def make_blip2(plan: Plan, folder: Path, weights: Path) -> None:
+    """BLIP-2 from CLIP's towers, on the same captions."""
+    examples, tokenizer = _captioned(plan, folder)
+    clip = train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip")
+    blip2 = train_rewards.train_blip2(examples, clip, tokenizer, plan.blip2, folder=folder / "blip2")
+    save_reward("blip2", blip2.cpu(), tokenizer, weights / "rewards" / "blip2")
+
+
+def make_preference_models(plan: Plan, folder: Path, weights: Path) -> None:
+    """PickScore and ImageReward, from CLIP's towers and the preferences."""
+    examples, tokenizer = _captioned(plan, folder)
+    clip = train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip")
+    preferences = preference_data(plan, folder, weights)
+    pickscore = train_rewards.train_pickscore(
+        examples, preferences, clip, tokenizer, plan.pickscore, folder=folder / "pickscore"
+    )
+    save_reward("pickscore", pickscore.cpu(), tokenizer, weights / "rewards" / "pickscore")
+    imagereward = train_rewards.train_imagereward(
+        examples, preferences, clip, tokenizer, plan.imagereward, folder=folder / "imagereward"
+    )
+    save_reward("imagereward", imagereward.cpu(), tokenizer, weights / "rewards" / "imagereward")
+
+
+def make_record(plan: Plan, folder: Path, weights: Path) -> None:
+    """How training went and how good the models are, as tables beside them; the model card and notebook A1 quote it."""
+    record = weights / "record"
+    record.mkdir(parents=True, exist_ok=True)
+    thinned(curves(folder)).to_csv(record / "curves.csv", index=False)
+    measure_annotators(plan, folder, weights).to_csv(record / "annotators.csv", index=False)
+    success, rewards = measure_development(plan, folder, weights)
+    success.to_csv(record / "success.csv", index=False)
+    rewards.to_csv(record / "rewards.csv", index=False)
+    for name, table in measure_quality(plan, folder, weights).items():
+        table.to_csv(record / f"{name}.csv", index=False)
+
+
+def make_digests(plan: Plan, folder: Path, weights: Path) -> None:
+    """The last stage: what loading will compare with."""
+    write_digests(weights)
+
+
+def rehearse(stage: "Stage", plan: Plan, folder: Path) -> None:
+    """Run one stage in ``folder`` on a copy of the bundled weights, so that it shows something even at toy size."""
+    weights = folder / "rehearsals" / stage.__name__
+    shutil.copytree(WEIGHTS, weights, dirs_exist_ok=True)
+    stage(plan, folder, weights)
+
+
+Stage = Callable[[Plan, Path, Path], None]
+STAGES: tuple[Stage, ...] = (
+    make_autoencoder,
+    make_generator,
+    make_annotators,
+    make_quality_judges,
+    make_clip,
+    make_blip2,
+    make_preference_models,
+    make_record,
+    make_digests,
+)
+
+
+def preference_data(plan: Plan, folder: Path, weights: Path) -> Preferences:
+    """Images of prompts of the training mix, and which of two the preference annotators find better."""
+    generator = np.random.default_rng(PREFERENCE_SEED)
+    prompts: dict[str, None] = {}
+    while len(prompts) < plan.preference_prompts:
+        prompts[write(sample_spec(generator))] = None
+    table = plan_images(list(prompts), plan.preference_images, seed=PREFERENCE_SEED)
+    paths = generate(
+        Weights(str(weights / "generator")),
+        table,
+        folder=folder / "preference_images",
+        steps=plan.sampling_steps,
+        guidance_scale=plan.guidance_scale,
+        batch_size=32,
+        dtype="bfloat16",
+        workers=plan.workers,
+    )
+    images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    annotators = [load_annotator(weights / "annotators" / f"{name}.safetensors") for name in PREFERENCE_ANNOTATORS]
+    return collect_preferences(images, table["prompt"].tolist(), annotators)
+
+
+def _scenes(plan: Plan, folder: Path) -> train.Scenes:
+    return train.training_scenes(folder / "scenes", count=plan.scenes, seed=SCENE_SEEDS["scenes"])
+
+
+def _tokenizer(scenes: train.Scenes):
+    return model.build_tokenizer(sorted(set(scenes.captions)))
+
+
+def _captioned(plan: Plan, folder: Path) -> tuple[train_rewards.Captioned, object]:
+    scenes = _scenes(plan, folder)
+    tokenizer = _tokenizer(scenes)
+    specs = [parse(caption) for caption in scenes.captions]
+    captions = train_rewards.noisy_captions(specs, seed=SCENE_SEEDS["scenes"])
+    return train_rewards.captioned(scenes, captions, tokenizer, device=plan.device), tokenizer
+
+
+def _autoencoder(weights: Path):
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(weights / "generator" / "vae", local_files_only=True).eval()

