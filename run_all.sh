@@ -125,11 +125,11 @@ run_tests() {
   prepare
   ruff check .
   ruff format --check .
-  python -m pytest tests -n 2 --dist loadgroup --ignore tests/test_exercises.py
+  python -m pytest tests -n 2 --dist loadgroup --ignore tests/whole/test_exercises.py
   python -m pytest --nbval notebooks -p no:cacheprovider
   run_notebooks smoke False no
   python -m textnorm_lib report smoke --check
-  python -m pytest tests/test_exercises.py  # the notebooks once more, with what the smoke run stored
+  python -m pytest tests/whole/test_exercises.py  # the notebooks once more, with what the smoke run stored
   run_paper_toy
   python -m textnorm_lib report --check
 }

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
 # Import names that are not the distribution's name.
 DISTRIBUTIONS = {
@@ -93,7 +93,9 @@ def imported(folder):
     """Third-party distribution -> the files that import it."""
     found = {}
     ours = {
-        path.stem for folder in ("docs/by_eye", "tests", "tests/browser") for path in (CHECKOUT / folder).glob("*.py")
+        path.stem
+        for folder in ("docs/by_eye", "tests", *(f"tests/{path.name}" for path in CHECKOUT.glob("tests/*/")))
+        for path in (CHECKOUT / folder).glob("*.py")
     }
     ours |= {"benchmarks", "textnorm_lib", "__future__"}
     for path in sorted((CHECKOUT / folder).rglob("*.py")):

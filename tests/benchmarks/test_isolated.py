@@ -19,7 +19,7 @@ from benchmarks import originals
 from benchmarks.originals import PACKAGES, ReferenceReward, environment_folder, environment_python, is_made
 from textnorm_lib.study.errors import ConfigError, DataError, DataUnavailable
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 PROMPTS = ["a cat", "two dogs", "a cat", "three red frogs"]
 
 # The real server around a package that is none: an image's mean plus the length of the prompt; one that prints a lot.

@@ -16,7 +16,7 @@ import pytest
 from textnorm_lib.figures.report import ITEMS
 from textnorm_lib.study.config import profile_names
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 SCRIPT = CHECKOUT / "run_all.sh"
 NOTEBOOKS = sorted(CHECKOUT.glob("notebooks/[0-9A]*.ipynb"))
 NUMBERED = [path for path in NOTEBOOKS if path.name[0].isdigit()]
@@ -156,7 +156,7 @@ def test_folders_given_relative_to_the_caller_reach_the_notebooks_as_absolute(to
         "papermill",
         "report smoke",
         "smoke --check",
-        "pytest tests/test_exercises",
+        "pytest tests/whole/test_exercises",
         "stand_ins --toy",
         "report paper-toy",
         "report --check",

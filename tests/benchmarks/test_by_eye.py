@@ -15,7 +15,7 @@ from textnorm_lib.prompts.sets import SEALED, mini_prompts, side_of
 from textnorm_lib.study.drawing import house_style
 from textnorm_lib.study.errors import DataError
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 CHOSEN_BY = {"best_of_n": set(CHOOSERS), "rwr": {"textnorm", "imagereward"}, "ddpo": {"textnorm", "clip"}}
 TUNED = ("rwr", "ddpo")
 REWARDS = ["clip", "textnorm"]

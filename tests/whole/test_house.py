@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 LIBRARY = "textnorm_lib"
 PAGE = CHECKOUT / "docs" / "house.md"
 DATA = {"mini.drawings"}  # polygons

@@ -28,7 +28,7 @@ from textnorm_lib.stats.metrics import METRICS
 from textnorm_lib.tia2.official import SETS
 
 BOOTSTRAP = {"resamples": 300, "confidence": 0.95, "seed": 0}
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ENSEMBLE = "imagereward+pickscore"
 OURS = [*REWARDS, "textnorm:pickscore", "random:pickscore", f"textnorm:{ENSEMBLE}"]
 

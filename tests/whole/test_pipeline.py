@@ -24,7 +24,7 @@ from textnorm_lib.study import processes
 from textnorm_lib.study.store import Store, step
 from textnorm_lib.tia2.official import release_available
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
 COMMAND = ["textnorm_lib", "compute", "paper-toy"]

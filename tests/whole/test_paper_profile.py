@@ -9,7 +9,7 @@ import pytest
 from textnorm_lib.optimise import ddpo, rwr
 from textnorm_lib.study.config import load_profile, profile_names
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAPER, TOY = load_profile("paper"), load_profile("paper-toy")
 
 # Appendix 7.2: the parameter, RWR's value, DDPO's. "-" stands in the table where a method has none.

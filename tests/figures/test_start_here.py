@@ -18,7 +18,7 @@ from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.items import FIGURES, TABLES
 from textnorm_lib.study.printed import NO_BREAK
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 NAME = "fig10_start_here"
 SETTINGS = {"resamples": 200, "confidence": 0.95, "seed": 0}
 PROMPTS = ("a red frog", "a realistic photo of two very long automobiles", "a cat")

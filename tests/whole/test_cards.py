@@ -15,7 +15,7 @@ from textnorm_lib.mini.training import rewards as train_rewards
 from textnorm_lib.mini.training import scenes as train
 from textnorm_lib.prompts import sets as prompts
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PLAN = plan.BUNDLED
 
 

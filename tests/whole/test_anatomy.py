@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from textnorm_lib.study import pages
 from textnorm_lib.study.items import FIGURES
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(CHECKOUT.glob("notebooks/[0-9A]*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
 

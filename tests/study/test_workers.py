@@ -89,7 +89,7 @@ from textnorm_lib.study.weights import Weights
 
 plan = plan_images(["a deer", "two frogs"], 1, seed=0)
 settings = {"steps": 1, "guidance_scale": 1.0, "batch_size": 1, "workers": 2}
-list(generate(Weights("bundled:generator"), plan, folder=Path(__file__).parent / "images", **settings))
+list(generate(Weights("bundled:generator"), plan, folder=Path(__file__).parents[1] / "images", **settings))
 """
 
 

@@ -21,7 +21,7 @@ import pytest
 from textnorm_lib.figures.report import ITEMS
 from textnorm_lib.tia2.official import VARIABLE, release_available
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 TIMEOUT_S = 900  # of a machine that does other things as well
 KILLS = 3
 FEW = ("01_build_tia2", "02b_benchmark_mini_rewards", "05_rwr_finetuning")

@@ -20,10 +20,10 @@ from textnorm_lib.study import config
 from textnorm_lib.study.errors import ConfigError, StudyError
 from textnorm_lib.study.store import Store, step
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 EXAMPLES = 40
 SOURCES = [*CHECKOUT.glob("textnorm_lib/**/*.py"), *CHECKOUT.glob("benchmarks/**/*.py")]
-TESTS = sorted(CHECKOUT.glob("tests/test_hostile_*.py"))
+TESTS = sorted(CHECKOUT.glob("tests/whole/test_hostile_*.py"))
 RELIABILITY = CHECKOUT / "docs" / "reliability.md"
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
@@ -209,7 +209,7 @@ def test_the_page_on_reliability_counts_what_there_is_and_names_tests_that_exist
     page = RELIABILITY.read_text(encoding="utf-8")
     for path in TESTS:
         tests, examples = counted(path)
-        (row,) = [line for line in page.splitlines() if line.startswith("|") and f"`tests/{path.name}` |" in line]
+        (row,) = [line for line in page.splitlines() if line.startswith("|") and f"`tests/whole/{path.name}` |" in line]
         assert [int(cell) for cell in re.findall(r"\| (\d+) (?=\|)", row)] == [tests, examples], row
     tests, examples = (sum(column) for column in zip(*map(counted, TESTS), strict=True))
     faults = page.split("## Faults")[1].split("\n## ")[0].count("\n| ") - 2  # without the table's head

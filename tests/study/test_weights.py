@@ -15,8 +15,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.utils import filter_repo_objects
 
 from textnorm_lib.images.sampling import load_pipeline
-from textnorm_lib.rewards import __main__ as rewards_command
 from textnorm_lib.rewards import clip, load_reward, pretrained
+from textnorm_lib.rewards import convert as rewards_command
 from textnorm_lib.study import weights as module
 from textnorm_lib.study.config import load_profile
 from textnorm_lib.study.errors import DataError, DataUnavailable
