@@ -92,11 +92,7 @@ def imports_of(path):
 def imported(folder):
     """Third-party distribution -> the files that import it."""
     found = {}
-    ours = {
-        path.stem
-        for folder in ("docs/by_eye", "tests", *(f"tests/{path.name}" for path in CHECKOUT.glob("tests/*/")))
-        for path in (CHECKOUT / folder).glob("*.py")
-    }
+    ours = {path.stem for root in ("docs/by_eye", "tests") for path in (CHECKOUT / root).rglob("*.py")}
     ours |= {"benchmarks", "textnorm_lib", "__future__"}
     for path in sorted((CHECKOUT / folder).rglob("*.py")):
         for name in imports_of(path):
