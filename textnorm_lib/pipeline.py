@@ -26,6 +26,7 @@ from textnorm_lib.judging import selection as sets
 from textnorm_lib.judging.labelled import answers_files, people_votes
 from textnorm_lib.mini.annotators import collect_votes
 from textnorm_lib.mini.quality import rate_quality
+from textnorm_lib.mini.scenes import sample_scenes
 from textnorm_lib.optimise import outcomes
 from textnorm_lib.optimise.best_of_n import gold_curves
 from textnorm_lib.optimise.checkpoints import join_models, measure_divergences, sample_checkpoints
@@ -168,6 +169,11 @@ class Pipeline:
         """For ``sampling.generate``: steps, guidance_scale, batch_size, dtype."""
         options = asdict(self.profile.generator)
         return {name: options[name] for name in ("steps", "guidance_scale", "batch_size", "dtype")}
+
+    @cached_property
+    def scenes(self) -> Artifact:
+        """Scenes of the mini world with their captions, as its models learn from them: prompt, png."""
+        return self.step(sample_scenes, number=24, seed=self.profile.seed)
 
     # ---- the benchmark that is built here: prompts -> images -> votes -> labels
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from textnorm_lib.judging.paper_items import ROWS, judge_paper_items, tables_read
-from textnorm_lib.mini import scenes as samples  # noqa: F401 (as the modules above: their steps enter STEPS)
 from textnorm_lib.study.config import DEFAULT_PROFILE, as_dict, load_profile
 from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.items import FIGURES, TABLES
