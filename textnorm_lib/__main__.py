@@ -30,9 +30,11 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from textnorm_lib.figures import report
+from textnorm_lib.judging import human_evaluation  # noqa: F401 (a notebook takes its steps: they enter STEPS)
 from textnorm_lib.pipeline import Pipeline, start_run
 from textnorm_lib.rewards import convert
 from textnorm_lib.rewards.scoring import REWARDS
+from textnorm_lib.stats import calibration  # noqa: F401 (as human_evaluation)
 from textnorm_lib.study import pages, preflight, results, weights
 from textnorm_lib.study.config import DEFAULT_PROFILE
 from textnorm_lib.study.errors import StudyError

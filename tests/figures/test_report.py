@@ -69,7 +69,6 @@ class Study:
 
         monkeypatch.setattr(report, "CHECKOUT", folder)
         monkeypatch.setattr(report_pages, "MAIN_TABLE", "tab01_squares")
-        monkeypatch.setattr(runs, "RESOURCES", {"toy": lambda profile: (not self.missing, self.missing)})
         monkeypatch.setenv("TEXTNORM_ARTIFACTS", str(folder / "artifacts"))
         monkeypatch.syspath_prepend(folder)
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -95,17 +94,15 @@ class Study:
             self._monkeypatch.delitem(KNOWN_STEPS, name)
 
     def register(self, *items):
-        for module, name, prefix in (
-            (runs, "FIGURES", "fig"),
-            (runs, "TABLES", "tab"),
-            (runs, "ITEMS", ""),
-            (report, "ITEMS", ""),
-        ):
+        for module, name, prefix in ((runs, "FIGURES", "fig"), (runs, "TABLES", "tab"), (report, "ITEMS", "")):
             known = {item.name: item for item in items if item.name.startswith(prefix)}
             self._monkeypatch.setattr(module, name, known)
 
-    def run(self, *, figure=True, table=True):
-        run = runs.start_run("01_toy", profile="mini")
+    def start(self, notebook="01_toy", *, profile="mini"):
+        return runs.begin_run(notebook, profile, force=False, resources={"toy": lambda _: self.missing})
+
+    def run(self, *, figure=True, table=True, profile="mini"):
+        run = self.start(profile=profile)
         numbers = run.step(self.steps.numbers, n=3)
         squares = run.step(self.steps.squares, numbers)
         if figure:
@@ -141,10 +138,19 @@ def study(tmp_path, monkeypatch, capsys):
     return Study(tmp_path, monkeypatch, capsys)
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    return tmp_path_factory.mktemp("first") / "built"
+
+
 @pytest.fixture
-def built(study):
-    study.run()
-    study.report()
+def built(study, first):
+    """The study after a run and its report: those of the first test that asks for it, copied."""
+    if not first.exists():
+        study.run()
+        study.report()
+        shutil.copytree(study.folder, first)
+    shutil.copytree(first, study.folder, dirs_exist_ok=True)
     return study
 
 
@@ -152,7 +158,7 @@ def built(study):
 
 
 def test_a_table_made_of_several_results_keeps_the_numbers_of_each(study):
-    run = runs.start_run("01_toy", profile="mini")
+    run = study.start()
     numbers = run.step(study.steps.numbers, n=3)
     run.table("tab01_squares", run.step(study.steps.squares, numbers), numbers)
     assert list(run.made["tab01_squares"]["files"]) == [
@@ -218,11 +224,7 @@ def test_building_and_running_again_change_no_byte(built, monkeypatch):
 
 def test_another_profile_has_a_folder_of_its_own_and_leaves_the_readme(built, capsys):
     before = built.content()
-    run = runs.start_run("01_toy", profile="smoke")
-    numbers = run.step(built.steps.numbers, n=3)
-    run.figure("fig01_line", numbers)
-    run.table("tab01_squares", run.step(built.steps.squares, numbers))
-    run.finish()
+    built.run(profile="smoke")
     assert report.main(["smoke"]) == 0
     assert report.main(["smoke", "--check"]) == report.main(["mini", "--check"]) == 0
     after = built.content()
@@ -454,8 +456,7 @@ def test_a_run_that_leaves_out_a_registered_item_does_not_finish(study):
 
 
 def test_a_run_cannot_make_what_is_not_registered_for_its_notebook(study):
-    run = runs.start_run("01_toy", profile="mini")
-    with pytest.raises(StudyError, match=r"'fig09' is not registered for 01_toy; registered are fig01_line"):
-        run.figure("fig09")
-    with pytest.raises(StudyError, match="not registered for 02_other"):
-        runs.start_run("02_other", profile="mini").table("tab01_squares")
+    with pytest.raises(StudyError, match=r"'fig09' is not entered for 01_toy; entered are fig01_line"):
+        study.start().figure("fig09")
+    with pytest.raises(StudyError, match="not entered for 02_other"):
+        study.start("02_other").table("tab01_squares")

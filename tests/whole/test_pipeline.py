@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from toys import rests_on, study_of
 
 from benchmarks.stand_ins import write_stand_ins
-from textnorm_lib import pipeline
+from textnorm_lib import __main__ as commands
 from textnorm_lib.study import processes
-from textnorm_lib.study.store import Store, step
+from textnorm_lib.study.store import STEPS, Store, step
 from textnorm_lib.tia2.official import release_available
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def _assert_same(one: Path, other: Path) -> None:
                 path.relative_to(folder) for path in folder.rglob("*") if path.suffix in (".png", ".parquet")
             )
             assert files and all((folder / file).read_bytes() == (together[key] / file).read_bytes() for file in files)
-        elif name.startswith("train_"):
+        elif name in ("run_rwr", "run_ddpo"):
             adapters = sorted(path.relative_to(folder) for path in folder.rglob("pytorch_lora_weights.safetensors"))
             assert adapters
             for file in adapters:
@@ -126,13 +126,13 @@ def last_step(frame: pd.DataFrame) -> pd.DataFrame:
 def _by_two(monkeypatch, artifact_of) -> None:
     """``compute_together`` in two threads that stand for two processes, each with handles of its own."""
     TOGETHER.reset()
-    monkeypatch.setattr(pipeline, "Processes", lambda: HERE)
-    monkeypatch.setattr(pipeline, "wait_for_all", lambda: TOGETHER.wait(60))
+    monkeypatch.setattr(commands, "Processes", lambda: HERE)
+    monkeypatch.setattr(commands, "wait_for_all", lambda: TOGETHER.wait(60))
 
     def work(rank: int) -> None:
         HERE.rank = rank
         try:
-            pipeline.compute_together(artifact_of())
+            commands.compute_together(artifact_of())
         except BaseException:
             TOGETHER.abort()
             raise
@@ -179,21 +179,13 @@ def test_alone_everything_is_ones_own_and_nobody_is_waited_for(monkeypatch):
 
 
 def test_a_wrong_profile_is_one_line(capsys):
-    assert pipeline.main(["papr"]) == 2
-    assert capsys.readouterr().err == "pipeline: unknown profile 'papr': did you mean 'paper'?\n"
+    assert commands.main(["compute", "papr"]) == 2
+    assert capsys.readouterr().err == "compute: unknown profile 'papr': did you mean 'paper'?\n"
 
 
 def test_what_is_marked_as_shared_takes_part_in_the_work():
-    from textnorm_lib.optimise import checkpoints as checkpoint_images
-    from textnorm_lib.optimise import finetuning
-    from textnorm_lib.rewards import scoring
-    from textnorm_lib.tia2 import build
-
-    modules = {"make_images": build, "score_images": scoring, "sample_checkpoints": checkpoint_images}
-    modules |= {"run_rwr": finetuning, "run_ddpo": finetuning}
-    assert set(modules) == set(SHARED)
-    assert all(getattr(module, name).shared for name, module in modules.items())
-    assert not build.collect_votes.shared
+    marked = {name for name, one in STEPS.items() if one.shared and one.__module__.startswith("textnorm_lib.")}
+    assert marked == set(SHARED)
 
 
 # The pipeline's handles
@@ -255,7 +247,7 @@ def _steps_written() -> Counter:
 def test_every_step_has_a_name_of_its_own_and_the_report_knows_them_all():
     written = _steps_written()
     assert [name for name, times in written.items() if times > 1] == [] and len(written) > 100
-    command = "import textnorm_lib.figures.report; from textnorm_lib.study.store import STEPS; print(*STEPS)"
+    command = "import textnorm_lib.__main__; from textnorm_lib.study.store import STEPS; print(*STEPS)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     known = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True)
     assert set(known.stdout.split()) == set(written)

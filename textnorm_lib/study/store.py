@@ -172,7 +172,7 @@ class Store:
         return complete(self._place(artifact)) or self._preferred(artifact) is not None
 
     def take_part(self, artifact: Artifact) -> None:
-        """Do this process's part of a shared step, whose result another process stores (``pipeline.py``)."""
+        """Do this process's part of a shared step, whose result another process stores (``__main__.py``)."""
         partial = _partial(self._place(artifact))
         partial.mkdir(parents=True, exist_ok=True)
         artifact.function(*_values(artifact.inputs), folder=partial, **artifact.config)
