@@ -11,17 +11,20 @@ root=$PWD
 usage() {
   cat <<'TEXT'
 ./run_all.sh [PROFILE] [--only NN] [--force] [--list]
-    run the notebooks with papermill and collect papers_figures/
+    compute the study, run the notebooks with papermill, collect papers_figures/, say how much of results/ came out again
     PROFILE    smoke, mini (default), full, paper or paper-toy: see textnorm_lib/study/profiles/
     --only NN  only the notebook whose name starts with NN, e.g. 02 (may be repeated)
-    --force    compute every step again, also those whose results are stored
+    --force    compute every step again, also those that an earlier run stored
     --list     say what would be run, and run nothing
 ./run_all.sh lab      open JupyterLab on the notebooks
 ./run_all.sh html [PROFILE]
     write the notebooks as they were run (default: mini) as pages for a browser: artifacts/html/PROFILE/index.html
+./run_all.sh docs     write the library's documentation as pages: artifacts/docs/textnorm_lib.html
+./run_all.sh verify [--share .02]
+    compute a random share of results/ again and compare: images, votes and scores of some prompts, and some steps
 ./run_all.sh check    check that papers_figures/ is complete and up to date (default profile)
-./run_all.sh test     run all tests: modules, notebooks, the smoke profile, style
-./run_all.sh refresh  run the notebooks in place (smoke), as they are to be committed
+./run_all.sh test     run all tests: style, house, modules, notebooks, the smoke profile
+./run_all.sh refresh  after a run of mini: the notebooks in place and results/, as they are to be committed
 TEXT
 }
 
@@ -85,8 +88,18 @@ PY
   VIRTUAL_ENV=$root/.venv; export VIRTUAL_ENV PATH=$root/.venv/bin:$PATH
 }
 
+run_one() {  # NOTEBOOK PROFILE FOLDER
+  local name started=$SECONDS; name=$(basename "$1")
+  echo "== $name ($2)" >&2
+  # At level WARNING papermill logs what cells write to standard error, steps and progress bars, and not the tables.
+  papermill "$1" "$3/$name" --cwd notebooks -k python3 --log-output --log-level WARNING --no-progress-bar -p profile "$2" \
+    || { fail "$name stopped with an error (above, and in $3/$name); mend it and run ./run_all.sh $2 again: finished steps are kept"; }
+  echo "== $name: $((SECONDS - started)) s" >&2
+}
+export -f run_one fail
+
 run_notebooks() {
-  local profile=$1 force=$2 list=$3 notebook name chosen only runs bar; shift 3
+  local profile=$1 list=$2 notebook chosen only runs; shift 2
   [[ $profile != */* && -f textnorm_lib/study/profiles/$profile.yaml ]] || fail "unknown profile '$profile'; known are $(cd textnorm_lib/study/profiles && echo *.yaml | sed 's/\.yaml//g')"
   local notebooks=()
   for notebook in notebooks/[0-9]*.ipynb; do
@@ -97,39 +110,39 @@ run_notebooks() {
   [ ${#notebooks[@]} -gt 0 ] || fail "no notebook starts with: $*"
   if [ "$list" = yes ]; then printf '%s\n' "${notebooks[@]}"; return; fi
   prepare
-  runs=${TEXTNORM_ARTIFACTS:-artifacts}/runs/$profile
+  export TEXTNORM_ANEW=${TEXTNORM_ANEW:-0}  # notebooks do not read results/, and no step that was stored before this second
+  runs=${TEXTNORM_ARTIFACTS:-$root/artifacts}/runs/$profile
   mkdir -p "$runs" 2>/dev/null || fail "$runs: cannot be written; make it writable, or point TEXTNORM_ARTIFACTS elsewhere"
   if [ $# -eq 0 ]; then
     python -m textnorm_lib preflight "$profile" || fail "nothing was started: mend what is above (or run single notebooks with --only)"
+    python -m textnorm_lib compute "$profile" || fail "computing stopped (above); mend it and run ./run_all.sh $profile again: finished steps are kept"
   fi
-  bar=$([ -t 2 ] && echo --progress-bar || echo --no-progress-bar)
-  for notebook in "${notebooks[@]}"; do
-    name=$(basename "$notebook")
-    echo "== $name ($profile)" >&2
-    # At level WARNING papermill logs what cells write to standard error, steps and progress bars, and not the tables.
-    papermill "$notebook" "$runs/$name" --cwd notebooks -k python3 --log-output --log-level WARNING "$bar" \
-      -p profile "$profile" -p force "$force" \
-      || fail "$name stopped with an error (above, and in $runs/$name); mend it and run ./run_all.sh $profile again: finished steps are kept"
-  done
+  # Two at a time; 08 reads the others' tables.
+  printf '%s\n' "${notebooks[@]}" | grep -v /08 | xargs -r -P 2 -I {} bash -c 'run_one "$@"' _ {} "$profile" "$runs" || exit 2
+  for notebook in "${notebooks[@]}"; do case $notebook in */08*) run_one "$notebook" "$profile" "$runs" ;; esac; done
   python -m textnorm_lib report "$profile"
+  if [ "$profile" = mini ] && [ $# -eq 0 ]; then python -m textnorm_lib results compare; fi
 }
 
 # nbval compares with the committed outputs, and only where execution counts are kept.
-refresh_notebooks() {
+refresh() {
   prepare
-  jupyter nbconvert --to notebook --execute --inplace notebooks/[0-9A]*.ipynb
+  printf '%s\n' notebooks/0[0-7]*.ipynb | TEXTNORM_ANEW=0 xargs -P 2 -n 1 jupyter nbconvert --to notebook --execute --inplace
+  TEXTNORM_ANEW=0 jupyter nbconvert --to notebook --execute --inplace notebooks/08*.ipynb
   nbstripout --keep-output --keep-count --keep-id --extra-keys "cell.metadata.execution" notebooks/[0-9A]*.ipynb
+  python -m textnorm_lib results collect
 }
 
 run_tests() {
   prepare
   ruff check .
   ruff format --check .
+  lint-imports
   python -m pytest tests -n 2 --dist loadgroup --ignore tests/whole/test_exercises.py
-  python -m pytest --nbval notebooks -p no:cacheprovider
-  run_notebooks smoke False no
+  python -m pytest --nbval notebooks -n 2 --dist loadfile -p no:cacheprovider
+  run_notebooks smoke no
   python -m textnorm_lib report smoke --check
-  python -m pytest tests/whole/test_exercises.py  # the notebooks once more, with what the smoke run stored
+  python -m pytest tests/whole/test_exercises.py -n 2  # the notebooks once more, with what the smoke run stored
   run_paper_toy
   python -m textnorm_lib report --check
 }
@@ -138,7 +151,7 @@ run_tests() {
 run_paper_toy() {
   local toys artifacts=${TEXTNORM_ARTIFACTS:-$root/artifacts}/paper-toy; toys=$(mktemp -d)
   python -m benchmarks.stand_ins --toy --to "$toys"
-  TEXTNORM_WEIGHTS=$toys TEXTNORM_ARTIFACTS=$artifacts run_notebooks paper-toy False no
+  TEXTNORM_WEIGHTS=$toys TEXTNORM_ARTIFACTS=$artifacts run_notebooks paper-toy no
   TEXTNORM_ARTIFACTS=$artifacts python -m textnorm_lib report paper-toy --check
   rm -r "$toys"
 }
@@ -147,20 +160,22 @@ case ${1:-} in
   -h|--help) usage ;;
   lab) prepare; exec jupyter lab --ServerApp.root_dir="$root" --LabApp.default_url=/lab/tree/notebooks "${@:2}" ;;
   html) [ $# -le 2 ] || fail "html takes a profile and no options"; prepare; python -m textnorm_lib pages "${@:2}" ;;
+  docs) prepare; python -m pdoc -o artifacts/docs textnorm_lib ;;
   check) prepare; python -m textnorm_lib report --check ;;
-  refresh) refresh_notebooks ;;
+  verify) prepare; python -m textnorm_lib verify "${@:2}" ;;
+  refresh) refresh ;;
   test) [ $# -eq 1 ] || fail "test takes no options"; run_tests ;;
   *)
-    profile=mini force=False list=no only=()
+    profile=mini list=no only=()
     if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then profile=$1; shift; fi
     while [ $# -gt 0 ]; do
       case $1 in
         --only) [ $# -ge 2 ] || fail "--only needs a number, e.g. --only 02"; only+=("$2"); shift ;;
-        --force) force=True ;;
+        --force) TEXTNORM_ANEW=$(date +%s) ;;
         --list) list=yes ;;
         *) usage >&2; fail "unknown option '$1'" ;;
       esac
       shift
     done
-    run_notebooks "$profile" "$force" "$list" ${only[@]+"${only[@]}"} ;;
+    run_notebooks "$profile" "$list" ${only[@]+"${only[@]}"} ;;
 esac

@@ -92,8 +92,9 @@ RESOURCES = {
 def start_run(notebook: str, *, profile: str = DEFAULT_PROFILE, force: bool = False) -> Run:
     """Begin a notebook's run: load the profile and let cells with ``# needs: ...`` ask for what they need.
 
-    ``force`` computes every step again, also those whose results come with the repository, which TEXTNORM_ANEW passes
-    over as well. Raises ``ConfigError`` for a profile that does not exist or is not valid.
+    ``force`` computes every step again, also those whose results come with the repository. The variable TEXTNORM_ANEW
+    passes over these as well, and over what was stored before that second. Raises ``ConfigError`` for a profile that
+    does not exist or is not valid.
     """
     return begin_run(notebook, profile, force=force, resources=RESOURCES)
 

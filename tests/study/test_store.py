@@ -102,9 +102,9 @@ def test_the_second_call_reads_what_the_first_stored(store):
     pd.testing.assert_frame_equal(second.value, pd.DataFrame({"number": [0, 1, 2]}))
 
 
-def test_force_computes_again_and_replaces(store):
+def test_what_was_stored_before_a_moment_is_computed_again_once_and_replaced(store):
     store.compute(count_to, n=3)
-    Store(store.root, force=True).compute(count_to, n=3)
+    Store(store.root, since=time.time()).compute(count_to, n=3)
     assert CALLS == [3, 3]
     assert store.compute(count_to, n=3).value["number"].tolist() == [0, 1, 2]
 
@@ -224,16 +224,15 @@ def test_results_that_come_along_are_preferred_or_serve_where_an_input_is_missin
     (place / "meta.json").write_text(json.dumps({"frames": ["data"]}))
     with pytest.raises(DataUnavailable):
         store.compute(of_missing, Missing())
-    for options in ({"prefer": True}, {"prefer": False}, {"force": True}):
+    for options in ({"prefer": True}, {"prefer": False}, {"since": time.time()}):
         there = Store(store.root, given, **options)
         assert there.step(of_missing, Missing()).value["x"].tolist() == [7]
     counted = given / "count_to" / store.step(count_to, n=3).key
     shutil.copytree(place, counted)
     assert Store(store.root, given, prefer=True).step(count_to, n=3).value["x"].tolist() == [7] and CALLS == []
-    for number, options in enumerate(({"prefer": False}, {"prefer": True, "force": True}), start=1):
-        computed = Store(store.root, given, **options).step(count_to, n=3)
-        assert computed.value["number"].tolist() == [0, 1, 2] == computed.value["number"].tolist()
-        assert [3] * number == CALLS  # and a forced step once only
+    for number, options in enumerate(({"prefer": False}, {"prefer": True, "since": time.time() + 60}), start=1):
+        assert Store(store.root, given, **options).step(count_to, n=3).value["number"].tolist() == [0, 1, 2]
+        assert [3] * number == CALLS
 
 
 # ---- interrupted, refused, damaged
@@ -368,7 +367,7 @@ def test_a_run_with_force_that_is_killed_while_it_replaces_leaves_no_half_result
     with monkeypatch.context() as patch:
         patch.setattr("shutil.rmtree", killed_half_way)
         with pytest.raises(KeyboardInterrupt):
-            Store(store.root, force=True).compute(noise)
+            Store(store.root, since=time.time()).compute(noise)
     assert len(store.compute(noise).value) == 1000
 
 

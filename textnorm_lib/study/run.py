@@ -15,6 +15,7 @@ Elsewhere it says that it was not attempted, and why, and the rest of the notebo
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,7 @@ from textnorm_lib.study.printed import as_csv, as_markdown, as_tex
 from textnorm_lib.study.report_pages import Tables
 from textnorm_lib.study.store import RESULTS, Artifact, Keyed, Store, artifacts_folder, digest, step, write_atomically
 
-ANEW = "TEXTNORM_ANEW"  # set by run_all.sh, which computes what notebooks read from results/
+ANEW = "TEXTNORM_ANEW"  # seconds of the clock: compute what was stored before, and what results/ has (run_all.sh)
 Resource = Callable[[Profile], str]  # why it cannot be had for a profile, empty if it can
 
 
@@ -49,9 +50,11 @@ def results_of(profile: Profile) -> bool:
 
 def begin_run(notebook: str, profile: str, *, force: bool, resources: Mapping[str, Resource]) -> "Run":
     """See ``pipeline.start_run``, which knows the resources."""
-    known, prefer = load_profile(profile), not os.environ.get(ANEW)
+    known, anew = load_profile(profile), os.environ.get(ANEW)
+    since = time.time() if force else float(anew or 0)
     results = RESULTS if results_of(known) else None
-    run = Run(notebook, known, Store(artifacts_folder() / "steps", results, prefer, force), resources)
+    store = Store(artifacts_folder() / "steps", results, prefer=anew is None, since=since)
+    run = Run(notebook, known, store, resources)
     pd.set_option("display.max_colwidth", None)  # whole sentences in tables
     _watch_needs(run)
     for reason in sorted({run.lacking(item.needs) for item in run.items.values()} - {""}):

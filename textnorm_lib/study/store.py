@@ -122,15 +122,14 @@ class Store:
     """Results under one root folder, which are computed when they are asked for.
 
     ``results`` is a second folder of the same form that is only read: what comes with the repository. ``prefer`` it,
-    and what lies there is never computed; otherwise it serves where an input cannot be had on this machine. ``force``
-    computes every step once again.
+    and what lies there is never computed; otherwise it serves where an input cannot be had on this machine. What was
+    stored before ``since`` (seconds of the clock) does not count: every step is computed once again.
     """
 
     root: Path
     results: Path | None = None
     prefer: bool = False
-    force: bool = False
-    anew: set[str] = field(default_factory=set)  # keys of what this store has computed
+    since: float = 0.0
     asked: set[str] = field(default_factory=set)  # keys of what somebody wanted to read
     warned: set[str] = field(default_factory=set)  # keys of results whose step was edited since
 
@@ -151,16 +150,15 @@ class Store:
         ``DataUnavailable`` where an input cannot be had and no result came with the repository.
         """
         self.asked.add(artifact.key)
-        again = self.force and artifact.key not in self.anew
         final = self._place(artifact)
-        if complete(final) and not again:
+        if self._counts(final):
             if artifact.key not in self.warned and _edited(final, artifact.function):
                 self.warned.add(artifact.key)
             return final
         if preferred := self._preferred(artifact):
             return preferred
         try:
-            self._compute(artifact, final, again)
+            self._compute(artifact, final)
         except DataUnavailable:
             if at_hand := self._at_hand(artifact):
                 return at_hand
@@ -169,7 +167,7 @@ class Store:
 
     def stored(self, artifact: Artifact) -> bool:
         """Whether the result is there without computing: computed before, or preferred as it came."""
-        return complete(self._place(artifact)) or self._preferred(artifact) is not None
+        return self._counts(self._place(artifact)) or self._preferred(artifact) is not None
 
     def take_part(self, artifact: Artifact) -> None:
         """Do this process's part of a shared step, whose result another process stores (``__main__.py``)."""
@@ -180,22 +178,24 @@ class Store:
     def _place(self, artifact: Artifact) -> Path:
         return self.root / artifact.identity["step"] / artifact.key
 
+    def _counts(self, folder: Path) -> bool:
+        return complete(folder) and (folder / "meta.json").stat().st_mtime >= self.since
+
     def _at_hand(self, artifact: Artifact) -> Path | None:
         folder = self.results and self.results / artifact.identity["step"] / artifact.key
         return folder if folder and complete(folder) else None
 
     def _preferred(self, artifact: Artifact) -> Path | None:
-        return self._at_hand(artifact) if self.prefer and not self.force else None
+        return self._at_hand(artifact) if self.prefer and not self.since else None
 
-    def _compute(self, artifact: Artifact, final: Path, again: bool) -> None:
+    def _compute(self, artifact: Artifact, final: Path) -> None:
         name = artifact.identity["step"]
         values = _values(artifact.inputs)  # before the lock: no process waits for one result while it holds another
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             with alone(final, f"step {name}: another run is computing it, waiting for its result"):
-                if again or not complete(final):
+                if not self._counts(final):
                     _compute(artifact, values, final)
-                    self.anew.add(artifact.key)
         except OSError as error:
             if error.errno not in _CANNOT_WRITE or not _concerns(error, self.root):
                 raise
