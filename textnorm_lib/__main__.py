@@ -23,7 +23,9 @@ on from there, with as many processes as you like. Several machines need a folde
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,8 +33,9 @@ import pandas as pd
 
 from textnorm_lib.figures import report
 from textnorm_lib.judging import human_evaluation  # noqa: F401 (a notebook takes its steps: they enter STEPS)
+from textnorm_lib.optimise.finetuning import all_runs
 from textnorm_lib.pipeline import Pipeline, start_run
-from textnorm_lib.rewards import convert
+from textnorm_lib.rewards import clip, convert, pretrained
 from textnorm_lib.rewards.scoring import REWARDS
 from textnorm_lib.stats import calibration  # noqa: F401 (as human_evaluation)
 from textnorm_lib.study import pages, preflight, results, weights
@@ -40,6 +43,7 @@ from textnorm_lib.study.config import DEFAULT_PROFILE
 from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.processes import Processes, launched, wait_for_all
 from textnorm_lib.study.store import RESULTS, STEPS, Artifact, Store, step
+from textnorm_lib.study.weights import BUNDLED, Weights
 from textnorm_lib.tia2.labels import VOTES
 
 
@@ -101,12 +105,38 @@ def verify(share: float, *, seed: int) -> tuple[bool, str]:
     return worst >= 0.99 and not others.different, told
 
 
+def models_of(study: Pipeline) -> dict[str, tuple[Weights, tuple[str, ...]]]:
+    """Every model of a study by the profile's key for it, with the files that its folder needs."""
+    ddpo = Weights(study.profile.ddpo.model, study.profile.ddpo.revision)
+    named = {"generator.model": (study.generator, preflight.PIPELINE_FILES)}
+    named["ddpo.model"] = ddpo, preflight.PIPELINE_FILES
+    for name in REWARDS:
+        named[f"rewards.{name}"] = study.reward_model(name), clip.FILES if name == "clip" else pretrained.FILES
+    for key in ("annotators", "quality_judges"):
+        for name in getattr(study.profile, key):
+            named[f"{key} {name}"] = Weights(f"{BUNDLED}annotators/{name}.safetensors"), ()
+    return named
+
+
+def images_asked_for(study: Pipeline) -> dict[Weights, int]:
+    """How many images each model is to make, as if nothing were stored yet; notebook 00 makes few."""
+    profile, counts = study.profile, Counter()
+    for part in (profile.tia2, profile.best_of_n):
+        counts[study.generator] += sum(asdict(part.prompts_per_set).values()) * part.images_per_prompt
+    ddpo = Weights(profile.ddpo.model, profile.ddpo.revision)
+    for model, asked in ((study.generator, profile.rwr), (ddpo, profile.ddpo)):
+        runs = all_runs(asked.rewards, asked.numbers, beta=asked.beta, other_betas=asked.other_betas)
+        prompts = sum(asdict(asked.prompts_per_set).values())
+        counts[model] += prompts * asked.images_per_prompt * (1 + len(runs) * len(asked.checkpoints))
+    return dict(counts)
+
+
 def look_ahead(profile: str) -> int:
     """Print what would stop a run of the profile, a line each; the exit status."""
     study = Pipeline(start_run("preflight", profile=profile))
-    problems = preflight.model_problems(study.models()) + preflight.gpu_problems(study.profile)
+    problems = preflight.model_problems(models_of(study)) + preflight.gpu_problems(study.profile)
     try:
-        problems += preflight.disk_problems(study.images_asked_for())
+        problems += preflight.disk_problems(images_asked_for(study))
         for prompts in (study.prompts, study.pool.prompts):
             _ = prompts.value  # there are as many as the profile asks for
     except StudyError as error:
@@ -116,7 +146,7 @@ def look_ahead(profile: str) -> int:
         print(f"preflight: {problem}", file=sys.stderr)
     if problems:
         return 2
-    models = {weights for weights, _ in study.models().values()}
+    models = {weights for weights, _ in models_of(study).values()}
     print(f"preflight: profile {profile}: {len(models)} models are here, the disk has room, ok")
     if seconds := preflight.seconds_stored(profile):
         told = ", ".join(f"{step} {spent:,.0f}" for step, spent in seconds.items() if spent >= 1) or "less than 1 each"

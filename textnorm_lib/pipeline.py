@@ -8,21 +8,12 @@
 Notebooks take what several of them need from here and compute the rest themselves.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
-from textnorm_lib.confidence.tuning import (
-    PAPERS_ENSEMBLE,
-    apply_recipes,
-    given_recipe,
-    grid_metrics,
-    reward_units,
-    tuned_recipes,
-)
+from textnorm_lib.confidence import tuning
 from textnorm_lib.judging import selection, start_here
-from textnorm_lib.judging import selection as sets
 from textnorm_lib.judging.labelled import answers_files, people_votes
 from textnorm_lib.mini.annotators import collect_votes
 from textnorm_lib.mini.quality import rate_quality
@@ -30,17 +21,15 @@ from textnorm_lib.mini.scenes import sample_scenes
 from textnorm_lib.optimise import outcomes
 from textnorm_lib.optimise.best_of_n import gold_curves
 from textnorm_lib.optimise.checkpoints import join_models, measure_divergences, sample_checkpoints
-from textnorm_lib.optimise.finetuning import all_runs, choose_open_prompts, read_curves, run_ddpo, run_rwr
+from textnorm_lib.optimise.finetuning import choose_open_prompts, read_curves, run_ddpo, run_rwr
 from textnorm_lib.optimise.pool import CHOOSERS, TEXTNORM, join_judges, name_textnorm
 from textnorm_lib.prompts.random import random_sets
 from textnorm_lib.prompts.rules import rule_sets
 from textnorm_lib.prompts.sets import DEVELOPMENT, SEALED, images_of_side, prompts_of_sets
-from textnorm_lib.rewards import clip, pretrained
 from textnorm_lib.rewards.scoring import REWARDS, own_scores, score_images
 from textnorm_lib.stats.metrics import prompt_metrics
 from textnorm_lib.stats.rankings import RATING
 from textnorm_lib.study.config import DEFAULT_PROFILE, Finetuning, Profile, PromptsPerSet
-from textnorm_lib.study.preflight import PIPELINE_FILES
 from textnorm_lib.study.run import Run, begin_run, results_of
 from textnorm_lib.study.store import Artifact
 from textnorm_lib.study.weights import BUNDLED, Weights
@@ -52,7 +41,8 @@ from textnorm_lib.tia2.released import collect_scores, first_contrasts, released
 # Added to the profile's seed, so that no image of one purpose has the noise of another's.
 POOL_SEED, TRAINING_SEED, EVALUATION_SEED = 1000, 2000, 3000
 START_SEED = 2000  # no other purpose makes images of development prompts from it
-SEALED_ENSEMBLES = [*((name,) for name in REWARDS), PAPERS_ENSEMBLE, REWARDS]  # alone, the paper's pair, all four
+# Each reward alone, the paper's pair, all four.
+SEALED_ENSEMBLES = [*((name,) for name in REWARDS), tuning.PAPERS_ENSEMBLE, REWARDS]
 PATHS = 9  # from noise to image, on which a divergence is measured, at least one per prompt: it varies little
 UNCOUNTED_STEPS = 2  # of a divergence, the last ones (optimise/checkpoints.py)
 
@@ -165,6 +155,11 @@ class Pipeline:
         """The text-to-image model."""
         return Weights(self.profile.generator.model, self.profile.generator.revision)
 
+    def reward_model(self, name: str) -> Weights:
+        """The model of a reward."""
+        model = getattr(self.profile.rewards, name)
+        return Weights(model.weights, model.revision)
+
     @property
     def sampling(self) -> dict:
         """For ``sampling.generate``: steps, guidance_scale, batch_size, dtype."""
@@ -236,7 +231,7 @@ class Pipeline:
         Or as the profile gives it, where there are no votes to tune it on.
         """
         given = self.profile.textnorm
-        return self.step(given_recipe, **asdict(given)) if given else self.tuned([PAPERS_ENSEMBLE])
+        return self.step(tuning.given_recipe, **asdict(given)) if given else self.tuned([tuning.PAPERS_ENSEMBLE])
 
     def tuned(
         self,
@@ -247,9 +242,9 @@ class Pipeline:
         """Each ensemble's best setting on the development prompts, with contrasts by rule or as given and scored."""
         folders = (scores or self.scores).values()
         on = {"names": list(REWARDS), "ensembles": [list(rewards) for rewards in ensembles]}
-        grid = self.step(grid_metrics, self.development, contrastive or self.contrastive, *folders, **on)
-        units = self.step(reward_units, self.development, *self.scores.values(), names=list(REWARDS))
-        return self.step(tuned_recipes, grid, units)
+        grid = self.step(tuning.grid_metrics, self.development, contrastive or self.contrastive, *folders, **on)
+        units = self.step(tuning.reward_units, self.development, *self.scores.values(), names=list(REWARDS))
+        return self.step(tuning.tuned_recipes, grid, units)
 
     @cached_property
     def random_contrasts(self) -> Artifact:
@@ -279,13 +274,11 @@ class Pipeline:
         well, with random ones ("random:...").
         """
         values = self.sealed
-        for prefix, texts, scores in (
-            ("textnorm", self.contrastive, self.scores),
-            ("random", self.random_contrasts, self.random_scores),
-        ):
+        by_rule, at_random = (self.contrastive, self.scores), (self.random_contrasts, self.random_scores)
+        for prefix, (texts, scores) in (("textnorm", by_rule), ("random", at_random)):
             recipes = self.tuned(SEALED_ENSEMBLES, texts, scores)
-            options = {"names": list(scores), "prefix": prefix}
-            values = self.step(apply_recipes, values, texts, recipes, *scores.values(), **options)
+            data = (values, texts, recipes, *scores.values())
+            values = self.step(tuning.apply_recipes, *data, names=list(scores), prefix=prefix)
         return values
 
     @cached_property
@@ -319,10 +312,8 @@ class Pipeline:
     def chosen_votes(self) -> Artifact:
         """The judges' votes on TextNorm's sets beside each other chooser's."""
         others = [name for name in self.choosers if name != TEXTNORM]
-        options = {"quality_tie": selection.QUALITY_TIE, "seed": self.profile.seed}
-        return self.step(
-            selection.judge_sets, self.chosen, self.pool.judged, model=TEXTNORM, opponents=others, **options
-        )
+        options = {"model": TEXTNORM, "opponents": others, "quality_tie": selection.QUALITY_TIE}
+        return self.step(selection.judge_sets, self.chosen, self.pool.judged, **options, seed=self.profile.seed)
 
     @cached_property
     def gold(self) -> Artifact:
@@ -337,14 +328,12 @@ class Pipeline:
         """Sixteen images each of two prompts per set; ``rewarded`` and ``judged`` have clip and textnorm only."""
         per_set = dict.fromkeys(asdict(self.profile.tia2.prompts_per_set), start_here.PROMPTS_PER_SET)
         prompts = self._choose_prompts(PromptsPerSet(**per_set), only=DEVELOPMENT)
-        images, contrastive = (
-            self._make(prompts, start_here.IMAGES_PER_PROMPT, seed=START_SEED),
-            self._contrast(prompts),
-        )
+        images = self._make(prompts, start_here.IMAGES_PER_PROMPT, seed=START_SEED)
+        contrastive = self._contrast(prompts)
         scores = self._score(images, contrastive, names=[start_here.REWARD])
         own = self._own_scores(self.step(list_images, images), scores)
-        recipe = self.step(given_recipe, **start_here.RECIPE)
-        values = self.step(apply_recipes, own, contrastive, recipe, *scores.values(), names=list(scores))
+        recipe = self.step(tuning.given_recipe, **start_here.RECIPE)
+        values = self.step(tuning.apply_recipes, own, contrastive, recipe, *scores.values(), names=list(scores))
         labels = [self.step(label_images, self._vote(images))] if self.profile.annotators else []
         rated = self.step(start_here.join_labels, values, *labels)
         return Judged(prompts, images, contrastive, scores, rated, rated if labels else None)
@@ -365,16 +354,16 @@ class Pipeline:
         asked = self.profile.ddpo
         model, prompts = Weights(asked.model, asked.revision), self._open_prompts(asked)
         options = {"reward_dtype": self.profile.rewards.dtype, **self._training(asked)}
-        data = (prompts, self._contrast(prompts), self.recipe, model, *(self._weights(name) for name in REWARDS))
+        data = (prompts, self._contrast(prompts), self.recipe, model, *(self.reward_model(name) for name in REWARDS))
         return self._look_at(asked, prompts, self.step(run_ddpo, *data, **options), model)
 
     def compare_tuned(self, judged: Artifact) -> Comparison:
         """Chosen checkpoints side by side, TextNorm's against all others; ``judged`` has models of one beta."""
-        settings = {**asdict(self.profile.bootstrap), "seed": self.profile.seed}
-        choices = self.step(sets.choose_checkpoints, judged, **settings)
+        asked = self.profile.bootstrap
+        choices = self.step(selection.choose_checkpoints, judged, **asdict(asked), seed=self.profile.seed)
         options = {"reference": TEXTNORM, "quality_tie": selection.QUALITY_TIE, "seed": self.profile.seed}
-        votes = self.step(sets.judge_tuned, self.step(sets.tuned_sets, judged, choices), judged, **options)
-        shares = self.step(selection.outcomes_by_size, votes, confidence=settings["confidence"])
+        votes = self.step(selection.judge_tuned, self.step(selection.tuned_sets, judged, choices), judged, **options)
+        shares = self.step(selection.outcomes_by_size, votes, confidence=asked.confidence)
         return Comparison(choices, votes, shares, self.step(selection.sign_tests_by_size, votes))
 
     def prompt_gains(self, tuned: Tuned) -> Artifact:
@@ -382,10 +371,6 @@ class Pipeline:
         return self.step(outcomes.prompt_gains, tuned.judged, tuned.divergences)
 
     # ---- how each of them is made
-
-    def _weights(self, name: str) -> Weights:
-        model = getattr(self.profile.rewards, name)
-        return Weights(model.weights, model.revision)
 
     def _choose_prompts(self, per_set: PromptsPerSet, *, only: str | None = None) -> Artifact:
         """So many prompts of each set, of one side only if asked for. Fewer are always among more."""
@@ -411,7 +396,7 @@ class Pipeline:
     def _score(self, images: Artifact, contrastive: Artifact, *, names: Iterable[str] = REWARDS) -> dict[str, Artifact]:
         options = {"dtype": self.profile.rewards.dtype, "workers": self.profile.workers}
         return {
-            name: self.step(score_images, images, contrastive, self._weights(name), name=name, **options)
+            name: self.step(score_images, images, contrastive, self.reward_model(name), name=name, **options)
             for name in names
         }
 
@@ -422,7 +407,7 @@ class Pipeline:
         """What everyone says of the folder ``images``: ``scores``, ``rewarded`` and ``judged`` of a ``Judged``."""
         scores = self._score(images, contrastive)
         own = self._own_scores(self.step(list_images, images), scores)
-        values = self.step(apply_recipes, own, contrastive, self.recipe, *scores.values(), names=list(scores))
+        values = self.step(tuning.apply_recipes, own, contrastive, self.recipe, *scores.values(), names=list(scores))
         rewarded = self.step(name_textnorm, values, self.recipe)
         if not self.profile.annotators:
             return scores, rewarded, None
@@ -453,37 +438,13 @@ class Pipeline:
         curves = self.step(read_curves, trained)
         return Tuned(prompts, images, contrastive, scores, rewarded, judged, trained, curves, divergences)
 
-    # ---- all that takes long, and what it needs
-
-    def models(self) -> dict[str, tuple[Weights, tuple[str, ...]]]:
-        """Every model by the profile's key for it, with the files that its folder needs."""
-        ddpo = Weights(self.profile.ddpo.model, self.profile.ddpo.revision)
-        named = {"generator.model": (self.generator, PIPELINE_FILES), "ddpo.model": (ddpo, PIPELINE_FILES)}
-        for name in REWARDS:
-            named[f"rewards.{name}"] = self._weights(name), clip.FILES if name == "clip" else pretrained.FILES
-        for key in ("annotators", "quality_judges"):
-            for name in getattr(self.profile, key):
-                named[f"{key} {name}"] = Weights(f"{BUNDLED}annotators/{name}.safetensors"), ()
-        return named
-
-    def images_asked_for(self) -> dict[Weights, int]:
-        """How many images each model is to make, as if nothing were stored yet; notebook 00 makes few."""
-        counts: Counter[Weights] = Counter()
-        for part in (self.profile.tia2, self.profile.best_of_n):
-            counts[self.generator] += sum(asdict(part.prompts_per_set).values()) * part.images_per_prompt
-        ddpo = Weights(self.profile.ddpo.model, self.profile.ddpo.revision)
-        for model, asked in ((self.generator, self.profile.rwr), (ddpo, self.profile.ddpo)):
-            runs = all_runs(asked.rewards, asked.numbers, beta=asked.beta, other_betas=asked.other_betas)
-            prompts = sum(asdict(asked.prompts_per_set).values())
-            counts[model] += prompts * asked.images_per_prompt * (1 + len(runs) * len(asked.checkpoints))
-        return dict(counts)
+    # ---- all that takes long
 
     def long_steps(self) -> list[Artifact]:
         """What takes long in notebooks 00 to 06, in the order in which it is best computed."""
         parts = [self.start.rewarded, *self.scores.values(), self.labels]
         if self.labels:
             parts += self.random_scores.values()
-        for made in (self.pool, self.rwr, self.ddpo):
-            parts.append(made.judged or made.rewarded)
+        parts += [made.judged or made.rewarded for made in (self.pool, self.rwr, self.ddpo)]
         parts += [self.rwr.divergences, self.ddpo.divergences]
         return [part for part in parts if part]
