@@ -8,6 +8,7 @@ from textnorm_lib.figures import benchmark, style
 from textnorm_lib.prompts.templates import CLASSES, composition_prompts, counting_prompts
 from textnorm_lib.stats.metrics import METRICS, compare, summarise
 from textnorm_lib.stats.names import REWARD_NAMES
+from textnorm_lib.study import drawing, printed
 from textnorm_lib.study.items import FIGURES
 from textnorm_lib.tia2 import released
 from textnorm_lib.tia2.release_files import REWARDS
@@ -47,7 +48,7 @@ def test_count_grid_has_six_columns_and_a_gap_where_a_prompt_has_one_label(score
 
 
 def test_heat_map_is_centred_at_the_papers_value_and_labels_every_class(scores):
-    with style.house_style():
+    with drawing.house_style():
         figure = FIGURES["fig11_heatmap_pairs_clip"].build(released.auroc_by_pair(scores))
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == sorted(CLASSES)
@@ -70,14 +71,14 @@ def test_all_heat_maps_share_one_scale(scores):
 
 
 def test_every_figure_wears_its_profile_and_keeps_no_date(scores):
-    with style.house_style():
+    with drawing.house_style():
         figure = FIGURES["fig16_heatmap_counts_clip"].build(released.auroc_by_class_and_count(scores))
-        style.stamp(figure, "smoke")
-        style.settle(figure)
+        drawing.stamp(figure, "smoke")
+        drawing.settle(figure)
         assert figure.get_supxlabel() == "profile: smoke"
-        pdf = style.render(figure, "pdf")
-        assert pdf == style.render(figure, "pdf") and b"CreationDate" not in pdf
-        assert style.render(figure, "png") == style.render(figure, "png")
+        pdf = drawing.render(figure, "pdf")
+        assert pdf == drawing.render(figure, "pdf") and b"CreationDate" not in pdf
+        assert drawing.render(figure, "png") == drawing.render(figure, "png")
 
 
 def test_each_reward_has_one_colour_and_one_marker():
@@ -142,21 +143,21 @@ def test_metric_table_marks_only_what_the_test_supports(scores):
     table = benchmark.metric_table(
         summarise(better, **BOOTSTRAP), compare(better, reference="textnorm", **BOOTSTRAP)
     ).set_index(["set", "reward"])
-    assert table.loc[("counting (149)", "CLIP"), "AUROC"].endswith(style.STAR)
+    assert table.loc[("counting (149)", "CLIP"), "AUROC"].endswith(printed.STAR)
     assert not table.loc[("comprehensive (2)", "CLIP"), "AUROC"].endswith("*")  # two prompts cannot show it
-    assert table.loc[("all (191)", "TextNorm"), "AUROC"] == f"1.00 [1.00,{style.NO_BREAK}1.00]"
+    assert table.loc[("all (191)", "TextNorm"), "AUROC"] == f"1.00 [1.00,{printed.NO_BREAK}1.00]"
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0.7641, ".764"), (-0.02, "-.020"), (-0.0001, ".000"), (1.0, "1.000"), (0.9999, "1.000")]
 )
 def test_numbers_are_written_as_the_field_writes_them(value, text):
-    assert style.short(value) == text
+    assert printed.short(value) == text
 
 
 def test_tables_are_escaped_for_tex_and_keep_every_digit_in_csv():
     frame = pd.DataFrame({"share_good": ["45.6%"], "value": [1 / 3]})
-    tex = style.as_tex(frame, "95% of a_b", "smoke").decode()
+    tex = printed.as_tex(frame, "95% of a_b", "smoke").decode()
     assert r"45.6\%" in tex and r"95\% of a\_b" in tex and "share\\_good" in tex
-    assert repr(1 / 3) in style.as_csv(frame).decode()
-    assert "(Profile: smoke.)" in style.as_markdown(frame, "c", "smoke").decode()
+    assert repr(1 / 3) in printed.as_csv(frame).decode()
+    assert "(Profile: smoke.)" in printed.as_markdown(frame, "c", "smoke").decode()

@@ -55,7 +55,7 @@ def test_each_prompt_has_the_first_image_and_the_favourite_of_each_reward(made, 
     favourites = pick_favourites(made, images)
     assert favourites["chooser"].tolist() == ["first", "clip", "textnorm"] * 3
     assert favourites["image"].tolist() == [f"{p}_{i}.png" for p in range(3) for i in (0, 3, 0)]
-    assert favourites["label"].tolist() == [0, 1, 0] * 3 and (favourites["share_of_favourites"] == 0.25).all()
+    assert favourites["label"].tolist() == [0, 1, 0] * 3 and (favourites["share_good"] == 0.25).all()
     assert favourites["png"].tolist() == [(made / name).read_bytes() for name in favourites["image"]]
 
 
@@ -66,7 +66,7 @@ def test_of_equal_values_the_earlier_image_is_the_favourite(made, images):
 
 def test_without_votes_there_are_favourites_and_no_verdicts(made, nobody_voted):
     favourites = pick_favourites(made, nobody_voted)
-    assert len(favourites) == 9 and favourites[[*VOTES, "label", "share_of_favourites"]].isna().all(axis=None)
+    assert len(favourites) == 9 and favourites[[*VOTES, "label", "share_good"]].isna().all(axis=None)
     with pytest.raises(DataError, match=r"0_0\.png has no label"):
         share_of_favourites(favourites, **SETTINGS)
 

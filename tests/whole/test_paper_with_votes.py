@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from toys import draw, study_of
 
+import textnorm_lib.figures  # noqa: F401 (enters them)
 from benchmarks.stand_ins import write_stand_ins
 from textnorm_lib.judging.labelled import answer_all
 from textnorm_lib.judging.labelling import ALIGNMENT, Session, alignment_items

@@ -101,7 +101,7 @@ def _counted(frame: pd.DataFrame, chooser: str) -> str:
     needs="annotators",
 )
 def chooser_table(shares: pd.DataFrame) -> pd.DataFrame:
-    """``start_here.share_good`` as printed: a row per chooser."""
+    """``share_of_favourites`` as printed: a row per chooser."""
     names = {"random": "chance", **REWARD_NAMES}
     cells = shares.apply(interval, axis=1, middle="share", digits=2)
     return pd.DataFrame({"chosen by": shares["chooser"].map(names), "good": cells, "prompts": shares["n_prompts"]})

@@ -174,7 +174,7 @@ def compare_gold(gold: pd.DataFrame, *, reference: str, **settings: float) -> pd
 #     sets = run.step(tuned_sets, judged, choices)
 #     votes = run.step(judge_tuned, sets, judged, reference="textnorm", quality_tie=QUALITY_TIE, seed=seed)
 #
-# ``judged`` as ``finetuning_outcomes.prompt_gains`` takes it, of one beta a reward. From the votes on, all is as in
+# ``judged`` as ``outcomes.prompt_gains`` takes it, of one beta a reward. From the votes on, all is as in
 # part 5: the sets have n = 1, because nothing is chosen among a checkpoint's images, and ``selection.outcomes_by_size``
 # and ``sign_tests_by_size`` take the votes. Holm's family is all comparisons of a set.
 

@@ -25,7 +25,7 @@ PROMPTS_PER_SET, IMAGES_PER_PROMPT = 2, 16  # what one figure can show, and half
 TEMPERATURE = 1.0
 FIRST, RANDOM = "first", "random"  # the image that was made first, and one drawn from all
 
-RECIPE = {"rewards": [REWARD], "temperatures": [TEMPERATURE]}  # for ``recipes.given_recipe``
+RECIPE = {"rewards": [REWARD], "temperatures": [TEMPERATURE]}  # for ``tuning.given_recipe``
 _PROMPT = ["set", "prompt"]
 
 

@@ -1,1 +1,1 @@
-"""The mini world: scenes of drawn sprites, and the models trained on them (DESIGN section 4)."""
+"""The mini world: scenes of drawn sprites, and the models trained on them."""

@@ -78,6 +78,11 @@ class Run:
         return artifacts_folder() / "labels" / self.profile.name / self.notebook
 
     @property
+    def shown(self) -> Path:
+        """Where pictures lie that this notebook shows; each run makes them anew."""
+        return artifacts_folder() / "shown" / self.profile.name / self.notebook
+
+    @property
     def items(self) -> dict[str, Item]:
         """The figures and tables that are entered for this notebook; importing their functions entered them."""
         return {name: item for name, item in {**FIGURES, **TABLES}.items() if item.notebook == self.notebook}
