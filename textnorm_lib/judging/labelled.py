@@ -143,9 +143,9 @@ def answers_files(names: Sequence[str]) -> list[AnswersFile]:
 
 @step(1)
 def people_votes(made: Path, *files: AnswersFile) -> pd.DataFrame:
-    """The votes of three people on the images in the folder ``made``, in the form of ``build.collect_votes``.
+    """The votes of three people on the images in the folder ``made``, in the form of ``mini.annotators.collect_votes``.
 
-    Raises ``DataError`` as ``labelled.alignment_votes``, for other than three files, and for a person who has not
+    Raises ``DataError`` as ``alignment_votes``, for other than three files, and for a person who has not
     answered all of the images.
     """
     if len(files) != len(ANNOTATORS):

@@ -2,7 +2,7 @@
 
 Image (3, 64, 64) in [-1, 1], 8 x 8 patches of 8 x 8 pixels; prompts of up to 24 tokens; width 128 everywhere. As their
 namesakes, the other three start from CLIP: PickScore is CLIP, and BLIP-2 and ImageReward take its image tower and its
-word embeddings. ``save_rewards.py`` writes them.
+word embeddings. ``save_reward`` writes them.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """How the annotators are trained: on scenes with known positions, spoilt as generators spoil them (``spoil.py``).
 
-A judge must keep its footing when a generator is optimised and its style drifts (DESIGN: a prototype's did not). So
+A judge must keep its footing when a generator is optimised and its style drifts (a prototype's did not). So
 each scene exists in up to four versions: as drawn, through the autoencoder, half-finished, broken. On top come
 stretching, warps, blur, tints and noise, drawn anew a step.
 """

@@ -1,7 +1,7 @@
 """How the quality judges are trained: to put versions of one scene in order, and to say how severely each is spoilt.
 
 A step sees groups of three versions of one scene: clean (through the autoencoder), worse, and worse still
-(``severity.py``). The loss is the cross-entropy of the Bradley-Terry model for the three pairs of each group, and,
+(``spoil.py``). The loss is the cross-entropy of the Bradley-Terry model for the three pairs of each group, and,
 where the severity is known, that of the quality with 1 - severity: it makes the qualities of different scenes
 comparable. Colours say nothing about quality: each version is recoloured on its own.
 """

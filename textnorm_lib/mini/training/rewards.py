@@ -158,7 +158,7 @@ def _confusable(similar: torch.Tensor, tokens: torch.Tensor, generator: torch.Ge
 
 
 def _typical(scenes: Captioned) -> torch.Tensor:
-    """Images by whose tokens CLIP's first norm is folded (``reward_models.py``), where CLIP is."""
+    """Images by whose tokens CLIP's first norm is folded (``mini/reward_models.py``), where CLIP is."""
     return as_tensor(scenes.images[:256]).to(scenes.device)
 
 
