@@ -29,7 +29,7 @@ PARTS = (
     ("the idea in symbols", "markdown", r"^\$\$"),
     ("a toy that is checked", "code", r"^ *assert "),
     ("a prediction", "markdown", r"\*\*Predict"),
-    ("a step", "code", r"\brun\.step\b|^do\("),
+    ("a step", "code", r"\brun\.step\b|\bstudy\.\w|^do\("),
     ("a checked result", "code", r"^ *assert "),
     ("what you should see", "markdown", r"^\*\*What you should see"),
     ("a figure or a table", "code", r"\brun\.(figure|table)\(|\b(show|new_figure)\("),
