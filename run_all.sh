@@ -93,10 +93,10 @@ run_one() {  # NOTEBOOK PROFILE FOLDER
   echo "== $name ($2)" >&2
   # At level WARNING papermill logs what cells write to standard error, steps and progress bars, and not the tables.
   papermill "$1" "$3/$name" --cwd notebooks -k python3 --log-output --log-level WARNING --no-progress-bar -p profile "$2" \
-    || { fail "$name stopped with an error (above, and in $3/$name); mend it and run ./run_all.sh $2 again: finished steps are kept"; }
+    || { echo "$name" > "$3/stopped"; exit 255; }  # at 255 xargs begins no other
   echo "== $name: $((SECONDS - started)) s" >&2
 }
-export -f run_one fail
+export -f run_one
 
 run_notebooks() {
   local profile=$1 list=$2 notebook chosen only runs; shift 2
@@ -117,9 +117,12 @@ run_notebooks() {
     python -m textnorm_lib preflight "$profile" || fail "nothing was started: mend what is above (or run single notebooks with --only)"
     python -m textnorm_lib compute "$profile" || fail "computing stopped (above); mend it and run ./run_all.sh $profile again: finished steps are kept"
   fi
-  # Two at a time; 08 reads the others' tables.
-  printf '%s\n' "${notebooks[@]}" | grep -v /08 | xargs -r -P 2 -I {} bash -c 'run_one "$@"' _ {} "$profile" "$runs" || exit 2
-  for notebook in "${notebooks[@]}"; do case $notebook in */08*) run_one "$notebook" "$profile" "$runs" ;; esac; done
+  rm -f "$runs/stopped"
+  for chosen in '[^8]*' '8*'; do  # two at a time; 08 reads the others' tables
+    for notebook in "${notebooks[@]}"; do case $notebook in notebooks/0$chosen) echo "$notebook" ;; esac; done \
+      | xargs -r -P 2 -I {} bash -c 'run_one "$@"' _ {} "$profile" "$runs" \
+      || fail "$(cat "$runs/stopped") stopped with an error (above, and in $runs); mend it and run ./run_all.sh $profile again: finished steps are kept"
+  done
   python -m textnorm_lib report "$profile"
   if [ "$profile" = mini ] && [ $# -eq 0 ]; then python -m textnorm_lib results compare; fi
 }

@@ -8,6 +8,7 @@ import ast
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import papermill
@@ -53,7 +54,7 @@ def test_help_says_every_profile_and_option():
         status, out, err = run_all(flag)
         assert (status, err) == (0, [])
     text = "\n".join(out)
-    words = [*profile_names(), "--only", "--force", "--list", "lab", "check", "test"]
+    words = [*profile_names(), "--only", "--force", "--list", "lab", "docs", "verify", "check", "test"]
     assert [word for word in words if word not in text] == []
 
 
@@ -86,11 +87,12 @@ def tools(tmp_path):
     """An environment whose tools only leave a line in a log; the one whose line holds $FAIL_AT fails."""
     log, folder = tmp_path / "log", tmp_path / "bin"
     folder.mkdir()
-    for name in ("python", "papermill", "ruff", "jupyter", "nbstripout"):
+    for name in ("python", "papermill", "ruff", "lint-imports", "jupyter", "nbstripout"):
         tool = folder / name
         tool.write_text(
             f'#!/bin/sh\necho "{name} $*" >> {log}\n'
             f"[ {name} = python ] || printenv {' '.join(FOLDERS)} > {tmp_path}/folders\n"
+            f"[ {name} = python ] || printenv TEXTNORM_ANEW > {tmp_path}/anew\n"
             f'case "{name} $*" in *"$FAIL_AT"*) [ -z "$FAIL_AT" ] || exit 1 ;; esac\n'
         )
         tool.chmod(0o755)
@@ -104,15 +106,21 @@ def tools(tmp_path):
     return call
 
 
-def test_a_run_is_every_notebook_in_order_and_then_the_report(tools):
-    status, _, _, calls = tools("smoke", "--force")
+def test_a_run_computes_first_then_runs_every_notebook_the_last_one_last_and_then_reports(tools):
+    status, _, _, calls = tools("smoke")
     assert status == 0
     notebooks = [call.split()[1] for call in calls if call.startswith("papermill ")]
-    assert notebooks == [f"notebooks/{path.name}" for path in NUMBERED]
-    assert all("-p profile smoke -p force True" in call for call in calls if call.startswith("papermill "))
+    assert sorted(notebooks) == [f"notebooks/{path.name}" for path in NUMBERED] and "/08" in notebooks[-1]
+    assert all("-p profile smoke" in call for call in calls if call.startswith("papermill "))
+    assert calls[:2] == ["python -m textnorm_lib preflight smoke", "python -m textnorm_lib compute smoke"]
     assert calls[-1] == "python -m textnorm_lib report smoke"
-    started = [call for call in calls if "textnorm_lib.study.preflight" in call or call.startswith("papermill ")]
-    assert started[0] == "python -m textnorm_lib preflight smoke" and len(started) == 1 + len(NUMBERED)
+    assert tools("mini")[3][-2:] == ["python -m textnorm_lib report mini", "python -m textnorm_lib results compare"]
+
+
+def test_with_force_nothing_counts_that_was_stored_before_the_run(tools, tmp_path):
+    before = time.time()
+    assert tools("smoke")[0] == 0 and (tmp_path / "anew").read_text() == "0\n"
+    assert tools("smoke", "--force")[0] == 0 and float((tmp_path / "anew").read_text()) >= int(before)
 
 
 def test_nothing_is_started_where_something_would_stop_it_later_and_single_notebooks_are(tools):
@@ -133,8 +141,8 @@ def test_a_notebook_that_stops_is_named_and_the_rest_is_not_run(tools):
     status, _, err, calls = tools("smoke", FAIL_AT=NUMBERED[0].name)
     assert status != 0
     assert NUMBERED[0].name in err[-1] and "./run_all.sh smoke again" in err[-1]
-    assert len([call for call in calls if call.startswith("papermill ")]) == 1
-    assert not [call for call in calls if "textnorm_lib.figures.report" in call]
+    assert len([call for call in calls if call.startswith("papermill ")]) <= 3  # two at a time
+    assert not [call for call in calls if "textnorm_lib report" in call]
 
 
 def test_folders_given_relative_to_the_caller_reach_the_notebooks_as_absolute(tools, tmp_path):
@@ -151,6 +159,7 @@ def test_folders_given_relative_to_the_caller_reach_the_notebooks_as_absolute(to
     [
         "ruff check",
         "ruff format",
+        "lint-imports",
         "pytest tests",
         "--nbval",
         "papermill",
@@ -203,7 +212,7 @@ def test_run_all_passes_exactly_the_parameters_that_a_notebook_has(notebook):
         pytest.skip("run_all.sh does not run the appendix")
     passed = set(re.findall(r" -p (\w+) ", SCRIPT.read_text()))
     parameters = papermill.inspect_notebook(str(notebook))
-    assert set(parameters) - {"annotator", "images_to_label"} == passed  # typed by people, not passed
+    assert set(parameters) - {"annotator", "images_to_label", "force"} == passed  # typed by people, not passed
     assert [name for name, parameter in parameters.items() if parameter["default"] in ("", "None")] == []
 
 

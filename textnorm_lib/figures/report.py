@@ -19,17 +19,11 @@ from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.items import FIGURES, TABLES
 from textnorm_lib.study.printed import as_csv
 from textnorm_lib.study.report_pages import MAIN_TABLE, PAGES, Tables, list_page, made_tables, untrue, updated
-from textnorm_lib.study.run import records_folder
+from textnorm_lib.study.run import records_folder, report_folder
 from textnorm_lib.study.store import CHECKOUT, STEPS, digest, write_atomically
 
 ITEMS = dict(sorted({**FIGURES, **TABLES}.items()))  # by number
 RERUN = "run ./run_all.sh {profile} again"
-
-
-def figures_folder(profile: str) -> Path:
-    """``papers_figures/`` for the default profile, ``papers_figures/<profile>/`` for another."""
-    folder = CHECKOUT / "papers_figures"
-    return folder if profile == DEFAULT_PROFILE else folder / profile
 
 
 def build(profile: str) -> dict[str, Any]:
@@ -38,7 +32,7 @@ def build(profile: str) -> dict[str, Any]:
     What a run could not attempt is marked so; a file of it from an earlier run stays.
     """
     resolved = as_dict(load_profile(profile))
-    folder = figures_folder(profile)
+    folder = report_folder(profile)
     entries = {name: entry for name, entry in _manifest(folder)["items"].items() if name in ITEMS}
     records = [json.loads(path.read_text()) for path in sorted(records_folder(profile).glob("*.json"))]
     if not records:
@@ -66,7 +60,7 @@ def build(profile: str) -> dict[str, Any]:
 
 def check(profile: str) -> list[str]:
     """What is wrong with this profile's report, one line each; empty if all is well."""
-    folder = figures_folder(profile)
+    folder = report_folder(profile)
     entries = _manifest(folder)["items"]
     now = digest(as_dict(load_profile(profile)))
     rerun = RERUN.format(profile=profile)
@@ -183,7 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.check:
             defects = check(options.profile)
-            entries = _manifest(figures_folder(options.profile))["items"]
+            entries = _manifest(report_folder(options.profile))["items"]
             made = sum("files" in entry for entry in entries.values())
             print("\n".join(defects) or f"report: {made} of {len(ITEMS)} figures and tables are there and up to date")
             _say_not_attempted(entries)
@@ -193,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"report: {error}", file=sys.stderr)
         return 2
     made = sum("not_attempted" not in entry for entry in entries.values())
-    print(f"report: {made} figures and tables in {figures_folder(options.profile)}")
+    print(f"report: {made} figures and tables in {report_folder(options.profile)}")
     _say_not_attempted(entries)
     return 0
 

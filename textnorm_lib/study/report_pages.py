@@ -37,20 +37,26 @@ _LARGE = 10  # from here on one decimal is enough
 
 @dataclass(frozen=True)
 class Tables:
-    """The named tables' CSV files in one folder; ``key`` changes whenever one of them does, as a step's input needs."""
+    """The named tables' CSV files, in one folder or else in the one behind it; ``key`` changes whenever a file does."""
 
     folder: Path
     names: tuple[str, ...]
+    behind: Path | None = None
+
+    def path(self, name: str) -> Path:
+        """The file of a table."""
+        first = self.folder / f"{name}.csv"
+        return first if first.exists() or self.behind is None else self.behind / f"{name}.csv"
 
     @cached_property
     def key(self) -> str:
         """The digest of all the files."""
-        return digest({name: digest((self.folder / f"{name}.csv").read_bytes()) for name in sorted(self.names)})
+        return digest({name: digest(self.path(name).read_bytes()) for name in sorted(self.names)})
 
     @cached_property
     def frames(self) -> dict[str, pd.DataFrame]:
         """Each table as it stands in its file."""
-        return {name: pd.read_csv(self.folder / f"{name}.csv") for name in self.names}
+        return {name: pd.read_csv(self.path(name)) for name in self.names}
 
 
 def made_tables(folder: Path, manifest: dict) -> Tables:

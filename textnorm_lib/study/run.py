@@ -25,16 +25,32 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import Image, display
 
-from textnorm_lib.study.config import Profile, as_dict, load_profile
+from textnorm_lib.study.config import DEFAULT_PROFILE, Profile, as_dict, load_profile
 from textnorm_lib.study.drawing import house_style, render, settle, stamp, thumbnail
 from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.items import FIGURES, TABLES, Item
 from textnorm_lib.study.printed import as_csv, as_markdown, as_tex
 from textnorm_lib.study.report_pages import Tables
-from textnorm_lib.study.store import RESULTS, Artifact, Keyed, Store, artifacts_folder, digest, step, write_atomically
+from textnorm_lib.study.store import (
+    CHECKOUT,
+    RESULTS,
+    Artifact,
+    Keyed,
+    Store,
+    artifacts_folder,
+    digest,
+    step,
+    write_atomically,
+)
 
 ANEW = "TEXTNORM_ANEW"  # seconds of the clock: compute what was stored before, and what results/ has (run_all.sh)
 Resource = Callable[[Profile], str]  # why it cannot be had for a profile, empty if it can
+
+
+def report_folder(profile: str) -> Path:
+    """``papers_figures/`` for the default profile, ``papers_figures/<profile>/`` for another."""
+    folder = CHECKOUT / "papers_figures"
+    return folder if profile == DEFAULT_PROFILE else folder / profile
 
 
 def records_folder(profile: str) -> Path:
@@ -124,14 +140,20 @@ class Run:
         return table.set_axis([""] * len(table))  # row numbers would say nothing
 
     def tables(self, names: Iterable[str]) -> Tables:
-        """Those of the named tables that this notebook and the others have made at this profile as it is now."""
-        folder, made = records_folder(self.profile.name), set(self.made)
-        now = digest(as_dict(self.profile))
+        """Those of the named tables that this notebook and the others have made at this profile as it is now.
+
+        Of the default profile, those in ``papers_figures/`` serve where they were not made on this machine.
+        """
+        folder, report = records_folder(self.profile.name), report_folder(self.profile.name)
+        now, made = digest(as_dict(self.profile)), set(self.made)
+        manifest = report / "manifest.json"
+        if manifest.exists() and digest((told := json.loads(manifest.read_bytes()))["profile"]) == now:
+            made |= {name for name, entry in told["items"].items() if f"{name}.csv" in entry.get("files", {})}
         for path in folder.glob("*.json"):
             record = json.loads(path.read_text(encoding="utf-8"))
             if record["notebook"] != self.notebook and digest(record["profile"]) == now:
                 made |= set(record["made"])
-        return Tables(folder / "files", tuple(name for name in names if name in made))
+        return Tables(folder / "files", tuple(name for name in names if name in made), behind=report)
 
     def finish(self) -> None:
         """Write the record of this run and say what it made and what was not attempted.
