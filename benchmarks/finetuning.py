@@ -10,8 +10,8 @@ a GPU trl allows TF32 in float32 and ours does not: compare bfloat16 there.
 
 DDPO: whole epochs, sampling and one update, as in the paper. "As trl" is the same mathematics: guidance in one batch,
 all steps trained; tests/optimise/test_ddpo.py finds trl's loss and its update in it. Other settings are other
-mathematics: ``frozen_empty`` and ``untrained_steps``, which the study recommends. Rows pass the U-Net for one image, without and
-with a gradient: where they are equal, so is the work.
+mathematics: ``frozen_empty`` and ``untrained_steps``, which the study recommends. Rows pass the U-Net for one image,
+without and with a gradient: where they are equal, so is the work.
 
 RWR: steps on images and captions. The loop does in each step what diffusers' script for LoRA does: it reads, scales and
 encodes them; ours encodes once before, which is timed apart. Both draw the same: their adapters can be compared.
