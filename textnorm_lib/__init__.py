@@ -4,7 +4,7 @@
     from textnorm_lib import mean_ensemble, rule_based, textnorm
 
     prompt = "a realistic photo of three deer"
-    texts = [prompt, *rule_based(prompt, 8)]                # the prompt, then its contrastive prompts
+    texts = [prompt, *rule_based(prompt)[:8]]               # the prompt, then its contrastive prompts
     rewards = np.random.default_rng(0).normal(size=(4, 9))  # your reward of four images with the nine texts
     confident = textnorm(rewards, temperature=1.0)          # (4,): equation 1, a softmax over the texts
     both = mean_ensemble(np.stack([confident, textnorm(rewards, temperature=0.2)]))     # equation 2

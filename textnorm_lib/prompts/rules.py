@@ -61,7 +61,7 @@ def rule_contrasts(prompt: str) -> list[Contrast]:
     try:
         spec = parse(prompt)
     except DataError as error:
-        remedy = "have contrastive.llm write its contrasts, or take the released ones (tia2.load_official)"
+        remedy = "have an LLMWriter write its contrasts, or take the released ones (load_official)"
         raise DataError(f"{error}; no rule fits, so {remedy}") from None
     kinds = ([(kind, changed) for changed in _different(rule(spec), spec)] for kind, rule in _RULES.items())
     return [Contrast(_spelt_like(prompt, write(changed)), kind) for kind, changed in _in_turn(kinds)[:MOST]]
