@@ -1,7 +1,7 @@
 """The prompts of TIA2: the synthetic counting and composition sets, and categories for the comprehensive set.
 
 The paper's sections 3.1, 8.1 and 10. The synthetic prompts are generated here and equal the released ones, in the
-released order; the 100 comprehensive prompts were collected by hand and come with the release (``official.py``).
+released order; the 100 comprehensive prompts were collected by hand and come with the release (``tia2/official.py``).
 """
 
 import itertools
