@@ -4,9 +4,9 @@
     study.votes.value       # set, image, prompt, annotator (1..3), vote (1 good, 0 bad, -1 skip)
     study.labels.value      # what describe.collect_images gives for the released sets
 
-The mini world's annotators take the place of people (whose answers ``judging/labelled.py`` reads): their vote follows from what
-they see in an image and from what the prompt asks for (the rule: ``mini/annotators.py``), so that they can vote on
-every prompt that ``prompts.grammar.parse`` reads.
+The mini world's annotators take the place of people (whose answers ``judging/labelled.py`` reads): their vote follows
+from what they see in an image and from what the prompt asks for (the rule: ``mini/annotators.py``), so that they can
+vote on every prompt that ``prompts.grammar.parse`` reads.
 """
 
 import time
