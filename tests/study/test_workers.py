@@ -39,12 +39,13 @@ def sleep(task):
 
 
 def test_results_come_in_order_and_each_process_has_one_thread():
-    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     expected = [(task, 1) for task in range(5)]
     assert list(in_workers(threads, range(5), workers=2)) == expected
     assert list(in_workers(threads, range(5), workers=1)) == expected
     assert list(in_workers(threads, [], workers=2)) == []
-    assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
 
 
 def test_a_killed_worker_is_one_line():
