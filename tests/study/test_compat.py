@@ -33,7 +33,7 @@ def _loads(library):
 @pytest.mark.parametrize(
     "imports",
     [
-        "import torchvision, open_clip, peft\nfrom torchvision.transforms.v2 import Resize\nfrom trl import DDPOTrainer",
+        "import torchvision, open_clip\nfrom torchvision.transforms.v2 import Resize\nfrom trl import DDPOTrainer",
         "from textnorm_lib import load_reward, textnorm\nfrom diffusers import StableDiffusionPipeline",
     ],
     ids=["torchvision first", "torch first, by the library"],
