@@ -84,13 +84,9 @@ def test_a_worker_has_the_large_libraries_already_and_its_malloc_keeps_memory(mo
 
 
 UNGUARDED = """
-from pathlib import Path
-from textnorm_lib.images.sampling import generate, plan_images
-from textnorm_lib.study.weights import Weights
+from textnorm_lib.study.processes import in_workers
 
-plan = plan_images(["a deer", "two frogs"], 1, seed=0)
-settings = {"steps": 1, "guidance_scale": 1.0, "batch_size": 1, "workers": 2}
-list(generate(Weights("bundled:generator"), plan, folder=Path(__file__).parents[1] / "images", **settings))
+list(in_workers(abs, [1, 2], workers=2))
 """
 
 
