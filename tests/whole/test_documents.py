@@ -246,7 +246,7 @@ def test_each_finding_has_numbers_and_leads_to_the_cell_that_shows_one_of_its_ta
         if cell.cell_type == "markdown":
             title = [title, *re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)][-1]
         elif title.replace(" ", "-") == heading:
-            shown |= {named.get(one, one) for one in re.findall(r"run\.table\(\s*\"?(\w+)", cell.source)}
+            shown |= {named.get(one, one) for one in re.findall(r"run\.table\(\s*\"?(?:\w+\.)*(\w+)", cell.source)}
     assert tables & shown, f"{tables} are not shown under {heading} in {notebook}, which shows {shown}"
 
 

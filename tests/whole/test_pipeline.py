@@ -15,19 +15,28 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from toys import rests_on, study_of
 
 from benchmarks.stand_ins import write_stand_ins
 from textnorm_lib import __main__ as commands
-from textnorm_lib.study import processes
+from textnorm_lib.study import config, processes
 from textnorm_lib.study.store import STEPS, Store, step
 from textnorm_lib.tia2.official import release_available
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
-COMMAND = ["textnorm_lib", "compute", "paper-toy"]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+COMMAND = """
+from pathlib import Path
+from textnorm_lib.study import config
+if __name__ == "__main__":
+    config.PROFILES = Path(__file__).parent
+    from textnorm_lib.__main__ import main
+    raise SystemExit(main(["compute", "paper-toy"]))
+"""
+FEWER = {"rewards": ["clip", "textnorm"], "other_betas": {}, "images_per_prompt": 4}
 SHARED = ("make_images", "score_images", "run_rwr", "run_ddpo", "sample_checkpoints")
 
 needs_release = pytest.mark.skipif(not release_available()[0], reason="the profile's prompts are the release's")
@@ -41,15 +50,27 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture
-def begin(weights):
+def command(tmp_path):
+    """A file that runs ``compute paper-toy`` with models tuned on two rewards instead of five."""
+    for path in config.PROFILES.glob("*.yaml"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    toy = yaml.safe_load((config.PROFILES / "paper-toy.yaml").read_text(encoding="utf-8"))
+    fewer = {**toy, **{part: {**toy[part], **FEWER} for part in ("rwr", "ddpo")}}
+    (tmp_path / "paper-toy.yaml").write_text(yaml.safe_dump(fewer))
+    (tmp_path / "command.py").write_text(COMMAND)
+    return str(tmp_path / "command.py")
+
+
+@pytest.fixture
+def begin(weights, command):
     """Starts the command, by one process or by two."""
 
     def begin(artifacts: Path, *, together: bool) -> subprocess.Popen:
         given = {"TEXTNORM_WEIGHTS": str(weights), "TEXTNORM_ARTIFACTS": str(artifacts), "PYTHONPATH": str(ROOT)}
         environment = {**os.environ, **given, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, *(LAUNCH if together else ["-m"]), *COMMAND]
+        started = [sys.executable, *(LAUNCH if together else []), command]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True, **pipes)
+        return subprocess.Popen(started, env=environment, cwd=ROOT, start_new_session=True, **pipes)
 
     return begin
 
