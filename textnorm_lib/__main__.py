@@ -45,6 +45,7 @@ from textnorm_lib.study.processes import Processes, launched, wait_for_all
 from textnorm_lib.study.store import RESULTS, STEPS, Artifact, Store, step
 from textnorm_lib.study.weights import BUNDLED, Weights
 from textnorm_lib.tia2.labels import VOTES
+from textnorm_lib.tia2.official import SETS, ReleasedSet
 
 
 def compute_together(artifact: Artifact) -> None:
@@ -191,8 +192,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
+def _results(arguments: list[str]) -> int:
+    return results.main(arguments, never=[ReleasedSet(name).key for name in SETS])
+
+
 ELSEWHERE = {
-    "results": results.main,
+    "results": _results,
     "report": report.main,
     "pages": pages.main,
     "weights": weights.main,

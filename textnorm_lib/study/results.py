@@ -11,7 +11,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +37,11 @@ class Compared:
     not_computed: list[str]
 
 
-def collect(steps: Path, keys: set[str], results: Path = RESULTS) -> int:
+def collect(steps: Path, keys: set[str], results: Path = RESULTS, *, never: Collection[str] = ()) -> int:
     """Make ``results`` hold just the results with these keys, as they lie in ``steps``; returns the bytes.
+
+    Folders of images and the like stay away, and what rests on an input whose key is in ``never`` without a step
+    between: it would be the released files themselves.
 
     Raises ``StoreError`` for a key that neither folder has, and where there are none or all together are too large.
     """
@@ -49,7 +52,9 @@ def collect(steps: Path, keys: set[str], results: Path = RESULTS) -> int:
         raise StoreError(
             f"{steps}: has no result {min(lacking)}, which a notebook read; run ./run_all.sh refresh again"
         )
-    found = {key: folder for key, folder in found.items() if read_meta(folder)["frames"] is not None}
+    metas = {key: read_meta(folder) for key, folder in found.items()}
+    kept = {key for key, meta in metas.items() if meta["frames"] is not None and not set(meta["inputs"]) & set(never)}
+    found = {key: folder for key, folder in found.items() if key in kept}
     size = sum(file.stat().st_size for folder in found.values() for file in folder.iterdir())
     if size > LARGEST:
         raise StoreError(f"{results}: {size:,} bytes are more than {LARGEST:,}; let notebooks read smaller tables")
@@ -136,8 +141,8 @@ def report(compared: Compared) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+def main(arguments: list[str] | None = None, *, never: Collection[str] = ()) -> int:
+    """The command line; returns the exit status. ``never`` as for ``collect``."""
     parser = argparse.ArgumentParser(
         prog="python -m textnorm_lib results", description="The results in the repository."
     )
@@ -147,7 +152,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "collect":
             records = [json.loads(path.read_text()) for path in records_folder(DEFAULT_PROFILE).glob("*.json")]
-            size = collect(steps, {key for record in records for key in record["asked"]})
+            asked = {key for record in records for key in record["asked"]}
+            size = collect(steps, asked, never=never)
             print(f"results: {size / 1e6:.1f} MB in {RESULTS}")
         else:
             print(report(compare(steps)))
