@@ -12,6 +12,8 @@ from notebook_pages import choose, copy_notebook, open_and_run
 from playwright.sync_api import expect
 
 from textnorm_lib.judging.widgets import ALIGNMENT_WORDS, COMPARISON_WORDS
+from textnorm_lib.study.config import DEFAULT_PROFILE
+from textnorm_lib.study.store import RESULTS
 
 RUNS_WITHIN_MS = 300_000  # of a notebook, beside other work
 SHOWS_WITHIN_MS = 20_000
@@ -173,10 +175,11 @@ def test_images_are_labelled_in_notebook_01(lab, page):
     copy_notebook(lab, "01_build_tia2.ipynb", annotator=ANNOTATOR)
     open_and_run(lab, page, "01_build_tia2.ipynb")
     Interface(page, {}, {}).wait_for()
-    images = {(file.read_bytes(),): file.name for file in lab.artifacts.glob("steps/make_images/*/*.png")}
+    shown = lab.artifacts / "shown" / DEFAULT_PROFILE / "01_build_tia2"
+    images = {(file.read_bytes(),): file.name for file in shown.glob("*.png")}
     interface = Interface(page, images, questions(ALIGNMENT_WORDS))
     fits(interface, "alignment")
-    path = lab.artifacts / "labels" / "smoke" / "01_build_tia2" / f"{ANNOTATOR}.jsonl"
+    path = lab.artifacts / "labels" / DEFAULT_PROFILE / "01_build_tia2" / f"{ANNOTATOR}.jsonl"
     work_through(interface, ("good", "bad", "skip"), path, lab.folder / "01_build_tia2.ipynb", "alignment")
     alts = interface.root.locator("img").evaluate_all("images => images.map(image => image.alt)")
     assert all(alts)
@@ -191,15 +194,14 @@ def test_sets_are_compared_in_notebook_07(lab, page):
     copy_notebook(lab, "07_human_evaluation.ipynb", annotator=ANNOTATOR)
     open_and_run(lab, page, "07_human_evaluation.ipynb")
     Interface(page, {}, {}).wait_for()
-    tables = [pd.read_parquet(file) for file in lab.artifacts.glob("steps/pair_sets/*/*.parquet")]
+    tables = [pd.read_parquet(file) for file in RESULTS.glob("pair_sets/*/*.parquet")]
     table = next(table for table in tables if set(table["opponent"]) == {"clip"})
-    shown = {}
-    for folder in lab.artifacts.glob("steps/make_images/*"):  # of the pool and of the benchmark, which has fewer
-        for row in table.itertuples():
-            files = [folder / image for image in (*row.left, *row.right)]
-            if all(file.exists() for file in files):
-                shown[tuple(file.read_bytes() for file in files)] = row.comparison
+    folder = lab.artifacts / "shown" / DEFAULT_PROFILE / "07_human_evaluation"
+    shown = {
+        tuple((folder / image).read_bytes() for image in (*row.left, *row.right)): row.comparison
+        for row in table.itertuples()
+    }
     interface = Interface(page, shown, questions(COMPARISON_WORDS))
     fits(interface, "comparison")
-    path = lab.artifacts / "labels" / "smoke" / "07_human_evaluation" / f"{ANNOTATOR}.jsonl"
+    path = lab.artifacts / "labels" / DEFAULT_PROFILE / "07_human_evaluation" / f"{ANNOTATOR}.jsonl"
     work_through(interface, ("left", "tie", "right"), path, lab.folder / "07_human_evaluation.ipynb", "comparison")
