@@ -1,7 +1,7 @@
 """The answers to the exercises run: each notebook's code cells and, after them, the code of its folded answers.
 
-A notebook runs at its own default, profile smoke, in a kernel of its own, and reads back what a smoke run has stored;
-without one it computes that first, which takes minutes. So run_all.sh runs this file by itself, after that run.
+A notebook runs at the profile smoke, in a kernel of its own, and reads back what a smoke run has stored; without one it
+computes that first, which takes minutes. So run_all.sh runs this file by itself, after that run.
 """
 
 import os
@@ -37,6 +37,7 @@ def solved(notebook, name=""):
     code = [cell.source for cell in cells if cell.cell_type == "code"]
     sources = []
     for source in [*code, *answers(notebook)]:
+        source = source.replace('profile = "mini"', 'profile = "smoke"')
         sources += [source, NO_REPORT] if "start_run(" in source else [source]
     return new_notebook(cells=[new_code_cell(source) for source in sources], metadata=notebook.metadata)
 
