@@ -1,7 +1,8 @@
 """Runs of the smoke profile under bad luck: killed, side by side, without data or network, with nowhere to write.
 
 Each run happens in a copy of the checkout with an artifacts folder of its own; this checkout is not touched. The run
-without data has all notebooks, the others three: they compute, work in other processes, and train.
+without data has all notebooks and goes on from what an undisturbed one stored, where there is data to have it; the
+others have three: they compute, work in other processes, and train.
 """
 
 import json
@@ -25,6 +26,7 @@ CHECKOUT = Path(__file__).parents[2]
 TIMEOUT_S = 900  # of a machine that does other things as well
 KILLS = 3
 FEW = ("01_build_tia2", "02b_benchmark_mini_rewards", "05_rwr_finetuning")
+ONLY = [word for name in FEW for word in ("--only", name.split("_")[0] + "_")]
 pytestmark = pytest.mark.xdist_group("faults")
 
 
@@ -110,25 +112,14 @@ def snapshot(tmp_path_factory):
     return folder
 
 
-def copy_to(folder, snapshot, *, few):
-    """A copy in ``folder``; with ``few``, of the notebooks only those."""
-    copy = Copy(shutil.copytree(snapshot, folder / "checkout"), folder / "artifacts")
-    if few:
-        for notebook in copy.folder.glob("notebooks/[0-9]*.ipynb"):
-            if notebook.stem not in FEW:
-                notebook.unlink()
-        assert len(list(copy.folder.glob("notebooks/[0-9]*.ipynb"))) == len(FEW)
-    return copy
+def copy_to(folder, snapshot):
+    """A copy in ``folder``."""
+    return Copy(shutil.copytree(snapshot, folder / "checkout"), folder / "artifacts")
 
 
 @pytest.fixture
 def copy(snapshot, tmp_path):
-    return copy_to(tmp_path, snapshot, few=True)
-
-
-@pytest.fixture
-def whole_copy(snapshot, tmp_path):
-    return copy_to(tmp_path, snapshot, few=False)
+    return copy_to(tmp_path, snapshot)
 
 
 @pytest.fixture(scope="module")
@@ -140,24 +131,24 @@ def with_data():
 
 @pytest.fixture(scope="module")
 def undisturbed(with_data, snapshot, tmp_path_factory):
-    """The results of a run that nothing disturbed, and how many seconds it took."""
-    copy = copy_to(tmp_path_factory.mktemp("undisturbed"), snapshot, few=True)
+    """The results of a run that nothing disturbed, how many seconds it took, and its artifacts."""
+    copy = copy_to(tmp_path_factory.mktemp("undisturbed"), snapshot)
     started = time.monotonic()
-    status, _, err = copy.run()
+    status, _, err = copy.run(*ONLY)
     assert status == 0, err
-    return copy.results(), time.monotonic() - started
+    return copy.results(), time.monotonic() - started, copy.artifacts
 
 
 def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(undisturbed, copy):
-    expected, seconds = undisturbed
+    expected, seconds, _ = undisturbed
     luck, orphans = random.Random(0), []
     for number in range(KILLS):
-        run = copy.start()
+        run = copy.start(*ONLY)
         time.sleep((number + luck.random()) / KILLS * 0.7 * seconds)  # a run that finds stored results is shorter
         if run.poll() is None:
             orphans += kill(run, with_kernels=number % 2 == 0)
     assert orphans, "no run was killed"
-    status, out, err = copy.run()
+    status, out, err = copy.run(*ONLY)
     assert status == 0, err
     assert "not attempted" not in out
     assert copy.results() == expected
@@ -178,7 +169,7 @@ def test_two_runs_side_by_side_share_their_results(undisturbed, copy):
     results = copy.results()
     figures = {name for name in results if "/fig" in name or "/tab" in name}
     assert len(figures) > 10
-    expected, _ = undisturbed
+    expected, *_ = undisturbed
     assert {name for name in results if results[name] != expected.get(name)} <= {
         "checkout/papers_figures/smoke/README.md",  # these two list all notebooks, and only one was run
         "checkout/papers_figures/smoke/manifest.json",
@@ -186,12 +177,14 @@ def test_two_runs_side_by_side_share_their_results(undisturbed, copy):
     assert copy.leavings() == []
 
 
-def test_without_data_and_network_a_run_says_what_it_did_not_attempt_and_why(whole_copy, tmp_path):
+def test_without_data_and_network_a_run_says_what_it_did_not_attempt_and_why(copy, tmp_path, request):
+    if release_available()[0]:
+        shutil.copytree(request.getfixturevalue("undisturbed")[2], copy.artifacts)
     nowhere = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"), "http://127.0.0.1:9")
     nowhere |= {VARIABLE: None, "XDG_CACHE_HOME": str(tmp_path / "cache"), "NO_PROXY": None, "no_proxy": None}
-    status, out, err = whole_copy.run(**nowhere)
+    status, out, err = copy.run(**nowhere)
     assert status == 0, err
-    manifest = json.loads((whole_copy.folder / "papers_figures" / "smoke" / "manifest.json").read_text())
+    manifest = json.loads((copy.folder / "papers_figures" / "smoke" / "manifest.json").read_text())
     reasons = {name: entry.get("not_attempted", "") for name, entry in manifest["items"].items()}
     missing = [name for name, reason in reasons.items() if "released TIA2 data are not on this machine" in reason]
     assert len(missing) > 10
@@ -199,7 +192,7 @@ def test_without_data_and_network_a_run_says_what_it_did_not_attempt_and_why(who
     assert line.startswith(f"report: {len(missing)} not attempted, because the released TIA2 data are not")
     assert f"set {VARIABLE}" in line and "Proxy" in line
     assert "Traceback" not in err
-    assert whole_copy.check().returncode == 0
+    assert copy.check().returncode == 0
 
 
 def test_artifacts_that_cannot_be_written_stop_the_run_with_one_line(copy, tmp_path):
