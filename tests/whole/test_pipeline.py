@@ -37,7 +37,7 @@ if __name__ == "__main__":
     from textnorm_lib.__main__ import main
     raise SystemExit(main(["compute", "paper-toy"]))
 """
-FEWER = {"rewards": ["clip", "textnorm"], "other_betas": {}, "images_per_prompt": 4}
+FEWER = {"rewards": ["clip", "textnorm"], "other_betas": {}}
 SHARED = ("make_images", "score_images", "run_rwr", "run_ddpo", "sample_checkpoints")
 
 needs_release = pytest.mark.skipif(not release_available()[0], reason="the profile's prompts are the release's")
