@@ -9,7 +9,7 @@ import torch
 NOTEBOOKS = sorted(Path(__file__).parents[1].glob("notebooks/[0-9A]*.ipynb"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """As each of several processes has it: more threads sum in another order, and are slow beside other tests."""
     before = torch.get_num_threads()

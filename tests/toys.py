@@ -1,5 +1,6 @@
 """What several test modules make: a small diffusion pipeline, the study of a profile, a figure as a run draws it."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ def toy_pipeline(prompts: Sequence[str] = ("a deer", "two frogs"), channels: tup
     tokenizer = generator.build_tokenizer(list(prompts))
     parts = (generator.build_autoencoder((8, 8, 8)), generator.build_text_encoder(len(tokenizer)), tokenizer)
     return generator.build_pipeline(*parts, generator.build_unet(channels))
+
+
+def importable(folder: Path) -> dict[str, str]:
+    """The environment of a script that imports the library, this module and the test modules in ``folder``."""
+    places = Path(__file__).parents[1], Path(__file__).parent, folder
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, places))}
 
 
 def study_of(root: Path, profile: str, overrides: Mapping[str, Any] | None = None) -> Pipeline:

@@ -5,9 +5,10 @@ from itertools import cycle
 import numpy as np
 import pytest
 import torch
+from toys import toy_pipeline
 
 from textnorm_lib.confidence.textnorm import TextNormReward
-from textnorm_lib.mini import generator as model
+from textnorm_lib.mini.generator import save_pipeline
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.study.weights import Weights
 
@@ -16,25 +17,23 @@ SETS = {
     "a realistic photo of a deer": ["a realistic photo of two deer"],
 }
 EPOCHS, BATCH = 2, 4
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def toy_pipeline(tmp_path_factory):
-    """The mini world's architecture with random weights, as trl takes it: from a folder."""
+def of_trl(tmp_path_factory):
+    """A small pipeline with random weights, as trl takes it: from a folder."""
     from accelerate import PartialState
     from trl import DefaultDDPOStableDiffusionPipeline
 
-    torch.manual_seed(0)
-    tokenizer = model.build_tokenizer(SETS)
-    parts = (model.build_autoencoder(), model.build_text_encoder(len(tokenizer)), tokenizer)
     folder = tmp_path_factory.mktemp("toy") / "pipeline"
-    model.save_pipeline(model.build_pipeline(*parts, model.build_unet(channels=(32, 32))), folder)
+    save_pipeline(toy_pipeline(list(SETS)), folder)
     PartialState()  # trl logs while it loads, and its logger refuses without this
     return DefaultDDPOStableDiffusionPipeline(str(folder), use_lora=True)
 
 
 @pytest.mark.filterwarnings("ignore")  # deprecations inside trl and diffusers
-def test_trls_ddpo_trainer_trains_on_it(toy_pipeline, tmp_path):
+def test_trls_ddpo_trainer_trains_on_it(of_trl, tmp_path):
     from trl import DDPOConfig, DDPOTrainer
 
     clip = load_reward("clip", folder=Weights("bundled:rewards/clip").path)
@@ -54,8 +53,8 @@ def test_trls_ddpo_trainer_trains_on_it(toy_pipeline, tmp_path):
         save_freq=EPOCHS + 1,
         project_kwargs={"project_dir": str(tmp_path)},
     )
-    trainer = DDPOTrainer(config, recorded, lambda: (next(prompts), {}), toy_pipeline)
-    adapter = [value for value in toy_pipeline.unet.parameters() if value.requires_grad]
+    trainer = DDPOTrainer(config, recorded, lambda: (next(prompts), {}), of_trl)
+    adapter = [value for value in of_trl.unet.parameters() if value.requires_grad]
     before = [value.detach().clone() for value in adapter]
     trainer.train()
 

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 from PIL import Image
+from toys import toy_pipeline
 
 from textnorm_lib.images import sampling
 from textnorm_lib.images.sampling import generate, image_seed, load_pipeline, plan_images
@@ -18,14 +19,7 @@ OPTIONS = {"steps": 2, "guidance_scale": 2.0, "batch_size": 3}
 
 @pytest.fixture(scope="module")
 def pipeline():
-    """The mini world's architecture with random weights."""
-    import torch
-
-    torch.manual_seed(0)
-    tokenizer = model.build_tokenizer(PROMPTS)
-    text_encoder = model.build_text_encoder(len(tokenizer))
-    unet = model.build_unet(channels=(32, 32))
-    return model.build_pipeline(model.build_autoencoder(), text_encoder, tokenizer, unet)
+    return toy_pipeline(PROMPTS)
 
 
 @pytest.fixture(scope="module")

@@ -107,9 +107,9 @@ def test_a_text_that_reads_a_table_that_was_not_made_says_so_and_the_others_are_
 
 def test_a_run_reads_what_it_made_itself_and_what_others_made_at_the_same_profile(monkeypatch, tmp_path):
     monkeypatch.setenv("TEXTNORM_ARTIFACTS", str(tmp_path))
+    monkeypatch.setattr(Run, "items", {})
     for notebook, seed in (("01_build_tia2", "same"), ("02_benchmark_rewards", "other")):
         earlier = start_run(notebook, profile="smoke")
-        monkeypatch.setattr("textnorm_lib.study.run.ITEMS", {})
         made = Run(notebook, earlier.profile if seed == "same" else replace(earlier.profile, seed=7), earlier.store)
         made.made = {f"tab_{seed}": {}}
         made.finish()

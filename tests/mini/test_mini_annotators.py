@@ -15,6 +15,8 @@ from textnorm_lib.mini.training import spoil
 from textnorm_lib.mini.training.fit import Recipe
 from textnorm_lib.prompts.grammar import parse
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def _seen(*objects, location=None, style="photo") -> Seen:
     """Objects as (class, x, y[, score[, colour]])."""
@@ -145,9 +147,9 @@ def test_breaking_changes_what_is_cut_and_nothing_else(scenes, tmp_path):
 def test_a_toy_detector_learns_and_sees_what_it_was_shown(scenes, tmp_path):
     torch.manual_seed(0)
     few = train.Scenes(scenes.images[:8], scenes.captions[:8], scenes.objects[:8], scenes.places[:8])
-    recipe = Recipe(steps=25, learning_rate=2e-3, warmup=2)
+    recipe = Recipe(steps=25, learning_rate=2e-3, batch_size=8, warmup=2)
     version = (few.images, few.objects)
-    detector = train_annotators.train_detector(few, [version], recipe, folder=tmp_path / "detector", batch_size=8)
+    detector = train_annotators.train_detector(few, [version], recipe, folder=tmp_path / "detector")
     curve = json.loads((tmp_path / "detector" / "curve.json").read_text())
     assert np.mean(curve[-3:]) < 0.5 * np.mean(curve[:3])
     seen = annotators.detect(detector, train.as_tensor(few.images))

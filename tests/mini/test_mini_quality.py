@@ -15,14 +15,15 @@ from textnorm_lib.judging.comparisons import ask, gold_judge, make_comparisons
 from textnorm_lib.mini.quality import load_quality_judge
 from textnorm_lib.mini.training import quality as train_quality
 from textnorm_lib.mini.training import scenes as train
-from textnorm_lib.mini.training import spoil as severity
+from textnorm_lib.mini.training import spoil
 from textnorm_lib.mini.training.fit import Recipe
 from textnorm_lib.mini.training.plan import HELD_OUT_SEED, QUALITY_JUDGES
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.weights import bundled
 
 COUNT = 32
-KINDS = (*severity.LATENT_KINDS, *severity.PIXEL_KINDS)
+pytestmark = [pytest.mark.xdist_group("mini quality"), pytest.mark.usefixtures("one_thread")]
+KINDS = (*spoil.LATENT_KINDS, *spoil.PIXEL_KINDS)
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +45,12 @@ def spoilt(scenes, pipeline, tmp_path_factory):
     def versions(kind: str, value: float) -> np.ndarray:
         if (kind, value) not in made:
             severities = np.full(COUNT, value)
-            if kind in severity.LATENT_KINDS:
+            if kind in spoil.LATENT_KINDS:
                 path = folder / f"{kind}_{value}.npy"
-                made[kind, value] = severity.spoilt(kind, scenes, severities, pipeline, path, seed=0)
+                made[kind, value] = spoil.spoilt(kind, scenes, severities, pipeline, path, seed=0)
             else:
                 clean = train.as_tensor(versions("noise", 0.0))
-                images = severity.spoil_pixels(kind, clean, torch.from_numpy(severities).float(), seed=0)
+                images = spoil.spoil_pixels(kind, clean, torch.from_numpy(severities).float(), seed=0)
                 made[kind, value] = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
         return made[kind, value]
 
@@ -59,11 +60,11 @@ def spoilt(scenes, pipeline, tmp_path_factory):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_severer_version_is_further_from_the_clean_scene(kind, spoilt):
     clean = spoilt("noise", 0.0).astype(float)
-    changed = [np.abs(spoilt(kind, value) - clean).mean(axis=(1, 2, 3)) for value in (0.4, 1.0)]
+    changed = [np.abs(spoilt(kind, value) - clean).mean(axis=(1, 2, 3)) for value in (0.3, 1.0)]
     assert (changed[0] > 0).all() and (changed[1] > changed[0]).mean() > 0.9
 
 
-@pytest.mark.parametrize("kind", ["noise", *severity.PIXEL_KINDS])
+@pytest.mark.parametrize("kind", ["noise", *spoil.PIXEL_KINDS])
 def test_severity_zero_of_what_the_generator_does_not_mend_is_the_clean_scene(kind, spoilt):
     assert np.abs(spoilt(kind, 0.0).astype(float) - spoilt("noise", 0.0)).max() <= 1  # the last bits of a batch
 
@@ -78,23 +79,23 @@ def test_severities_lie_apart_and_reach_from_mild_to_severe():
 @pytest.fixture(scope="module")
 def versions(pipeline, tmp_path_factory) -> train_quality.Versions:
     folder = tmp_path_factory.mktemp("versions")
-    scenes = train.training_scenes(folder, count=6, seed=1, workers=1)
-    return train_quality.make_versions(scenes, pipeline, folder, generated=3, seed=1)
+    scenes = train.training_scenes(folder, count=4, seed=1, workers=1)
+    return train_quality.make_versions(scenes, pipeline, folder, generated=2, seed=1)
 
 
 def test_versions_are_made_once_and_fit_together(versions, pipeline, tmp_path):
-    assert set(versions.spoilt) == set(severity.LATENT_KINDS) and len(versions.generated) == len(severity.STEPS)
-    assert all(len(one) == 6 for pair in versions.spoilt.values() for one in (versions.clean, *pair))
-    assert [len(one) for one in versions.generated] == [3] * len(severity.STEPS)
-    scenes = train.training_scenes(tmp_path, count=6, seed=1, workers=1)
-    again = train_quality.make_versions(scenes, pipeline, tmp_path, generated=3, seed=1)
+    assert set(versions.spoilt) == set(spoil.LATENT_KINDS) and len(versions.generated) == len(spoil.STEPS)
+    assert all(len(one) == 4 for pair in versions.spoilt.values() for one in (versions.clean, *pair))
+    assert [len(one) for one in versions.generated] == [2] * len(spoil.STEPS)
+    scenes = train.training_scenes(tmp_path, count=4, seed=1, workers=1)
+    again = train_quality.make_versions(scenes, pipeline, tmp_path, generated=2, seed=1)
     assert np.array_equal(again.clean, versions.clean)
     assert all(np.array_equal(*pair) for pair in zip(again.generated, versions.generated, strict=True))
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(versions, tmp_path, monkeypatch):
-    recipe = Recipe(steps=6, learning_rate=1e-3, warmup=1, save_every_s=0.0)
-    whole = train_quality.train_quality(versions, recipe, folder=tmp_path / "whole", batch_size=12)
+    recipe = Recipe(steps=6, learning_rate=1e-3, batch_size=12, warmup=1, save_every_s=0.0)
+    whole = train_quality.train_quality(versions, recipe, folder=tmp_path / "whole")
     loss, calls = train_quality.quality_loss, []
 
     def interrupted(*given):
@@ -105,12 +106,12 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(versions, tmp_path,
 
     monkeypatch.setattr(train_quality, "quality_loss", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_quality.train_quality(versions, recipe, folder=tmp_path / "halves", batch_size=12)
+        train_quality.train_quality(versions, recipe, folder=tmp_path / "halves")
     monkeypatch.undo()
     assert len(json.loads((tmp_path / "halves" / "curve.json").read_text())) == 3
-    again = train_quality.train_quality(versions, recipe, folder=tmp_path / "halves", batch_size=12)
+    again = train_quality.train_quality(versions, recipe, folder=tmp_path / "halves")
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
-    other = train_quality.train_quality(versions, replace(recipe, seed=2), folder=tmp_path / "other", batch_size=12)
+    other = train_quality.train_quality(versions, replace(recipe, seed=2), folder=tmp_path / "other")
     assert not all(torch.equal(a, b) for a, b in zip(whole.parameters(), other.parameters(), strict=True))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,20 @@ from textnorm_lib.rewards import load_reward
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.weights import bundle_digest, bundled, write_digests
 
-TOY = plan.TOY
+TOY = replace(  # fewer of everything that is made again for each of several models
+    plan.TOY,
+    annotator_scenes=12,
+    restored=4,
+    half_finished=4,
+    quality_scenes=4,
+    quality_generated=2,
+    preference_prompts=6,
+    held_out=6,
+    development_prompts=2,
+    development_images=2,
+    sampling_steps=2,
+)
+pytestmark = [pytest.mark.xdist_group("mini stages"), pytest.mark.usefixtures("one_thread")]
 
 
 def _prefer_the_first(images: np.ndarray, prompts: list[str], annotators: list) -> Preferences:
@@ -97,7 +111,7 @@ def test_bundled_files_are_compared_with_their_digests(world, tmp_path):
 
 @pytest.fixture(scope="module")
 def data(world):
-    scenes = train.training_scenes(world[0] / "scenes", count=64, seed=0)
+    scenes = train.training_scenes(world[0] / "scenes", count=64, seed=0, workers=1)
     tokenizer = model.build_tokenizer(scenes.captions)
     specs = [parse(caption) for caption in scenes.captions]
     return train_rewards.captioned(scenes, train_rewards.noisy_captions(specs, seed=0), tokenizer), tokenizer
@@ -109,8 +123,8 @@ def _falls(folder) -> bool:
 
 
 def test_clip_learns(data, tmp_path):
-    recipe = Recipe(steps=25, learning_rate=1e-3, warmup=1)
-    train_rewards.train_clip(*data, recipe, folder=tmp_path / "clip", batch_size=16)
+    recipe = Recipe(steps=25, learning_rate=1e-3, batch_size=16, warmup=1)
+    train_rewards.train_clip(*data, recipe, folder=tmp_path / "clip")
     assert _falls(tmp_path / "clip")
 
 
@@ -123,10 +137,10 @@ def test_the_models_that_start_from_clip_learn(data, tmp_path):
     images[::2] += 100  # the bright one of two is the better one
     pairs = np.arange(24).reshape(12, 2)
     preferences = Preferences(images, ["a cat", "two dogs"] * 12, np.arange(24) // 2, pairs, np.ones(12))
-    recipe = Recipe(steps=20, learning_rate=1e-3, warmup=1)
-    train_rewards.train_blip2(captions, clip, tokenizer, recipe, folder=tmp_path / "blip2", batch_size=8)
+    recipe = Recipe(steps=20, learning_rate=1e-3, batch_size=8, warmup=1)
+    train_rewards.train_blip2(captions, clip, tokenizer, recipe, folder=tmp_path / "blip2")
     for train_one, name in ((train_rewards.train_pickscore, "pickscore"), (train_rewards.train_imagereward, "image")):
-        train_one(captions, preferences, clip, tokenizer, recipe, folder=tmp_path / name, batch_size=8)
+        train_one(captions, preferences, clip, tokenizer, recipe, folder=tmp_path / name)
         assert json.loads((tmp_path / name / "scores.json").read_text())
     assert all(_falls(tmp_path / name) for name in ("blip2", "pickscore", "image"))
 

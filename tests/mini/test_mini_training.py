@@ -12,6 +12,7 @@ from textnorm_lib.mini.training.fit import Recipe, fit
 from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.weights import WEIGHTS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = Recipe(steps=12, learning_rate=0.05, warmup=2, save_every_s=0.0)
 
 
@@ -96,11 +97,11 @@ def test_scenes_are_drawn_once_and_read_back(scenes, tmp_path):
     first = train.training_scenes(tmp_path, count=8, seed=0, workers=1)
     assert np.array_equal(first.images, scenes.images[:8]) and first.captions == scenes.captions[:8]
     (tmp_path / "scenes.npy").touch()
-    assert np.array_equal(train.training_scenes(tmp_path, count=8, seed=0).images, first.images)
+    assert np.array_equal(train.training_scenes(tmp_path, count=8, seed=0, workers=1).images, first.images)
 
 
 def test_the_autoencoder_learns_and_its_latents_have_unit_variance(scenes, tmp_path):
-    recipe = Recipe(steps=15, learning_rate=2e-3, warmup=1)
+    recipe = Recipe(steps=15, learning_rate=2e-3, batch_size=8, warmup=1)
     autoencoder = train.train_autoencoder(scenes, recipe, folder=tmp_path / "autoencoder")
     curve = json.loads((tmp_path / "autoencoder" / "curve.json").read_text())
     assert np.mean(curve[-3:]) < 0.8 * np.mean(curve[:3])
@@ -112,9 +113,9 @@ def test_the_generator_learns_and_loads_as_stable_diffusion(scenes, tmp_path, mo
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     torch.manual_seed(0)
     latents = torch.randn(64, *model.LATENT_SHAPE).half()
-    recipe = Recipe(steps=10, learning_rate=1e-3, warmup=1)
+    recipe = Recipe(steps=10, learning_rate=1e-3, batch_size=8, warmup=1)
     tokenizer = model.build_tokenizer(scenes.captions)
-    denoiser = train.train_generator(latents, scenes.captions, tokenizer, recipe, folder=tmp_path / "g", batch_size=8)
+    denoiser = train.train_generator(latents, scenes.captions, tokenizer, recipe, folder=tmp_path / "g")
     curve = json.loads((tmp_path / "g" / "curve.json").read_text())
     assert np.mean(curve[-3:]) < np.mean(curve[:3])
 

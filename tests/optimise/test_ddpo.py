@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from toys import toy_pipeline
+from toys import importable, toy_pipeline
 
 from textnorm_lib.images.sampling import load_pipeline
 from textnorm_lib.mini import generator as model
@@ -310,11 +310,9 @@ def test_a_longer_run_goes_on_and_another_one_is_refused(base, pipeline, tmp_pat
 
 
 SCRIPT = """
-import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-sys.path.insert(0, {tests!r})
 from test_ddpo import PROMPTS, SHORT, redness, toy_pipeline, train_ddpo, with_lora
 train_ddpo(with_lora(toy_pipeline(PROMPTS, channels=(32, 32))), PROMPTS, redness, SHORT, folder=Path({folder!r}))
 """
@@ -322,8 +320,8 @@ train_ddpo(with_lora(toy_pipeline(PROMPTS, channels=(32, 32))), PROMPTS, redness
 
 def test_two_processes_give_what_one_gives(base, tmp_path):
     one = train_ddpo(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path / "one")
-    script, tests = tmp_path / "script.py", str(Path(__file__).parent)
-    script.write_text(SCRIPT.format(tests=tests, folder=str(tmp_path / "two")))
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(folder=str(tmp_path / "two")))
     launch = [
         sys.executable,
         "-m",
@@ -334,11 +332,9 @@ def test_two_processes_give_what_one_gives(base, tmp_path):
         "--num_machines",
         "1",
     ]
-    options = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(tests).parent)}
-    done = subprocess.run(
-        [*launch, *options, str(script)], env=environment, capture_output=True, text=True, timeout=300
-    )
+    options = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(script)]
+    environment = importable(Path(__file__).parent)
+    done = subprocess.run([*launch, *options], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     two = [json.loads(line) for line in (tmp_path / "two" / "curve.jsonl").read_text().splitlines()]
     for row, expected in zip(two, one.to_dict("records"), strict=True):

@@ -251,7 +251,7 @@ def test_the_models_of_one_coefficient_keep_the_base(judged):
             lambda frame: frame.assign(textnorm=np.nan),
             "judged: textnorm is nan of base with beta 0, run 0, checkpoint 0",
         ),
-        (lambda frame: frame.assign(quality_2=0.5), "quality_2 tells none of the base's images of a prompt apart"),
+        (lambda frame: frame.assign(quality_2=0.5), "quality_2 tells no images of a prompt apart: it has no unit"),
     ],
 )
 def test_images_that_are_not_sound_are_refused(judged, spoil, message):

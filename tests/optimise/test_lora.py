@@ -6,22 +6,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from toys import toy_pipeline
 
-from textnorm_lib.mini import generator as model
 from textnorm_lib.optimise.lora import ATTENTION, FEED_FORWARD, FILE, add_lora, base_only, load_lora, save_lora
 from textnorm_lib.study.errors import ConfigError, DataError, StoreError
 
 PROMPT = "a realistic photo of a deer"
 OPTIONS = {"rank": 2, "targets": ATTENTION + FEED_FORWARD}
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def base():
-    """The mini world's architecture with random weights."""
-    torch.manual_seed(0)
-    tokenizer = model.build_tokenizer([PROMPT])
-    parts = (model.build_autoencoder(), model.build_text_encoder(len(tokenizer)), tokenizer)
-    pipeline = model.build_pipeline(*parts, model.build_unet(channels=(32, 32)))
+    pipeline = toy_pipeline([PROMPT])
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from toys import toy_pipeline
+from toys import importable, toy_pipeline
 
 from textnorm_lib.mini import generator as model
 from textnorm_lib.optimise import resuming, rwr
@@ -404,12 +404,13 @@ def test_two_processes_train_as_one(tmp_path):
     script = f"from test_rwr import *; from test_rwr import _trained; _trained(Path({str(tmp_path)!r}), {settings})"
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])  # one that is free
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script],
-            cwd=Path(__file__).parent,
-            env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"},
+            env=importable(Path(__file__).parent)
+            | shared
+            | {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"},
         )
         for rank in "01"
     ]

@@ -204,7 +204,7 @@ def test_a_released_prompt_that_no_rule_fits_is_refused_in_one_line_with_a_way_o
             assert rule_based(prompt)
         except DataError as error:
             assert repr(prompt) in str(error) and "\n" not in str(error)
-            assert "contrastive.llm" in str(error) and "load_official" in str(error)
+            assert "LLMWriter" in str(error) and "load_official" in str(error)
             refused.append(prompt)
     assert len(refused) == 83
     assert "A sign that says 'Diffusion'." in refused

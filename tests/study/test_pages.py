@@ -266,7 +266,8 @@ def test_no_folder_of_the_machine_stands_on_a_page(study, tmp_path):
     said = f"File {inside}, line 3; {home}; file://{inside}; '{tmp_path}'; {tmp_path}x/kept"
     page = study(cell(stream(said), shown(text_html=f"<b title='{inside}'>{home}</b>"), source=f"# {inside}"))
     assert page.select_one(".output_stdout pre").text.strip() == (
-        f"File ./textnorm_lib/store.py, line 3; ~/secret.txt; ./textnorm_lib/store.py; '.'; {tmp_path}x/kept"
+        "File ./textnorm_lib/study/store.py, line 3; ~/secret.txt; ./textnorm_lib/study/store.py; '.'; "
+        f"{tmp_path}x/kept"
     )
     text = str(page).replace(f"{tmp_path}x", "")
     assert str(tmp_path) not in text and f"{Path.home()}/" not in text
@@ -318,4 +319,4 @@ def test_run_all_has_the_command(tmp_path):
         return subprocess.run([CHECKOUT / "run_all.sh", *arguments], env=env, capture_output=True).returncode
 
     assert [run_all("html"), run_all("html", "smoke"), run_all("html", "smoke", "mini")] == [0, 0, 2]
-    assert (tmp_path / "log").read_text() == "-m textnorm_lib.study.pages\n-m textnorm_lib.study.pages smoke\n"
+    assert (tmp_path / "log").read_text() == "-m textnorm_lib pages\n-m textnorm_lib pages smoke\n"

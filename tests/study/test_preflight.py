@@ -12,12 +12,13 @@ import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
+from toys import study_of
 
 from textnorm_lib import rewards
+from textnorm_lib.__main__ import main
 from textnorm_lib.images import sampling
-from textnorm_lib.study import preflight
 from textnorm_lib.study.config import load_profile
-from textnorm_lib.study.preflight import disk_problems, main, model_problems, seconds_stored
+from textnorm_lib.study.preflight import disk_problems, model_problems, seconds_stored
 from textnorm_lib.study.store import Store, step
 from textnorm_lib.study.weights import VARIABLE, bundled
 
@@ -41,8 +42,8 @@ def run(monkeypatch, capsys):
 
     def call(overrides=None):
         profile = load_profile("smoke", overrides)
-        monkeypatch.setattr(preflight, "load_profile", lambda name: profile)
-        status, said = main(["smoke"]), capsys.readouterr()
+        monkeypatch.setattr("textnorm_lib.study.run.load_profile", lambda name: profile)
+        status, said = main(["preflight", "smoke"]), capsys.readouterr()
         return status, said.out, [line for line in said.err.splitlines() if line.startswith("preflight: ")]
 
     return call
@@ -68,7 +69,7 @@ def test_a_healthy_profile_is_ok_without_a_model_being_loaded(run, monkeypatch):
             {**PICKSCORE, "rewards.pickscore.revision": COMMIT},
             r"rewards\.pickscore: .*HF_HUB_OFFLINE is set\); connect",
         ),
-        ({"rewards.blip2.weights": "models/blip2"}, r"rewards\.blip2: .*; run python -m textnorm_lib\.rewards convert"),
+        ({"rewards.blip2.weights": "models/blip2"}, r"rewards\.blip2: .*; run python -m textnorm_lib rewards convert"),
         ({"annotators": ["judge_1", "judge_2", "judge_9"]}, r"annotators judge_9: there is no bundled model"),
         ({"quality_judges": ["quality_1", "x", "quality_3"]}, r"quality_judges x: there is no bundled model"),
     ],
@@ -140,8 +141,9 @@ def test_all_problems_are_listed_and_none_twice(run, tmp_path):
     assert [line.split(": ")[1] for line in lines] == keys
 
 
-def test_a_model_with_two_keys_is_looked_at_once():
-    problems = model_problems(load_profile("smoke", {"generator.model": "no folder", "ddpo.model": "no folder"}))
+def test_a_model_with_two_keys_is_looked_at_once(tmp_path):
+    study = study_of(tmp_path, "smoke", {"generator.model": "no folder", "ddpo.model": "no folder"})
+    problems = model_problems(study.models())
     assert len(problems) == 1 and problems[0].startswith("generator.model and ddpo.model: ")
 
 
@@ -170,12 +172,12 @@ def test_a_disk_that_is_too_small_is_named_with_what_is_needed_and_free(run, tmp
 
 
 def test_what_is_written_already_needs_no_room_again(tmp_path, monkeypatch):
-    profile, steps = load_profile("smoke"), tmp_path / "artifacts" / "steps" / "make_images"
+    images, steps = study_of(tmp_path, "smoke").images_asked_for(), tmp_path / "artifacts" / "steps" / "make_images"
     _disk(monkeypatch, 1e6)
-    assert len(disk_problems(profile)) == 1
+    assert len(disk_problems(images)) == 1
     steps.mkdir(parents=True)
     (steps / "image.png").write_bytes(bytes(20_000_000))
-    assert disk_problems(profile) == []
+    assert disk_problems(images) == []
 
 
 def test_prompts_that_cannot_be_had_are_a_problem(run, tmp_path, monkeypatch):
@@ -186,7 +188,7 @@ def test_prompts_that_cannot_be_had_are_a_problem(run, tmp_path, monkeypatch):
 
 
 def test_an_unknown_profile_is_one_line(capsys):
-    assert main(["smok"]) == 2
+    assert main(["preflight", "smok"]) == 2
     assert capsys.readouterr() == ("", "preflight: unknown profile 'smok': did you mean 'smoke'?\n")
 
 

@@ -309,7 +309,7 @@ def test_a_revision_that_holds_pickles_only_is_refused(hub):
 def test_a_pickle_is_refused_with_the_converter(hub, below, file):
     _write(below, f"models/{file}")
     for name in (str(below / "models" / file), f"models/{file}"):
-        assert "textnorm_lib.rewards convert" in _refused(Weights(name))
+        assert "python -m textnorm_lib rewards convert" in _refused(Weights(name))
 
 
 @pytest.mark.parametrize(("model", "files"), [("imagereward", ["a.pt"]), ("blip2", ["a.pth", "b.pth"])])

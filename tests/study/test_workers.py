@@ -12,8 +12,8 @@ import torch
 
 from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.processes import in_workers
+from textnorm_lib.study.store import CHECKOUT
 
-TESTS = Path(__file__).parent
 ORPHANS = """
 from test_workers import sleep
 from textnorm_lib.study.processes import in_workers
@@ -39,12 +39,13 @@ def sleep(task):
 
 
 def test_results_come_in_order_and_each_process_has_one_thread():
-    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     expected = [(task, 1) for task in range(5)]
     assert list(in_workers(threads, range(5), workers=2)) == expected
     assert list(in_workers(threads, range(5), workers=1)) == expected
     assert list(in_workers(threads, [], workers=2)) == []
-    assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
 
 
 def test_a_killed_worker_is_one_line():
@@ -55,7 +56,7 @@ def test_a_killed_worker_is_one_line():
 def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     script = tmp_path / "orphans.py"
     script.write_text(ORPHANS)
-    env = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
+    env = {**os.environ, "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{Path(__file__).parent}"}
     parent = subprocess.Popen([sys.executable, script], env=env)
     # Two workers, the server that they are forked from, and a tracker of resources.
     family, deadline = [], time.monotonic() + 120
@@ -83,20 +84,16 @@ def test_a_worker_has_the_large_libraries_already_and_its_malloc_keeps_memory(mo
 
 
 UNGUARDED = """
-from pathlib import Path
-from textnorm_lib.images.sampling import generate, plan_images
-from textnorm_lib.study.weights import Weights
+from textnorm_lib.study.processes import in_workers
 
-plan = plan_images(["a deer", "two frogs"], 1, seed=0)
-settings = {"steps": 1, "guidance_scale": 1.0, "batch_size": 1, "workers": 2}
-list(generate(Weights("bundled:generator"), plan, folder=Path(__file__).parents[1] / "images", **settings))
+list(in_workers(abs, [1, 2], workers=2))
 """
 
 
 def test_a_script_without_the_line_that_processes_need_is_told_just_that(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(UNGUARDED)
-    env = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     result = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=300)
     said = [line for line in result.stderr.splitlines() if line.strip()]
     assert result.returncode == 1 and result.stderr.count("Traceback") == 1

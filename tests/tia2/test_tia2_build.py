@@ -52,7 +52,7 @@ def built(toys, tmp_path_factory):
     compute = Store(tmp_path_factory.mktemp("steps")).compute
     prompts = compute(prompts_of_sets, only=None, **PER_SET)
     images = compute(build.make_images, prompts, Weights(str(toys / "generator")), **SETTINGS, workers=1)
-    votes = compute(build.collect_votes, images, *_annotators(toys), workers=1)
+    votes = compute(annotators.collect_votes, images, *_annotators(toys), workers=1)
     labels = compute(build.label_images, votes)
     return SimpleNamespace(prompts=prompts, images=images, votes=votes, labels=labels)
 
@@ -88,8 +88,8 @@ def test_votes_are_tidy_and_are_those_of_the_rule(built, toys):
 
 
 def test_two_processes_vote_as_one(built, toys, monkeypatch):
-    monkeypatch.setattr(build, "VOTED_AT_ONCE", 10)
-    alone, together = (build.collect_votes(built.images.value, *_annotators(toys), workers=n) for n in (1, 2))
+    monkeypatch.setattr(annotators, "VOTED_AT_ONCE", 10)
+    alone, together = (annotators.collect_votes(built.images.value, *_annotators(toys), workers=n) for n in (1, 2))
     pd.testing.assert_frame_equal(alone, together)
 
 
@@ -156,7 +156,7 @@ def test_keys_change_with_the_weights_and_not_with_the_number_of_processes(built
     assert Weights(str(folder)).key != key
     assert Weights("some/model", "0" * 40).key == f"some/model@{'0' * 40}"
     votes = Store(built.votes.folder.parents[1]).compute(
-        build.collect_votes, built.images, *_annotators(toys), workers=2
+        annotators.collect_votes, built.images, *_annotators(toys), workers=2
     )
     assert votes.key == built.votes.key
     assert built.votes.meta["inputs"] == [built.images.key, *(annotator.key for annotator in _annotators(toys))]
@@ -177,7 +177,7 @@ def test_a_prompt_that_annotators_do_not_understand_is_named_in_one_line(built, 
         shutil.copy(built.images.value / name, tmp_path)
     index.assign(prompt=["a realistic photo of a deer", prompt]).to_parquet(tmp_path / build.INDEX)
     with pytest.raises(DataError, match=said) as caught:
-        build.collect_votes(tmp_path, *_annotators(toys), workers=1)
+        annotators.collect_votes(tmp_path, *_annotators(toys), workers=1)
     assert "\n" not in str(caught.value)
 
 
@@ -185,10 +185,10 @@ def test_a_damaged_image_and_a_missing_annotator_are_one_line_each(built, toys, 
     pd.read_parquet(built.images.value / build.INDEX).head(1).to_parquet(tmp_path / build.INDEX)
     (tmp_path / "image_0_0.png").write_bytes(b"\x89PNG no more")
     with pytest.raises(DataError, match=r"image_0_0.png: cannot be read .*; delete its folder and run again") as caught:
-        build.collect_votes(tmp_path, *_annotators(toys), workers=1)
+        annotators.collect_votes(tmp_path, *_annotators(toys), workers=1)
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="2 annotators; give three"):
-        build.collect_votes(tmp_path, *_annotators(toys)[:2], workers=1)
+        annotators.collect_votes(tmp_path, *_annotators(toys)[:2], workers=1)
 
 
 def test_a_profile_is_built_from_its_own_numbers(tmp_path):
@@ -199,6 +199,6 @@ def test_a_profile_is_built_from_its_own_numbers(tmp_path):
     assert study.images.inputs == (study.prompts, Weights("bundled:generator"))
     assert set(study.images.config) == {*SETTINGS, "workers"} and study.images.config["images_per_prompt"] == 30
     images, *judges = study.votes.inputs
-    assert study.votes.function is build.collect_votes and images == study.images
+    assert study.votes.function is annotators.collect_votes and images == study.images
     assert [one.name for one in judges] == [f"bundled:annotators/judge_{n}.safetensors" for n in (1, 2, 3)]
     assert study.labels.function is build.label_images and study.labels.inputs == (study.votes,)

@@ -1,6 +1,5 @@
 """The cards say what the code does: recipes, sizes and the split by class."""
 
-import inspect
 import re
 from pathlib import Path
 
@@ -8,34 +7,23 @@ import pandas as pd
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from textnorm_lib.mini.training import annotators as train_annotators
 from textnorm_lib.mini.training import plan
-from textnorm_lib.mini.training import quality as train_quality
-from textnorm_lib.mini.training import rewards as train_rewards
-from textnorm_lib.mini.training import scenes as train
 from textnorm_lib.prompts import sets as prompts
 
 DOCS = Path(__file__).parents[2] / "docs"
 PLAN = plan.BUNDLED
 
 
-def default_batch(function):
-    return inspect.signature(function).parameters["batch_size"].default
-
-
-FITS = {  # the row's name -> its recipe and its batch size
-    "autoencoder": (PLAN.autoencoder, train.AUTOENCODER_BATCH),
-    "generator": (PLAN.generator, default_batch(train.train_generator)),
-    "annotators": (PLAN.detector, default_batch(train_annotators.train_detector)),
-    "annotators, half-finished and broken scenes too": (
-        PLAN.detector_tuning,
-        default_batch(train_annotators.train_detector),
-    ),
-    "quality judges": (PLAN.quality, default_batch(train_quality.train_quality)),
-    "CLIP": (PLAN.clip, default_batch(train_rewards.train_clip)),
-    "BLIP-2": (PLAN.blip2, default_batch(train_rewards.train_blip2)),
-    "PickScore": (PLAN.pickscore, default_batch(train_rewards.train_pickscore)),
-    "ImageReward": (PLAN.imagereward, default_batch(train_rewards.train_imagereward)),
+FITS = {  # the row's name -> its recipe
+    "autoencoder": PLAN.autoencoder,
+    "generator": PLAN.generator,
+    "annotators": PLAN.detector,
+    "annotators, half-finished and broken scenes too": PLAN.detector_tuning,
+    "quality judges": PLAN.quality,
+    "CLIP": PLAN.clip,
+    "BLIP-2": PLAN.blip2,
+    "PickScore": PLAN.pickscore,
+    "ImageReward": PLAN.imagereward,
 }
 
 
@@ -54,9 +42,9 @@ def rows(card, heading):
 def test_the_model_card_gives_the_recipes_of_the_bundled_plan():
     found = {name: [float(cell.replace(",", "")) for cell in cells] for name, *cells in rows("model_card.md", "fit")}
     expected = {}
-    for name, (recipe, batch) in FITS.items():
+    for name, recipe in FITS.items():
         rates = (recipe.learning_rate, recipe.warmup, recipe.average_decay, recipe.weight_decay)
-        expected[name] = [recipe.steps, batch, *rates]
+        expected[name] = [recipe.steps, recipe.batch_size, *rates]
     assert found == expected
 
 

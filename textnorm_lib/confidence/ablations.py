@@ -25,6 +25,7 @@ from textnorm_lib.confidence.tuning import (
 from textnorm_lib.prompts.sets import classes_of
 from textnorm_lib.stats.intervals import prompt_bootstrap
 from textnorm_lib.stats.metrics import compare, holm
+from textnorm_lib.stats.names import PROMPT
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.store import step
 
@@ -84,7 +85,7 @@ def paired_gains(after: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
 
     Both have rewards, set, prompt, ap, auroc, of which ``before`` has one row each; other columns of ``after`` stay.
     """
-    keys = ["rewards", "set", "prompt"]
+    keys = ["rewards", *PROMPT]
     both = after.merge(before[[*keys, *VALUES]], on=keys, suffixes=("", "_before"), validate="many_to_one")
     gains = {name: both[name] - both[f"{name}_before"] for name in VALUES}
     return both.assign(**gains).drop(columns=[f"{name}_before" for name in VALUES])
@@ -160,7 +161,7 @@ def alternative_metrics(
         values = np.stack([function(matrix[:, 0], matrix[:, 1:]) for matrix in table.scores.values()])
         settings = [Setting((name,), np.nan, np.nan) for name in table.scores]
         frames.append(judge_values(table, settings, values).assign(form=form))
-    return pd.concat(frames, ignore_index=True)[["rewards", "form", "set", "prompt", "ap", "auroc"]]
+    return pd.concat(frames, ignore_index=True)[["rewards", "form", *PROMPT, "ap", "auroc"]]
 
 
 @step(1)
@@ -181,7 +182,7 @@ def softmax_shares(
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         frames.append(_by_kind(table, shares).assign(reward=name))
-    return pd.concat(frames, ignore_index=True)[["reward", "kind", "set", "prompt", "share", "expected"]]
+    return pd.concat(frames, ignore_index=True)[["reward", "kind", *PROMPT, "share", "expected"]]
 
 
 def _by_kind(table: ScoreTable, shares: np.ndarray) -> pd.DataFrame:
@@ -189,7 +190,7 @@ def _by_kind(table: ScoreTable, shares: np.ndarray) -> pd.DataFrame:
     for kind in sorted(set(table.kinds[table.mask]) - {OWN}):
         of_kind = (table.kinds[:, 1:] == kind) & present
         values = {"share": (shares * of_kind).sum(axis=1), "expected": of_kind.sum(axis=1) / present.sum(axis=1)}
-        by_prompt = table.images[["set", "prompt"]].assign(**values).groupby(["set", "prompt"], sort=False).mean()
+        by_prompt = table.images[PROMPT].assign(**values).groupby(PROMPT, sort=False).mean()
         frames.append(by_prompt[by_prompt["expected"] > 0].reset_index().assign(kind=kind))
     return pd.concat(frames, ignore_index=True)
 
@@ -241,7 +242,7 @@ def gains_by_group(metrics: pd.DataFrame, *, pairs: Sequence[Sequence[str]], met
     ``metrics``: as ``prompt_metrics`` gives it; ``pairs``: (a reward, the same under TextNorm). Returns reward, set,
     prompt, before, after, gain and class: a row for each class that the prompt names.
     """
-    wide = metrics[metrics["metric"] == metric].pivot(index=["set", "prompt"], columns="reward", values="value")
+    wide = metrics[metrics["metric"] == metric].pivot(index=PROMPT, columns="reward", values="value")
     frames = []
     for before, after in pairs:
         if missing := {before, after} - set(wide):

@@ -1,16 +1,27 @@
 """Temperature and penalty without leaks, and what leaks are worth (the paper's section 8 tunes on all labels).
 
+    table = score_table(images, contrastive, ["clip", ...], [folder, ...])
+    table.scores["clip"]    # (n images, 1 + m): column 0 with the image's own prompt
+    units(table)            # {"clip": 0.84, ...}
+
+Rewards differ in scale: BLIP-2's is a probability, CLIP's a hundred cosines. One temperature can serve them if it
+counts in each reward's own *unit*, the pooled standard deviation of its scores of one prompt's images with that prompt.
+No label is needed for it, and the contrastive prompts have no part in it.
+
 A setting is as good as the mean over prompts of AP@5, AP@10 and AP@25, the paper's criterion. *Held out* means chosen
 on some prompts and judged on others: the prompts are dealt into folds, and each fold is judged under the setting that
 is best on the rest. Nothing else is fitted, so the inner loop of nested cross-validation, which would average the same
 numbers over its own folds, comes to that mean over the rest. *Classes held out* is stricter: a prompt is judged under
 the setting that is best on the prompts that share no class of objects with it.
 
-Beside them stand two choices that look at what they are judged on: the one setting that is best for all prompts, and a
-setting a prompt, each prompt's best, which is how the released TextNorm scores came to their 20 settings.
+Beside them stand two choices that look at what they are judged on: the one setting that is best for all prompts, and
+each prompt's own best, which is how the released TextNorm scores came to their 20 settings.
+
+What was tuned on development prompts serves other images as a *recipe*, a row of a table: ``rewards`` of an ensemble
+("imagereward+pickscore"), ``temperatures``, one for each in the reward's own scale, and the ``penalty`` of equation 3.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -23,21 +34,24 @@ from textnorm_lib.confidence.textnorm import mean_ensemble, textnorm, uncertaint
 from textnorm_lib.prompts.sets import classes_of
 from textnorm_lib.rewards.scoring import read_scores
 from textnorm_lib.stats.metrics import ranking_metrics
+from textnorm_lib.stats.names import PROMPT
 from textnorm_lib.study.errors import ConfigError, DataError
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import step
 
-# A benchmark's scores as arrays, for TextNorm and its alternatives.
-#
-#     table = score_table(images, contrastive, ["clip", ...], [folder, ...])
-#     table.scores["clip"]                          # (n images, 1 + m): column 0 with the image's own prompt
-#     units(table)                                  # {"clip": 0.84, ...}
-#
-# Rewards differ in scale: BLIP-2's is a probability, CLIP's a hundred cosines. One temperature can serve them if it
-# counts in each reward's own *unit*, the pooled standard deviation of its scores of one prompt's images with that
-# prompt. No label is needed for it, and the contrastive prompts have no part in it.
-
+PAPERS_ENSEMBLE = ("imagereward", "pickscore")
+TEMPERATURES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # in units of each reward
+PENALTIES = (0.0, 0.1, 0.5, 1.0, 2.0, 4.0)
+HELD_OUT, CLASSES_HELD_OUT, HINDSIGHT, BY_PROMPT = CHOICES = (
+    "held out",
+    "classes held out",
+    "one setting in hindsight",
+    "a setting a prompt",
+)
 OWN = ""  # the kind of column 0
+_NO_CONTRASTS = pd.DataFrame({"prompt": [], "text": []}, dtype=object)
+_SETTING = ["temperature", "penalty"]
+_ROUNDING_DECIMALS = 9  # of settings that are equally good the grid's first is taken
 
 
 @dataclass(frozen=True)
@@ -109,17 +123,6 @@ def units(table: ScoreTable) -> dict[str, float]:
     return found
 
 
-def ensemble(values: np.ndarray, penalty: float) -> np.ndarray:
-    """Equation 3 of (k, n) values, which is equation 2 without a ``penalty``."""
-    return uncertainty_ensemble(values, penalty) if penalty else mean_ensemble(values)
-
-
-def raw(table: ScoreTable, rewards: tuple[str, ...], unit: Mapping[str, float] | None = None) -> np.ndarray:
-    """No TextNorm: the mean of the rewards with the own prompt, each in its unit, (n,)."""
-    unit = units(table) if unit is None else unit
-    return np.mean([table.scores[name][:, 0] / unit[name] for name in rewards], axis=0)
-
-
 @dataclass(frozen=True)
 class Setting:
     """Which rewards, the temperature in their units, and the penalty of equation 3 (0: equation 2)."""
@@ -127,19 +130,6 @@ class Setting:
     rewards: tuple[str, ...]
     temperature: float
     penalty: float = 0.0
-
-
-TEMPERATURES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # in units of each reward, see confidence/tuning.py
-PENALTIES = (0.0, 0.1, 0.5, 1.0, 2.0, 4.0)
-FOLDS = 10
-HELD_OUT, CLASSES_HELD_OUT, HINDSIGHT, BY_PROMPT = CHOICES = (
-    "held out",
-    "classes held out",
-    "one setting in hindsight",
-    "a setting a prompt",
-)
-_SETTING = ["temperature", "penalty"]
-_ROUNDING_DECIMALS = 9  # of settings that are equally good the grid's first is taken
 
 
 def every_ensemble(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -178,11 +168,12 @@ def raw_metrics(
     images: pd.DataFrame, *scored: Path, names: Sequence[str], ensembles: Sequence[Sequence[str]]
 ) -> pd.DataFrame:
     """The rewards themselves, without TextNorm, as ``grid_metrics`` gives them; temperature and penalty are nan."""
-    nothing = pd.DataFrame({"prompt": [], "text": []}, dtype=object)
-    table = score_table(images, nothing, names, scored)
+    table = score_table(images, _NO_CONTRASTS, names, scored)
     settings = [Setting(tuple(some), np.nan, np.nan) for some in ensembles]
     unit = units(table)
-    return judge_values(table, settings, np.stack([raw(table, setting.rewards, unit) for setting in settings]))
+    scaled = {name: table.scores[name][:, 0] / unit[name] for name in unit}
+    values = [np.mean([scaled[name] for name in setting.rewards], axis=0) for setting in settings]
+    return judge_values(table, settings, np.stack(values))
 
 
 def _grid(rewards: int) -> list[tuple[float, float]]:
@@ -198,10 +189,15 @@ def _values(table: ScoreTable, settings: Sequence[Setting]) -> np.ndarray:
             normalised[name, temperature] = value
     return np.stack(
         [
-            ensemble(np.stack([normalised[name, one.temperature] for name in one.rewards]), one.penalty)
+            _ensemble(np.stack([normalised[name, one.temperature] for name in one.rewards]), one.penalty)
             for one in settings
         ]
     )
+
+
+def _ensemble(values: np.ndarray, penalty: float) -> np.ndarray:
+    """Equation 3 of (k, n) values, which is equation 2 without a ``penalty``."""
+    return uncertainty_ensemble(values, penalty) if penalty else mean_ensemble(values)
 
 
 def judge_values(table: ScoreTable, settings: Sequence[Setting], values: np.ndarray) -> pd.DataFrame:
@@ -217,7 +213,7 @@ def judge_values(table: ScoreTable, settings: Sequence[Setting], values: np.ndar
         "temperature": [setting.temperature for setting in settings],
         "penalty": [setting.penalty for setting in settings],
     }
-    groups = table.images.groupby(["set", "prompt"], sort=False).indices.items()
+    groups = table.images.groupby(PROMPT, sort=False).indices.items()
     for (name, prompt), rows in progress(groups, "settings: prompts", unit="prompts"):
         if np.ptp(labels[rows]) == 0:
             continue
@@ -231,7 +227,7 @@ def judge_values(table: ScoreTable, settings: Sequence[Setting], values: np.ndar
 
 @step(1)
 def choose_settings(
-    grid: pd.DataFrame, *, seed: int, folds: int = FOLDS, penalties: Sequence[float] | None = None
+    grid: pd.DataFrame, *, seed: int, folds: int = 10, penalties: Sequence[float] | None = None
 ) -> pd.DataFrame:
     """Each prompt under the setting that each of ``CHOICES`` gives it: rewards, choice, set, prompt, ap, auroc.
 
@@ -244,7 +240,7 @@ def choose_settings(
         grid = grid[grid["penalty"].isin(penalties)]
     frames = []
     for rewards, of_ensemble in grid.groupby("rewards", sort=False):
-        ap, auroc = (of_ensemble.pivot(index=["set", "prompt"], columns=_SETTING, values=of) for of in ("ap", "auroc"))
+        ap, auroc = (of_ensemble.pivot(index=PROMPT, columns=_SETTING, values=of) for of in ("ap", "auroc"))
         if len(ap) < 2:
             raise ConfigError("one prompt cannot be judged under a setting that others choose; take more prompts")
         for choice, weights in _choices(ap, seed=seed, folds=min(folds, len(ap))):
@@ -254,7 +250,7 @@ def choose_settings(
                 levels = ap.columns.get_level_values(place).to_numpy()
                 frame[name] = np.where(one, levels[weights.argmax(axis=1)], np.nan)
             frames.append(frame.set_index(ap.index).reset_index().assign(rewards=rewards, choice=choice))
-    return pd.concat(frames, ignore_index=True)[["rewards", "choice", "set", "prompt", "ap", "auroc", *_SETTING]]
+    return pd.concat(frames, ignore_index=True)[["rewards", "choice", *PROMPT, "ap", "auroc", *_SETTING]]
 
 
 def _choices(ap: pd.DataFrame, *, seed: int, folds: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -295,15 +291,7 @@ def at_settings(grid: pd.DataFrame, settings: Sequence[Setting]) -> pd.DataFrame
     """The rows of ``grid`` under the setting of their ensemble: rewards, set, prompt, ap, auroc."""
     wanted = pd.DataFrame([("+".join(one.rewards), one.temperature, one.penalty) for one in settings])
     chosen = grid.merge(wanted.set_axis(["rewards", *_SETTING], axis=1))
-    return chosen[["rewards", "set", "prompt", "ap", "auroc"]]
-
-
-# TextNorm as it was tuned on development prompts, ready for other images.
-#
-# A *recipe* is a row of a table: ``rewards`` of an ensemble ("imagereward+pickscore"), ``temperatures``, one for each
-# in the reward's own scale, and the ``penalty`` of equation 3.
-
-PAPERS_ENSEMBLE = ("imagereward", "pickscore")
+    return chosen[["rewards", *PROMPT, "ap", "auroc"]]
 
 
 @step(1)
@@ -316,7 +304,7 @@ def given_recipe(*, rewards: Sequence[str], temperatures: Sequence[float], penal
 
 @step(1)
 def tuned_recipes(grid: pd.DataFrame, unit: pd.DataFrame) -> pd.DataFrame:
-    """The best setting of each ensemble in ``grid`` (``tuning.grid_metrics``): a row each.
+    """The best setting of each ensemble in ``grid`` (``grid_metrics``): a row each.
 
     ``unit`` (``reward_units``) takes temperatures from the grid's units to the rewards' own scales.
     """
@@ -336,9 +324,8 @@ def tuned_recipes(grid: pd.DataFrame, unit: pd.DataFrame) -> pd.DataFrame:
 
 @step(1)
 def reward_units(images: pd.DataFrame, *scored: Path, names: Sequence[str]) -> pd.DataFrame:
-    """The unit of each reward on ``images`` (confidence/tuning.py): reward, unit."""
-    nothing = pd.DataFrame({"prompt": [], "text": []}, dtype=object)
-    return pd.DataFrame(units(score_table(images, nothing, names, scored)).items(), columns=["reward", "unit"])
+    """The unit of each reward on ``images``: reward, unit."""
+    return pd.DataFrame(units(score_table(images, _NO_CONTRASTS, names, scored)).items(), columns=["reward", "unit"])
 
 
 @step(2)
@@ -362,5 +349,5 @@ def apply_recipes(
             raise ConfigError(f"{recipe.rewards}: there are no scores of {min(lacking)}; name it and give its folder")
         pairs = zip(rewards, recipe.temperatures, strict=True)
         values = [textnorm(np.nan_to_num(table.scores[name]), t, mask=table.mask) for name, t in pairs]
-        columns[f"{prefix}:{recipe.rewards}"] = ensemble(np.stack(values), recipe.penalty)
+        columns[f"{prefix}:{recipe.rewards}"] = _ensemble(np.stack(values), recipe.penalty)
     return table.images.assign(**columns)

@@ -4,9 +4,14 @@ A claim here is that a difference is above zero (or a share below a bound). It *
 the claimed side, it *does not hold* where all of it is on the other, and else it *cannot be told at this scale*.
 A claim about several differences holds if all do, and does not if one does not. Where the paper counts wins and losses,
 the difference is that between the share of wins among the prompts that are not tied and the share that is claimed.
+
+What sections 5.3 and 5.4 claim of fine-tuning is judged once for RWR and once for DDPO. The paper shows
+overoptimisation in pictures and counts what three people prefer; here the mini world's judges vote, and gold is the
+annotators' rating: of a model's last checkpoint for what training does in the end, and of its chosen one where models
+are laid side by side, as in the paper.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -20,14 +25,15 @@ from textnorm_lib.judging.selection import TWICE
 from textnorm_lib.rewards.scoring import REWARDS
 from textnorm_lib.stats.intervals import two_way_interval
 from textnorm_lib.stats.metrics import ALL_SETS, METRICS
-from textnorm_lib.stats.names import BASE
+from textnorm_lib.stats.names import BASE, PAIR, PROMPT
 from textnorm_lib.study.store import step
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told at this scale"
 NEGLIGIBLE = 0.05  # the paper says "negligible" without a number
 EVEN, MINOR = Fraction(1, 2), Fraction(1, 10)  # of decided prompts; the paper says "minor" without a number
 COLUMNS = ["claim", "where", "paper", "source", "difference", "low", "high", "n_prompts", "verdict"]
-_PAIR = "+".join(PAPERS_ENSEMBLE)
+RIVALS = (BASE, "imagereward", "pickscore")  # of figure 6
+POOR = ("clip", "blip2")  # the rewards that agree with people least in section 4
 _BASELINES = tuple(REWARDS)
 
 
@@ -79,14 +85,14 @@ CLAIMS = (
         "table 1",
         ".780 to .822",
         (),
-        (("textnorm:pickscore", f"textnorm:{_PAIR}"),),
+        (("textnorm:pickscore", f"textnorm:{PAIR}"),),
     ),
     Claim(
         "TextNorm's ensemble is better than PickScore.",
         "table 1",
         ".764 to .822",
         (("pickscore", "textnorm"),),
-        (("pickscore", f"textnorm:{_PAIR}"),),
+        (("pickscore", f"textnorm:{PAIR}"),),
     ),
 )
 
@@ -129,154 +135,6 @@ CHOICE_CLAIMS = (
         EVEN - MINOR,
     ),
 )
-
-
-def verdict(low: Sequence[float], high: Sequence[float]) -> str:
-    """Of claims that differences are above zero, by their intervals; nothing to judge by is ``OPEN``."""
-    low, high = np.asarray(low, float), np.asarray(high, float)
-    if (high < 0).any():
-        return FAILS
-    return HOLDS if low.size and (low > 0).all() else OPEN
-
-
-@step(3)
-def judge_claims(
-    released: pd.DataFrame, ours: pd.DataFrame, shares: pd.DataFrame, *, resamples: int, confidence: float, seed: int
-) -> pd.DataFrame:
-    """A row a claim: claim, where, paper, source ("released" or "ours"), difference, low, high, n_prompts, verdict.
-
-    ``released`` and ``ours``: metrics of prompts, tidy; ours as ``Pipeline.sealed_metrics``. ``shares``: as
-    ``ablations.softmax_shares`` gives them, with random prompts among the contrasts. Of a claim about several pairs the
-    one with the smallest difference is given.
-    """
-    options = {"resamples": resamples, "confidence": confidence, "seed": seed}
-    rows = []
-    for source, metrics in (("released", released), ("ours", ours)):
-        rows += [_judge_pairs(claim, source, metrics, options) for claim in CLAIMS]
-        rows.append(_judge_everywhere(source, metrics, options))
-        rows.append(_judge_counting(source, metrics, options))
-    rows += [_judge_share(reward, shares, options) for reward in PAPERS_ENSEMBLE]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-@step(2)
-def judge_choice_claims(
-    tests: pd.DataFrame, compared: pd.DataFrame, late: pd.DataFrame, *, confidence: float
-) -> pd.DataFrame:
-    """What section 5.2 and appendix 9 claim of best-of-n: rows as ``judge_claims``, all "ours".
-
-    ``tests``: as from ``sign_tests_by_size``, with TextNorm as the model; ``compared``: as from ``compare_gold``, with
-    TextNorm as the reference; ``late``: as from ``late_gains``. Where wins are claimed, n_prompts counts decided ones.
-    """
-    rows = [judge_choice(claim, tests, confidence) for claim in CHOICE_CLAIMS]
-    found = compared[(compared["set"] == ALL_SETS) & compared["reward"].isin(_BASELINES)]
-    text = "TextNorm's best of the largest n has a higher rating than each reward's (the smallest of 4 differences)."
-    rows.append((text, "appendix 9", "by wins only", "ours", *smallest(found.assign(n_prompts=_prompts(found)))))
-    blip2 = late[(late["set"] == ALL_SETS) & (late["reward"] == "blip2")]
-    worse = blip2.assign(difference=-blip2["mean"], low=-blip2["high"], high=-blip2["low"])
-    before, after = blip2[["before", "after"]].iloc[0]
-    text = f"BLIP-2's choice gets worse as n grows (rating at n = {before} minus that at {after})."
-    rows.append((text, "5.2", "figure 4, by eye", "ours", *smallest(worse)))
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def judge_choice(claim: ChoiceClaim, tests: pd.DataFrame, confidence: float) -> tuple:
-    """A row, with exact intervals, which lie above 1/2 just where more are won by the two-sided sign test.
-
-    Prompts are counted, as in that test, and not their two comparisons as in the paper: those share a prompt.
-    """
-    asked = (tests["set"] == ALL_SETS) & (tests["question"] == claim.question) & tests["opponent"].isin(claim.opponents)
-    rows = []
-    counted = ["prompts_lost", "prompts_won"] if claim.loses else ["prompts_won", "prompts_lost"]
-    for won, lost in tests.loc[asked, counted].itertuples(index=False):
-        decided, share = won + lost, [np.nan] * 3
-        if decided:
-            share = [won / decided, *stats.binomtest(won, decided).proportion_ci(confidence)]
-        rows.append((*np.subtract(share, float(claim.share)), decided))
-    found = pd.DataFrame(rows, columns=["difference", "low", "high", "n_prompts"])
-    text = f"{claim.text}: over {claim.share} of the decided prompts (the smallest of {len(found)})."
-    return (text, claim.where, claim.paper, "ours", *smallest(found))
-
-
-def smallest(found: pd.DataFrame) -> tuple:
-    """Of several differences (difference, low, high, n_prompts) the smallest, and the verdict on all of them."""
-    least = found.sort_values("difference", kind="stable").iloc[0]
-    values = (least["difference"], least["low"], least["high"], int(least["n_prompts"]))
-    return (*values, verdict(found["low"], found["high"]))
-
-
-def _prompts(compared: pd.DataFrame) -> pd.Series:
-    return compared[["wins", "ties", "losses"]].sum(axis=1)
-
-
-def _judge_pairs(claim: Claim, source: str, metrics: pd.DataFrame, options: dict) -> tuple:
-    pairs = claim.released if source == "released" else claim.ours
-    if not pairs:
-        return (claim.text, claim.where, claim.paper, source, np.nan, np.nan, np.nan, 0, "not in the release")
-    auroc = metrics[metrics["metric"] == "auroc"]
-    together = auroc.assign(prompt=auroc["set"] + ": " + auroc["prompt"], set="together")
-    found = compare_pairs(together, pairs=pairs, metrics=["auroc"], **options)
-    found = found[found["set"] == ALL_SETS]
-    return (claim.text, claim.where, claim.paper, source, *smallest(found.assign(n_prompts=_prompts(found))))
-
-
-def _judge_everywhere(source: str, metrics: pd.DataFrame, options: dict) -> tuple:
-    """TextNorm against each reward on each set by each metric: 84 differences."""
-    best = "textnorm" if source == "released" else f"textnorm:{_PAIR}"
-    found = compare_pairs(metrics, pairs=[(name, best) for name in _BASELINES], metrics=list(METRICS), **options)
-    found = found[found["set"] != ALL_SETS]
-    text = "TextNorm improves all measured metrics on all three sets (the smallest of 84 differences)."
-    return (text, "4.3", "in bold throughout", source, *smallest(found.assign(n_prompts=_prompts(found))))
-
-
-def _judge_counting(source: str, metrics: pd.DataFrame, options: dict) -> tuple:
-    """PickScore's AUROC on the composition set minus that on the counting set: other prompts, so drawn apart."""
-    of = metrics[(metrics["reward"] == "pickscore") & (metrics["metric"] == "auroc")].dropna(subset="value")
-    samples = [of.loc[of["set"] == name, "value"].to_numpy() for name in ("composition", "counting")]
-
-    def difference(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
-        return one.mean(axis=axis) - other.mean(axis=axis)
-
-    drawn = stats.bootstrap(
-        samples,
-        difference,
-        n_resamples=options["resamples"],
-        confidence_level=options["confidence"],
-        method="percentile",
-        rng=np.random.default_rng(options["seed"]),
-    ).confidence_interval
-    text = "Rewards are weaker at counting than at composition (PickScore)."
-    value, n = difference(*samples, axis=0), sum(map(len, samples))
-    said = verdict([drawn.low], [drawn.high])
-    return (text, "4.3", "no number", source, value, drawn.low, drawn.high, n, said)
-
-
-def _judge_share(reward: str, shares: pd.DataFrame, options: dict) -> tuple:
-    """Half of the contrasts are random prompts; the difference is what is left of the bound."""
-    own = shares[(shares["reward"] == reward) & (shares["kind"] == "random")]["share"].to_numpy()
-    left = NEGLIGIBLE - own
-    drawn = stats.bootstrap(
-        (left,),
-        np.mean,
-        n_resamples=options["resamples"],
-        confidence_level=options["confidence"],
-        method="percentile",
-        rng=np.random.default_rng(options["seed"]),
-    ).confidence_interval
-    text = f"Prompts unlike in syntax and meaning add next to nothing to the softmax ({reward}: .05 minus their share)."
-    said = verdict([drawn.low], [drawn.high])
-    return (text, "4.1", "confirmed, no number", "ours", left.mean(), drawn.low, drawn.high, own.size, said)
-
-
-# What sections 5.3 and 5.4 claim of fine-tuning, judged by the rule of ``judging/claims.py``, once for RWR and once for
-# DDPO.
-#
-# The paper shows overoptimisation in pictures and counts what three people prefer. Here the mini world's judges vote,
-# and gold is the annotators' rating: of a model's last checkpoint for what training does in the end, and of its chosen
-# one where models are laid side by side, as in the paper.
-
-RIVALS = (BASE, "imagereward", "pickscore")  # of figure 6
-POOR = ("clip", "blip2")  # the rewards that agree with people least in section 4
 TUNED_CLAIMS = {
     "RWR": (
         ChoiceClaim(
@@ -313,36 +171,167 @@ TUNED_CLAIMS = {
 }
 
 
+def verdict(low: Sequence[float], high: Sequence[float]) -> str:
+    """Of claims that differences are above zero, by their intervals; nothing to judge by is ``OPEN``."""
+    low, high = np.asarray(low, float), np.asarray(high, float)
+    if (high < 0).any():
+        return FAILS
+    return HOLDS if low.size and (low > 0).all() else OPEN
+
+
+@step(3)
+def judge_claims(
+    released: pd.DataFrame, ours: pd.DataFrame, shares: pd.DataFrame, *, resamples: int, confidence: float, seed: int
+) -> pd.DataFrame:
+    """A row a claim: claim, where, paper, source ("released" or "ours"), difference, low, high, n_prompts, verdict.
+
+    ``released`` and ``ours``: metrics of prompts, tidy; ours as ``Pipeline.sealed_metrics``. ``shares``: as
+    ``ablations.softmax_shares`` gives them, with random prompts among the contrasts. Of a claim about several pairs the
+    one with the smallest difference is given.
+    """
+    options = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    rows = []
+    for source, metrics in (("released", released), ("ours", ours)):
+        rows += [_judge_pairs(claim, source, metrics, options) for claim in CLAIMS]
+        rows.append(_judge_everywhere(source, metrics, options))
+        rows.append(_judge_counting(source, metrics, options))
+    rows += [_judge_share(reward, shares, options) for reward in PAPERS_ENSEMBLE]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _judge_pairs(claim: Claim, source: str, metrics: pd.DataFrame, options: dict) -> tuple:
+    pairs = claim.released if source == "released" else claim.ours
+    if not pairs:
+        return (claim.text, claim.where, claim.paper, source, np.nan, np.nan, np.nan, 0, "not in the release")
+    auroc = metrics[metrics["metric"] == "auroc"]
+    together = auroc.assign(prompt=auroc["set"] + ": " + auroc["prompt"], set="together")
+    found = compare_pairs(together, pairs=pairs, metrics=["auroc"], **options)
+    found = found[found["set"] == ALL_SETS]
+    return (claim.text, claim.where, claim.paper, source, *_smallest(found.assign(n_prompts=_prompts(found))))
+
+
+def _judge_everywhere(source: str, metrics: pd.DataFrame, options: dict) -> tuple:
+    """TextNorm against each reward on each set by each metric: 84 differences."""
+    best = "textnorm" if source == "released" else f"textnorm:{PAIR}"
+    found = compare_pairs(metrics, pairs=[(name, best) for name in _BASELINES], metrics=list(METRICS), **options)
+    found = found[found["set"] != ALL_SETS]
+    text = "TextNorm improves all measured metrics on all three sets (the smallest of 84 differences)."
+    return (text, "4.3", "in bold throughout", source, *_smallest(found.assign(n_prompts=_prompts(found))))
+
+
+def _judge_counting(source: str, metrics: pd.DataFrame, options: dict) -> tuple:
+    """PickScore's AUROC on the composition set minus that on the counting set: other prompts, so drawn apart."""
+    of = metrics[(metrics["reward"] == "pickscore") & (metrics["metric"] == "auroc")].dropna(subset="value")
+    samples = [of.loc[of["set"] == name, "value"].to_numpy() for name in ("composition", "counting")]
+
+    def difference(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
+        return one.mean(axis=axis) - other.mean(axis=axis)
+
+    low, high = _bootstrap(samples, difference, **options)
+    text = "Rewards are weaker at counting than at composition (PickScore)."
+    value, n = difference(*samples, axis=0), sum(map(len, samples))
+    return (text, "4.3", "no number", source, value, low, high, n, verdict([low], [high]))
+
+
+def _judge_share(reward: str, shares: pd.DataFrame, options: dict) -> tuple:
+    """Half of the contrasts are random prompts; the difference is what is left of the bound."""
+    own = shares[(shares["reward"] == reward) & (shares["kind"] == "random")]["share"].to_numpy()
+    left = NEGLIGIBLE - own
+    low, high = _bootstrap([left], np.mean, **options)
+    text = f"Prompts unlike in syntax and meaning add next to nothing to the softmax ({reward}: .05 minus their share)."
+    said = verdict([low], [high])
+    return (text, "4.1", "confirmed, no number", "ours", left.mean(), low, high, own.size, said)
+
+
+def _bootstrap(
+    samples: Sequence[np.ndarray], statistic: Callable, *, resamples: int, confidence: float, seed: int
+) -> tuple[float, float]:
+    """The percentile interval of a statistic of samples that are drawn again apart from each other."""
+    options = {"n_resamples": resamples, "confidence_level": confidence, "rng": np.random.default_rng(seed)}
+    drawn = stats.bootstrap(samples, statistic, method="percentile", **options).confidence_interval
+    return drawn.low, drawn.high
+
+
+@step(2)
+def judge_choice_claims(
+    tests: pd.DataFrame, compared: pd.DataFrame, late: pd.DataFrame, *, confidence: float
+) -> pd.DataFrame:
+    """What section 5.2 and appendix 9 claim of best-of-n: rows as ``judge_claims``, all "ours".
+
+    ``tests``: as from ``sign_tests_by_size``, with TextNorm as the model; ``compared``: as from ``compare_gold``, with
+    TextNorm as the reference; ``late``: as from ``late_gains``. Where wins are claimed, n_prompts counts decided ones.
+    """
+    rows = [_judge_choice(claim, tests, confidence) for claim in CHOICE_CLAIMS]
+    found = compared[(compared["set"] == ALL_SETS) & compared["reward"].isin(_BASELINES)]
+    text = "TextNorm's best of the largest n has a higher rating than each reward's (the smallest of 4 differences)."
+    rows.append((text, "appendix 9", "by wins only", "ours", *_smallest(found.assign(n_prompts=_prompts(found)))))
+    blip2 = late[(late["set"] == ALL_SETS) & (late["reward"] == "blip2")]
+    worse = blip2.assign(difference=-blip2["mean"], low=-blip2["high"], high=-blip2["low"])
+    before, after = blip2[["before", "after"]].iloc[0]
+    text = f"BLIP-2's choice gets worse as n grows (rating at n = {before} minus that at {after})."
+    rows.append((text, "5.2", "figure 4, by eye", "ours", *_smallest(worse)))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _judge_choice(claim: ChoiceClaim, tests: pd.DataFrame, confidence: float) -> tuple:
+    """A row, with exact intervals, which lie above 1/2 just where more are won by the two-sided sign test.
+
+    Prompts are counted, as in that test, and not their two comparisons as in the paper: those share a prompt.
+    """
+    asked = (tests["set"] == ALL_SETS) & (tests["question"] == claim.question) & tests["opponent"].isin(claim.opponents)
+    rows = []
+    counted = ["prompts_lost", "prompts_won"] if claim.loses else ["prompts_won", "prompts_lost"]
+    for won, lost in tests.loc[asked, counted].itertuples(index=False):
+        decided, share = won + lost, [np.nan] * 3
+        if decided:
+            share = [won / decided, *stats.binomtest(won, decided).proportion_ci(confidence)]
+        rows.append((*np.subtract(share, float(claim.share)), decided))
+    found = pd.DataFrame(rows, columns=["difference", "low", "high", "n_prompts"])
+    text = f"{claim.text}: over {claim.share} of the decided prompts (the smallest of {len(found)})."
+    return (text, claim.where, claim.paper, "ours", *_smallest(found))
+
+
 @step(1)
 def judge_tuned_claims(
     tests: pd.DataFrame, gains: pd.DataFrame, cells: pd.DataFrame, *, way: str, confidence: float
 ) -> pd.DataFrame:
-    """A row a claim about models tuned in one ``way`` ("RWR" or "DDPO"): as ``claims.judge_claims``, all "ours".
+    """A row a claim about models tuned in one ``way`` ("RWR" or "DDPO"): as ``judge_claims``, all "ours".
 
     ``tests``: as from ``sign_tests_by_size``, on the votes of ``judge_tuned``; ``gains`` and ``cells`` as from
     ``tuning_gains`` and ``prompt_gains``, of one KL coefficient. Where a rival was not tuned, the others are judged.
     """
     tests = tests[tests["model"] == "textnorm"]
-    rows = [judge_choice(claim, tests, confidence) for claim in TUNED_CLAIMS[way]]
+    rows = [_judge_choice(claim, tests, confidence) for claim in TUNED_CLAIMS[way]]
     last = gains[(gains["set"] == ALL_SETS) & (gains["what"] == "gold") & gains["tuned_on"].isin(POOR)]
     last = last[last["checkpoint"] == last["checkpoint"].max()]
     worse = last.assign(difference=-last["mean"], low=-last["high"], high=-last["low"])
     text = (
         f"{way}: a model tuned on a poorly aligned reward ends below the base (rating, the smallest of {len(worse)})."
     )
-    rows.append((text, "5.3", "figures 1 and 5, by eye", "ours", *smallest(worse)))
+    rows.append((text, "5.3", "figures 1 and 5, by eye", "ours", *_smallest(worse)))
     beside = _gold_beside(cells, confidence)
     text = f"{way}: TextNorm's model ends with a higher rating than each other's (the smallest of {len(beside)})."
-    rows.append((text, "5.3", "figure 5, by eye", "ours", *smallest(beside)))
+    rows.append((text, "5.3", "figure 5, by eye", "ours", *_smallest(beside)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _gold_beside(cells: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """TextNorm's gold at the last checkpoint minus each other model's, with intervals over prompts and runs."""
     last = cells[cells["checkpoint"] == cells["checkpoint"].max()]
-    gold = last.pivot(index=["set", "prompt"], columns=["tuned_on", "run"], values="gold")
+    gold = last.pivot(index=PROMPT, columns=["tuned_on", "run"], values="gold")
     rows = []
     for other in gold.columns.unique("tuned_on").drop("textnorm"):
         found = two_way_interval((gold["textnorm"] - gold[other]).to_numpy(), confidence=confidence)
         rows.append((found["mean"], found["low"], found["high"], len(gold)))
     return pd.DataFrame(rows, columns=["difference", "low", "high", "n_prompts"]).astype(float)
+
+
+def _smallest(found: pd.DataFrame) -> tuple:
+    """Of several differences (difference, low, high, n_prompts) the smallest, and the verdict on all of them."""
+    least = found.sort_values("difference", kind="stable").iloc[0]
+    values = (least["difference"], least["low"], least["high"], int(least["n_prompts"]))
+    return (*values, verdict(found["low"], found["high"]))
+
+
+def _prompts(compared: pd.DataFrame) -> pd.Series:
+    return compared[["wins", "ties", "losses"]].sum(axis=1)

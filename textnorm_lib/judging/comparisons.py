@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from textnorm_lib.stats.names import PROMPT
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.files import check_regular
 from textnorm_lib.study.progress import progress
@@ -25,6 +26,7 @@ from textnorm_lib.study.store import step
 
 QUESTIONS = ("alignment", "quality")  # in the order in which they are asked
 ANSWERS = ("left", "tie", "right", "skip")
+SETS_PER_PROMPT, IMAGES_PER_SET = 2, 4
 
 _OF_VOTE = ["comparison", "judge", "question", "answer"]
 _ROUNDING_DECIMALS = 12  # the same numbers in another order can have means some 1e-16 apart
@@ -42,7 +44,7 @@ class BlindComparison:
 
 @step(1)
 def make_comparisons(
-    images_a: pd.DataFrame, images_b: pd.DataFrame, *, sets_per_prompt: int = 2, images_per_set: int = 4, seed: int
+    images_a: pd.DataFrame, images_b: pd.DataFrame, *, sets_per_prompt: int = SETS_PER_PROMPT, seed: int
 ) -> pd.DataFrame:
     """Sets of one model's images against sets of another's for the same prompts, the sides dealt at random.
 
@@ -55,8 +57,8 @@ def make_comparisons(
     (lists of images), seed. Raises ``DataError`` for a missing column or value, models that are not two, and, naming
     the prompt, for one that only one model has, another number of images, or an image given twice.
     """
-    model, sets_a = _sets_of_images("images_a", images_a, sets_per_prompt, images_per_set)
-    opponent, sets_b = _sets_of_images("images_b", images_b, sets_per_prompt, images_per_set)
+    model, sets_a = _sets_of_images("images_a", images_a, sets_per_prompt)
+    opponent, sets_b = _sets_of_images("images_b", images_b, sets_per_prompt)
     if model == opponent:
         raise DataError(f"images_a and images_b are both of model {model!r}; two models are needed")
     for _, prompt in sorted(sets_a.keys() ^ sets_b.keys()):
@@ -132,9 +134,7 @@ def gold_judge(*, tie_within: float) -> Callable[[BlindComparison], str]:
     return judge
 
 
-def read_votes(
-    path: Path | str, comparisons: pd.DataFrame, *, judges: Sequence[str], questions: Sequence[str] = QUESTIONS
-) -> pd.DataFrame:
+def read_votes(path: Path | str, comparisons: pd.DataFrame, *, judges: Sequence[str]) -> pd.DataFrame:
     """The votes in a file, in the form that ``ask`` gives them.
 
     The file is CSV with a header (.csv) or one JSON object a line (.jsonl), with comparison, judge, question, answer
@@ -142,7 +142,7 @@ def read_votes(
     ``DataError`` for anything else, naming the file and the line.
     """
     path = Path(path)
-    known = {"comparison": set(comparisons["comparison"]), "judge": judges, "question": questions, "answer": ANSWERS}
+    known = {"comparison": set(comparisons["comparison"]), "judge": judges, "question": QUESTIONS, "answer": ANSWERS}
     found: dict[tuple[str, ...], tuple[int, str]] = {}
     for line, keys, values in _lines(path):
         where = f"{path}, line {line}"
@@ -157,13 +157,13 @@ def read_votes(
         if cell in found:
             raise DataError(f"{where}: {' / '.join(cell)} has its answer in line {found[cell][0]}; keep one of the two")
         found[cell] = line, vote["answer"]
-    for cell in product(comparisons["comparison"], judges, questions):
+    for cell in product(comparisons["comparison"], judges, QUESTIONS):
         if cell not in found:
             raise DataError(f"{path}: {' / '.join(cell)} has no answer; add a line with it (skip is an answer)")
     return votes_on([(*cell, answer) for cell, (_, answer) in found.items()], comparisons)
 
 
-def _sets_of_images(name: str, images: pd.DataFrame, sets: int, size: int) -> tuple[str, dict[tuple, list[list]]]:
+def _sets_of_images(name: str, images: pd.DataFrame, sets: int) -> tuple[str, dict[tuple, list[list]]]:
     """The model, and by set and prompt its sets of images."""
     columns = ["model", "set", "prompt", "image"]
     if missing := [column for column in columns if column not in images or images[column].isna().any()]:
@@ -172,14 +172,16 @@ def _sets_of_images(name: str, images: pd.DataFrame, sets: int, size: int) -> tu
     if len(models) != 1:
         raise DataError(f"{name} has the models {models}; the images of exactly one are needed")
     dealt = {}
-    for (name_of_set, prompt), group in images.groupby(["set", "prompt"]):
+    for (name_of_set, prompt), group in images.groupby(PROMPT):
         own = group["image"].tolist()
-        if len(own) != sets * size or len(set(own)) != len(own):
+        if len(own) != sets * IMAGES_PER_SET or len(set(own)) != len(own):
             raise DataError(
                 f"{name}: prompt {prompt!r} has {len(own)} images, {len(set(own))} of them different; "
-                f"{sets} x {size} different ones are needed"
+                f"{sets} x {IMAGES_PER_SET} different ones are needed"
             )
-        dealt[name_of_set, prompt] = [own[first : first + size] for first in range(0, len(own), size)]
+        dealt[name_of_set, prompt] = [
+            own[first : first + IMAGES_PER_SET] for first in range(0, len(own), IMAGES_PER_SET)
+        ]
     return models[0], dealt
 
 

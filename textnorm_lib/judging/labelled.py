@@ -1,10 +1,14 @@
 """From the files of labelling sessions to the study's votes: several annotators together, and how far they agree.
 
     votes = alignment_votes(files, images)          # like the released ones; tia2.image_table makes labels of them
-    votes = comparison_votes(files, comparisons)    # like a judge's; judging.win_tie_loss makes results of them
+    votes = comparison_votes(files, comparisons)    # like a judge's; win_tie_loss makes results of them
     people_agree(votes)
 
-Files can be read while somebody still labels; what has no answer yet has no row.
+Files can be read while somebody still labels; what has no answer yet has no row. The profile names the files of three
+people (``tia2.votes``) once they are through with notebook 01; from then on their votes are the benchmark's, as the
+released ones are the paper's:
+
+    votes = run.step(people_votes, study.images, *answers_files(profile.tia2.votes))
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +54,27 @@ def comparison_votes(files: Sequence[Path | str], comparisons: pd.DataFrame) -> 
     return votes_on(answers[["item", "name", "question", "answer"]].to_numpy().tolist(), comparisons)
 
 
+def _answers(
+    files: Sequence[Path | str], questions: Mapping[str, Sequence[str]], what: str, known: pd.Series
+) -> pd.DataFrame:
+    """item, question, answer, name of all ``files``, which ask ``questions`` of ``known`` items."""
+    wanted, rows, file_of = {name: [*answers] for name, answers in questions.items()}, [], {}
+    known = set(known)
+    for file in map(Path, files):
+        labels = read_labels(file)
+        name = labels.header["annotator"]
+        if labels.header["questions"] != wanted:
+            raise DataError(f"{file} asks {labels.header['questions']}, not {wanted}; give the files of those sessions")
+        if name in file_of:
+            raise DataError(f"{file} and {file_of[name]} are both of {name!r}; give one file of each annotator")
+        file_of[name] = file
+        for (item, question), answer in labels.answers.items():
+            if item not in known:
+                raise DataError(f"{file} answers {what} {item!r:.80}, which is none of those given; add its {what}s")
+            rows.append((item, question, answer, name))
+    return pd.DataFrame(rows, columns=["item", "question", "answer", "name"])
+
+
 def people_agree(votes: pd.DataFrame) -> pd.DataFrame:
     """How far people agree, of votes of either kind: question, pair, n, same, coefficient.
 
@@ -80,43 +105,14 @@ def people_agree(votes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["question", "pair", "n", "same", "coefficient"])
 
 
-def answer_all(session: Session, judge: Callable[[LabelItem, str], str]) -> None:
-    """Answer what is open in ``session`` by ``judge``, which takes an item and the question: a simulated sitting."""
-    for _ in progress(range(len(session.cells) - session.done), session.annotator, unit="answers"):
-        session.answer(session.current, judge(session.current.item, session.current.question))
-
-
-def _answers(
-    files: Sequence[Path | str], questions: Mapping[str, Sequence[str]], what: str, known: pd.Series
-) -> pd.DataFrame:
-    """item, question, answer, name of all ``files``, which ask ``questions`` of ``known`` items."""
-    wanted, rows, file_of = {name: [*answers] for name, answers in questions.items()}, [], {}
-    known = set(known)
-    for file in map(Path, files):
-        labels = read_labels(file)
-        name = labels.header["annotator"]
-        if labels.header["questions"] != wanted:
-            raise DataError(f"{file} asks {labels.header['questions']}, not {wanted}; give the files of those sessions")
-        if name in file_of:
-            raise DataError(f"{file} and {file_of[name]} are both of {name!r}; give one file of each annotator")
-        file_of[name] = file
-        for (item, question), answer in labels.answers.items():
-            if item not in known:
-                raise DataError(f"{file} answers {what} {item!r:.80}, which is none of those given; add its {what}s")
-            rows.append((item, question, answer, name))
-    return pd.DataFrame(rows, columns=["item", "question", "answer", "name"])
-
-
 def _mean(same: np.ndarray) -> float:
     return float(same.mean()) if same.size else np.nan
 
 
-# People's votes on the images of the benchmark that was built: what they answered in notebook 01, as a step.
-#
-#     votes = run.step(people_votes, study.images, *[AnswersFile(path) for path in files])
-#
-# The profile names the files of three people (``tia2.votes``) once they are through; from then on their votes are the
-# benchmark's, as the released ones are the paper's.
+def answer_all(session: Session, judge: Callable[[LabelItem, str], str]) -> None:
+    """Answer what is open in ``session`` by ``judge``, which takes an item and the question: a simulated sitting."""
+    for _ in progress(range(len(session.cells) - session.done), session.annotator, unit="answers"):
+        session.answer(session.current, judge(session.current.item, session.current.question))
 
 
 @dataclass(frozen=True)

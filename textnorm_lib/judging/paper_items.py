@@ -1,7 +1,7 @@
 """Every figure and table of the paper: what it says, and what in this study stands for it.
 
-Only the paper's own words and numbers are typed here, with their sections; ``judging/paper_items.py`` reads all others,
-and every verdict that a number can decide, from the tables that the notebooks made.
+Only the paper's own words and numbers are typed here, with their sections. ``judge_paper_items`` reads all others, and
+every verdict that a number can decide, from the tables that the notebooks made.
 """
 
 import re
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from textnorm_lib.judging.claims import verdict
+from textnorm_lib.stats.names import FOUR, PAIR, SET_ORDER, UNDER_TEXTNORM
 from textnorm_lib.study.report_pages import Tables, quote, row_of, table_of
 from textnorm_lib.study.store import digest, step
 
@@ -77,13 +78,12 @@ def _by_both(
     ]
 
 
-_ENSEMBLE = "textnorm:imagereward+pickscore"
+_ENSEMBLE = UNDER_TEXTNORM + PAIR
 _01, _02, _02B, _03 = "01_build_tia2", "02_benchmark_rewards", "02b_benchmark_mini_rewards", "03_textnorm_ablations"
 _04, _05, _06 = "04_best_of_n", "05_rwr_finetuning", "06_ddpo_finetuning"
-_REWARDS = ("clip", "blip2", "imagereward", "pickscore", "textnorm")
-_SETS = ("comprehensive", "counting", "composition", "all")
 _PROMPTS, _IMAGES = (
-    ", ".join(f"{{tab05_tia2_statistics; set={name}; {column}}}" for name in _SETS) for column in ("prompts", "images")
+    ", ".join(f"{{tab05_tia2_statistics; set={name}; {column}}}" for name in SET_ORDER)
+    for column in ("prompts", "images")
 )
 _FIGURE_6 = ("fig59_rwr_judged", "tab35_rwr_judged"), ("fig64_ddpo_judged", "tab38_ddpo_judged")
 _FIGURE_9 = ("fig51_best_of_n_judged", "tab30_best_of_n_judged")
@@ -241,7 +241,10 @@ PAPER_ITEMS = (
         "Section 8.3, heat maps of pairs",
         "AUROC of each composition prompt; here the mean of TextNorm minus PickScore",
         (_02, _03),
-        (*(f"fig{11 + i}_heatmap_pairs_{name}" for i, name in enumerate(_REWARDS)), "fig49_mini_heatmaps_composition"),
+        (
+            *(f"fig{11 + i}_heatmap_pairs_{name}" for i, name in enumerate((*FOUR, "textnorm"))),
+            "fig49_mini_heatmaps_composition",
+        ),
         "TextNorm best, by colour (8.3)",
         *_over_pickscore("composition"),
     ),
@@ -249,7 +252,10 @@ PAPER_ITEMS = (
         "Section 8.3, heat maps of counts",
         "AUROC of each counting prompt; here the mean of TextNorm minus PickScore",
         (_02, _03),
-        (*(f"fig{16 + i}_heatmap_counts_{name}" for i, name in enumerate(_REWARDS)), "fig48_mini_heatmaps_counting"),
+        (
+            *(f"fig{16 + i}_heatmap_counts_{name}" for i, name in enumerate((*FOUR, "textnorm"))),
+            "fig48_mini_heatmaps_counting",
+        ),
         "TextNorm best, by colour (8.3)",
         *_over_pickscore("counting"),
     ),
@@ -289,8 +295,6 @@ PAPER_ITEMS = (
     ),
 )
 
-
-# Paper against ours, item by item: numbers and verdicts from the tables that the notebooks made.
 
 COLUMNS = ["item", "shows", "notebooks", "made_as", "paper", "released", "ours", "verdict", "profile"]
 ABSENT, SAME, OTHER = "not made here", "the same number", "another number"

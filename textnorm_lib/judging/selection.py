@@ -3,6 +3,15 @@
 *Choosers* are columns of the pool: the rewards, and ``rating``, by which the annotators themselves choose: nobody can
 do better in the annotators' eyes. A chooser's *sets* are the best four of n, twice: once from the first n images of the
 first half of a prompt's pool, once from the first n of the second, so that no image is in both.
+
+Tuned models are laid side by side in the same way (sections 5.1 and 5.4), each at its chosen checkpoint:
+
+    choices = run.step(choose_checkpoints, judged, **settings)
+    sets = run.step(tuned_sets, judged, choices)
+    votes = run.step(judge_tuned, sets, judged, reference="textnorm", quality_tie=QUALITY_TIE, seed=seed)
+
+``judged`` as ``outcomes.prompt_gains`` takes it, of one beta a reward. Their sets have n = 1, because nothing is chosen
+among a checkpoint's images. Holm's family is all comparisons of a set.
 """
 
 from collections.abc import Sequence
@@ -10,24 +19,23 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from textnorm_lib.judging.comparisons import ask, gold_judge, make_comparisons
+from textnorm_lib.judging.comparisons import IMAGES_PER_SET, SETS_PER_PROMPT, ask, gold_judge, make_comparisons
 from textnorm_lib.judging.verdicts import sign_test_power, sign_tests, win_tie_loss
 from textnorm_lib.optimise.best_of_n import choose_best, expected_gold, kl_best_of_n
 from textnorm_lib.optimise.checkpoints import selection_costs
-from textnorm_lib.optimise.pool import QUALITY, check_choosers
+from textnorm_lib.optimise.pool import QUALITY, check_choosers, pooled_deviations
 from textnorm_lib.stats.metrics import compare, summarise
-from textnorm_lib.stats.names import BASE
+from textnorm_lib.stats.names import BASE, PROMPT
 from textnorm_lib.stats.rankings import RATING
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import step
 from textnorm_lib.tia2.labels import SKIP, VOTES
 
-SETS_PER_PROMPT, IMAGES_PER_SET = 2, 4
 QUALITY_TIE = 0.25  # in a judge's unit: of sets of four drawn at random somewhat over a quarter tie then
 TWICE = 2  # the paper: TextNorm has two to three times as many wins as losses
 
-_PROMPT = ["set", "prompt"]
+_RUN = ["tuned_on", "beta", "run"]
 
 
 @step(1)
@@ -39,7 +47,7 @@ def choose_sets(images: pd.DataFrame, *, choosers: Sequence[str], sizes: Sequenc
     """
     images = check_choosers(images, [name for name in choosers if name != RATING])  # who may well find all images good
     rows = []
-    prompts = images.groupby(_PROMPT, sort=False)
+    prompts = images.groupby(PROMPT, sort=False)
     for (name, prompt), pool in progress(prompts, "choosing", total=prompts.ngroups, unit="prompts"):
         half = len(pool) // SETS_PER_PROMPT
         if max(sizes) > half:
@@ -53,7 +61,7 @@ def choose_sets(images: pd.DataFrame, *, choosers: Sequence[str], sizes: Sequenc
                 for n in sizes:
                     best = batch["image"].iloc[choose_best(batch[chooser], n, IMAGES_PER_SET)]
                     rows += [(name, prompt, chooser, n, number + 1, place, one) for place, one in enumerate(best, 1)]
-    return pd.DataFrame(rows, columns=[*_PROMPT, "model", "n", "number", "place", "image"])
+    return pd.DataFrame(rows, columns=[*PROMPT, "model", "n", "number", "place", "image"])
 
 
 @step(1)
@@ -68,7 +76,7 @@ def judge_sets(
     images. Raises ``DataError`` for a quality judge without one.
     """
     votes = images.set_index("image")[VOTES].replace(SKIP, 0.5)
-    quality = images.set_index("image")[list(QUALITY)] / _units(images)
+    quality = images.set_index("image")[list(QUALITY)] / pooled_deviations(images, QUALITY)
     questions = (("alignment", votes, 0.0), ("quality", quality, quality_tie))
     found = []
     for n, of_size in chosen.groupby("n"):
@@ -81,14 +89,6 @@ def judge_sets(
                     answers = ask(judge, comparisons, name=f"judge_{number}", question=question, see=see)
                     found.append(answers.assign(n=n))
     return pd.concat(found, ignore_index=True)
-
-
-def _units(images: pd.DataFrame) -> pd.Series:
-    """Of each quality judge, the pooled standard deviation of its numbers for a prompt's images."""
-    units = np.sqrt(images.groupby(_PROMPT)[list(QUALITY)].var(ddof=0).mean())
-    if (lacking := ~(units > 0)).any():
-        raise DataError(f"{units.index[lacking][0]} tells no images of a prompt apart; check that judge's weights")
-    return units
 
 
 @step(1)
@@ -123,12 +123,12 @@ def proxy_curves(images: pd.DataFrame, *, rewards: Sequence[str], sizes: Sequenc
     In standard deviations of the reward over the prompt's pool, the only unit that rewards share.
     """
     rows = []
-    for (name, prompt), pool in check_choosers(images, rewards).groupby(_PROMPT, sort=False):
+    for (name, prompt), pool in check_choosers(images, rewards).groupby(PROMPT, sort=False):
         for reward in rewards:
             own = pool[reward].to_numpy(float)
             own = (own - own.mean()) / own.std()
             rows += [(name, prompt, reward, n, expected_gold(own, own, n)) for n in sizes]
-    return pd.DataFrame(rows, columns=[*_PROMPT, "reward", "n", "proxy"])
+    return pd.DataFrame(rows, columns=[*PROMPT, "reward", "n", "proxy"])
 
 
 @step(1)
@@ -155,7 +155,7 @@ def late_gains(gold: pd.DataFrame, **settings: float) -> pd.DataFrame:
     """
     sizes = sorted(gold["n"].unique())
     before, after = sizes[-3], sizes[-1]
-    wide = gold.pivot(index=[*_PROMPT, "reward"], columns="n", values="gold")
+    wide = gold.pivot(index=[*PROMPT, "reward"], columns="n", values="gold")
     tidy = (wide[after] - wide[before]).rename("value").reset_index().assign(metric="late gain")
     return summarise(tidy, **settings).assign(before=before, after=after)
 
@@ -166,19 +166,6 @@ def compare_gold(gold: pd.DataFrame, *, reference: str, **settings: float) -> pd
     last = gold[gold["n"] == gold["n"].max()]
     tidy = last.rename(columns={"gold": "value"}).assign(metric="gold")
     return compare(tidy, reference=reference, metrics=["gold"], **settings)
-
-
-# Which checkpoint of each run is taken, and how the models it makes are judged side by side (sections 5.1 and 5.4).
-#
-#     choices = run.step(choose_checkpoints, judged, **settings)
-#     sets = run.step(tuned_sets, judged, choices)
-#     votes = run.step(judge_tuned, sets, judged, reference="textnorm", quality_tie=QUALITY_TIE, seed=seed)
-#
-# ``judged`` as ``outcomes.prompt_gains`` takes it, of one beta a reward. From the votes on, all is as in
-# part 5: the sets have n = 1, because nothing is chosen among a checkpoint's images, and ``selection.outcomes_by_size``
-# and ``sign_tests_by_size`` take the votes. Holm's family is all comparisons of a set.
-
-_RUN = ["tuned_on", "beta", "run"]
 
 
 @step(1)
@@ -211,7 +198,7 @@ def tuned_sets(judged: pd.DataFrame, choices: pd.DataFrame) -> pd.DataFrame:
     """
     if (several := choices.groupby("tuned_on")["beta"].nunique() > 1).any():
         raise DataError(f"choices: {several.idxmax()} was tuned with several beta; take one (with_beta)")
-    fewest = judged[judged["tuned_on"] == BASE].groupby(_PROMPT).size().min()
+    fewest = judged[judged["tuned_on"] == BASE].groupby(PROMPT).size().min()
     if fewest < SETS_PER_PROMPT * IMAGES_PER_SET:
         raise DataError(
             f"a prompt has {fewest} images of a checkpoint; {SETS_PER_PROMPT} sets of {IMAGES_PER_SET} are judged: "
@@ -223,10 +210,10 @@ def tuned_sets(judged: pd.DataFrame, choices: pd.DataFrame) -> pd.DataFrame:
         for number in range(SETS_PER_PROMPT):
             choice = None if model == BASE else own.iloc[number % len(own)]
             images = _images_of(judged, choice).sort_values("seed").assign(model=model, n=1, number=number + 1)
-            images["place"] = images.groupby(_PROMPT).cumcount() - number * IMAGES_PER_SET + 1
+            images["place"] = images.groupby(PROMPT).cumcount() - number * IMAGES_PER_SET + 1
             sets.append(images[images["place"].between(1, IMAGES_PER_SET)])
-    columns = [*_PROMPT, "model", "n", "number", "place", "image"]
-    return pd.concat(sets).sort_values([*_PROMPT, "model", "number", "place"], ignore_index=True)[columns]
+    columns = [*PROMPT, "model", "n", "number", "place", "image"]
+    return pd.concat(sets).sort_values([*PROMPT, "model", "number", "place"], ignore_index=True)[columns]
 
 
 def _images_of(judged: pd.DataFrame, choice: pd.Series | None) -> pd.DataFrame:
@@ -242,7 +229,7 @@ def judge_tuned(
 ) -> pd.DataFrame:
     """Three judges' votes on ``reference`` against every other model and the base, and on every other against the base.
 
-    ``sets`` as ``tuned_sets`` gives them; all else as ``selection.judge_sets``, a judge's unit being that of all images
+    ``sets`` as ``tuned_sets`` gives them; all else as ``judge_sets``, a judge's unit being that of all images
     in the sets. Raises ``DataError`` where ``reference`` is no model of ``sets``, and as ``judge_sets``.
     """
     models = list(sets["model"].unique())

@@ -15,6 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 from textnorm_lib.optimise.best_of_n import choose_best
 from textnorm_lib.optimise.pool import TEXTNORM, check_choosers
 from textnorm_lib.stats.intervals import prompt_bootstrap
+from textnorm_lib.stats.names import PROMPT
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.store import step
 from textnorm_lib.tia2.labels import VOTES, or_unlabelled
@@ -26,7 +27,6 @@ TEMPERATURE = 1.0
 FIRST, RANDOM = "first", "random"  # the image that was made first, and one drawn from all
 
 RECIPE = {"rewards": [REWARD], "temperatures": [TEMPERATURE]}  # for ``tuning.given_recipe``
-_PROMPT = ["set", "prompt"]
 
 
 @step(1)
@@ -51,7 +51,7 @@ def pick_favourites(made: Path, images: pd.DataFrame) -> pd.DataFrame:
     images; nan without votes) and png, the file's bytes. Of equal values the earlier image is the favourite.
     """
     rows = []
-    for (name, prompt), pool in images.groupby(_PROMPT, sort=False):
+    for (name, prompt), pool in images.groupby(PROMPT, sort=False):
         places = {reward: choose_best(pool[reward], len(pool), 1)[0] for reward in (REWARD, TEXTNORM)}
         for chooser, place in {FIRST: 0, **places}.items():
             one = pool.iloc[place]

@@ -19,11 +19,11 @@ from numbers import Integral
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from textnorm_lib.judging.comparisons import ANSWERS
-from textnorm_lib.stats.metrics import ALL_SETS
+from textnorm_lib.stats.metrics import ALL_SETS, holm
+from textnorm_lib.stats.names import PROMPT
 from textnorm_lib.study.errors import DataError, is_number, shown
 from textnorm_lib.study.store import step
 
@@ -32,8 +32,7 @@ OUTCOMES = ("win", "tie", "loss")
 
 _NEGLIGIBLE = 1e-13  # of a probability
 _MOST = 100_000  # comparisons that a power is computed for; more would take minutes, and nobody makes so many
-_ABOUT = ["comparison", "set", "prompt", "model", "opponent"]
-_PROMPT = ["set", "prompt"]
+_ABOUT = ["comparison", *PROMPT, "model", "opponent"]
 
 
 @step(1)
@@ -66,9 +65,9 @@ def win_tie_loss(votes: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFra
         raise DataError(f"confidence is {confidence}: a number between 0 and 1 is needed")
     rows = []
     for key, group in _groups(majority(votes)):
-        sizes = group.groupby(_PROMPT).size().to_numpy()
+        sizes = group.groupby(PROMPT).size().to_numpy()
         for outcome in OUTCOMES:
-            hits = (group["outcome"] == outcome).groupby([group[name] for name in _PROMPT]).sum().to_numpy()
+            hits = (group["outcome"] == outcome).groupby([group[name] for name in PROMPT]).sum().to_numpy()
             count, size = hits.sum(), sizes.sum()
             bounds = _interval(hits, sizes, confidence)
             rows.append((*key, outcome, count, count / size, *bounds, size, len(sizes)))
@@ -87,15 +86,13 @@ def sign_tests(votes: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for key, group in _groups(majority(votes)):
-        balance = (
-            group["outcome"].map({"win": 1, "tie": 0, "loss": -1}).groupby([group[name] for name in _PROMPT]).sum()
-        )
+        balance = group["outcome"].map({"win": 1, "tie": 0, "loss": -1}).groupby([group[name] for name in PROMPT]).sum()
         won, lost = int((balance > 0).sum()), int((balance < 0).sum())
         p_value = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
         rows.append((*key, won, len(balance) - won - lost, lost, p_value))
     columns = ["set", "model", "opponent", "question", "prompts_won", "prompts_tied", "prompts_lost", "p_sign"]
     table = pd.DataFrame(rows, columns=columns)
-    table["p_holm"] = table.groupby("set")["p_sign"].transform(lambda p: multipletests(p, method="holm")[1])
+    table["p_holm"] = table.groupby("set")["p_sign"].transform(lambda p_values: holm(p_values.to_numpy()))
     return table
 
 

@@ -3,8 +3,7 @@
     judge = load_quality_judge(bundled("annotators/quality_1.safetensors"))
     judge.quality(paths)                    # (n,) float32 in [0, 1]: 1 cleanly drawn, 0 hard to make out
 
-A judge does not know what was asked for. It has learnt to put versions of one scene in order (``training/spoil.py``,
-``training/quality.py``).
+A judge does not know what was asked for. It has learnt to put versions of one scene in order (``training/quality.py``).
 """
 
 from dataclasses import dataclass

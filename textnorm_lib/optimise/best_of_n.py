@@ -24,11 +24,12 @@ from scipy.special import xlogy
 
 from textnorm_lib.stats.intervals import prompt_bootstrap
 from textnorm_lib.stats.metrics import ALL_SETS, finite_column
+from textnorm_lib.stats.names import PROMPT
 from textnorm_lib.study.errors import DataError, shown
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import step
 
-_KEYS = ("set", "prompt", "reward")
+_KEYS = (*PROMPT, "reward")
 _LARGEST = 1e150  # gold whose squares can still be added up
 _NO_GAIN = 1e-12  # what rounding may leave of a mean gain of none
 
@@ -73,9 +74,9 @@ def gold_curves(images: pd.DataFrame, *, rewards: Sequence[str], gold: str, size
     and gold to value it is what ``metrics.summarise`` and ``metrics.compare`` take. Raises ``DataError`` for a missing
     column, and as ``expected_gold`` does, naming the prompt and the reward.
     """
-    _check_columns("images", images, ["set", "prompt", gold, *rewards])
+    _check_columns("images", images, [*PROMPT, gold, *rewards])
     rows = []
-    prompts = images.groupby(["set", "prompt"], sort=False)
+    prompts = images.groupby(PROMPT, sort=False)
     for (name, prompt), pool in progress(prompts, "best of n", total=prompts.ngroups, unit="prompts"):
         for n in sizes:
             found = {}
@@ -85,7 +86,7 @@ def gold_curves(images: pd.DataFrame, *, rewards: Sequence[str], gold: str, size
                 except DataError as error:
                     raise DataError(f"prompt {prompt!r}, {by!r} as the proxy: {error}") from None
             rows += [(name, prompt, by, n, found[by], pool[gold].mean(), found[gold]) for by in rewards]
-    return pd.DataFrame(rows, columns=["set", "prompt", "reward", "n", "gold", "base", "possible"])
+    return pd.DataFrame(rows, columns=[*_KEYS, "n", "gold", "base", "possible"])
 
 
 @step(1)
@@ -101,7 +102,7 @@ def gain_realised(curves: pd.DataFrame, *, resamples: int, confidence: float, se
     groups = _groups(curves, "n", ["gold", "base", "possible"])
     for name, reward, group in progress(groups, "gain realised", unit="rewards"):
         gains = group.assign(gained=group["gold"] - group["base"], possible=group["possible"] - group["base"])
-        wide = gains.pivot(index=["set", "prompt"], columns="n", values=["gained", "possible"])
+        wide = gains.pivot(index=PROMPT, columns="n", values=["gained", "possible"])
         gained, possible = (wide[part].fillna(0).to_numpy() / len(wide) for part in ("gained", "possible"))
 
         def shares(counts: np.ndarray, gained=gained, possible=possible) -> np.ndarray:
@@ -174,7 +175,7 @@ def _peak(a: np.ndarray, b: np.ndarray, form: str) -> np.ndarray:
 
 def _groups(curves: pd.DataFrame, distance: str, values: list[str]) -> list[tuple[str, str, pd.DataFrame]]:
     """The rows of each set, and of all together, by reward: set, reward, rows. ``DataError`` if they are not sound."""
-    keys = ["set", "prompt", "reward", distance]
+    keys = [*_KEYS, distance]
     _check_columns("curves", curves, [*keys, *values])
     if (repeated := curves.duplicated(keys)).any():
         row = " / ".join(map(str, curves.loc[repeated, keys].iloc[0]))

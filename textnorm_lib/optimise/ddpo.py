@@ -80,7 +80,7 @@ def train_ddpo(
         if run.processes.first:
             append_row(folder, row)
             if (epoch + 1) % settings.save_every == 0 or epoch + 1 == settings.epochs:
-                save_checkpoint(folder, epoch + 1, pipeline, run.learner.optimiser, run.state(epoch + 1))
+                save_checkpoint(folder, epoch + 1, pipeline, run.learner.descent.optimiser, run.state(epoch + 1))
     return pd.DataFrame(run.rows)
 
 
@@ -92,17 +92,19 @@ class _Run:
         self.processes = Processes(pipeline.device)
         device = self.processes.device
         self.pipeline, self.unet = pipeline.to(device), pipeline.unet.eval()
+        self._check()
         untrained = settings.untrained_steps
         self.steps = ddim_steps(pipeline.scheduler, settings.denoising_steps, without_noise=untrained, device=device)
         self.learner = Learner(self.unet, self.steps, settings, self.processes)
         self.statistics = RunningStatistics(settings.buffer_size, settings.min_count)
         self.rows: list[dict[str, Any]] = []
-        self._check()
         with torch.no_grad():
             self.texts, empty_texts = pipeline.encode_prompt(prompts, device, 1, True)
         self.empty_text = empty_texts[:1]
 
     def _check(self) -> None:
+        if not any(value.requires_grad for value in self.unet.parameters()):
+            raise ConfigError("the U-Net has no trainable adapter: call add_lora on the pipeline first")
         batches = self.settings.images_per_epoch // self.settings.batch_size
         if not self.prompts or len(set(self.prompts)) < len(self.prompts):
             raise ConfigError(f"prompts are {self.prompts!r:.80}: give one or more, each once")
@@ -112,19 +114,19 @@ class _Run:
     def resume(self) -> int:
         """Go on from the latest checkpoint, if there is one; the number of epochs that are done."""
         told, done = self.state(0)["told"], 0
-        state = resume(self.folder, self.pipeline, self.learner.optimiser, told=told, may_change=_MAY_CHANGE)
+        state = resume(self.folder, self.pipeline, self.learner.descent.optimiser, told=told, may_change=_MAY_CHANGE)
         if state:
             self.statistics.buffers, done = state["buffers"], state["epoch"]
-            self.learner.scaler.load_state_dict(state["scaler"])
+            self.learner.descent.scaler.load_state_dict(state["scaler"])
         elif self.processes.first:  # so that a run in this very process starts anew from the same adapter
-            save_checkpoint(self.folder, 0, self.pipeline, self.learner.optimiser, self.state(0))
+            save_checkpoint(self.folder, 0, self.pipeline, self.learner.descent.optimiser, self.state(0))
         self.rows = cut_curve(self.folder, done) if self.processes.first else []
         return done
 
     def state(self, epoch: int) -> dict[str, Any]:
         """All of the run that is neither weight nor moment, after ``epoch`` epochs."""
         told = {**dataclasses.asdict(self.settings), "prompts": self.prompts}
-        scaler = self.learner.scaler.state_dict()
+        scaler = self.learner.descent.scaler.state_dict()
         return {"epoch": epoch, "told": told, "buffers": self.statistics.buffers, "scaler": scaler}
 
     def epoch(self, epoch: int, reward: RewardFunction, gold: RewardFunction | None) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from textnorm_lib.optimise.resuming import CURVE
 from textnorm_lib.optimise.rwr import choose_examples, encode_examples
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.scoring import REWARDS
+from textnorm_lib.stats.names import PROMPT
 from textnorm_lib.study.errors import ConfigError, DataError
 from textnorm_lib.study.processes import in_workers, wait_for_all
 from textnorm_lib.study.progress import progress, watch
@@ -79,7 +80,7 @@ def choose_open_prompts(judged: pd.DataFrame, *, passed_over: int, **per_set: in
     ``DataError`` for a set that has not so many, and where there is no rating to choose by.
     """
     rated = judged if "rating" in judged else judged.assign(rating=np.nan)
-    rating = rated.groupby(["set", "prompt"], sort=False)["rating"].mean().reset_index()
+    rating = rated.groupby(PROMPT, sort=False)["rating"].mean().reset_index()
     rating["off"] = (rating["rating"] - 0.5).abs()
     chosen = []
     for name, number in per_set.items():
@@ -90,7 +91,7 @@ def choose_open_prompts(judged: pd.DataFrame, *, passed_over: int, **per_set: in
         if len(rows) > number and rows["off"].isna().any():
             raise DataError(f"{name}: votes choose {number} of {len(rows)} prompts; name annotators, or take all")
         chosen.append(rows.sort_values("off", kind="stable")[passed_over:][:number].sort_index())
-    return pd.concat(chosen, ignore_index=True)[["set", "prompt"]]
+    return pd.concat(chosen, ignore_index=True)[PROMPT]
 
 
 @step(1, unkeyed=("workers",), shared=True)

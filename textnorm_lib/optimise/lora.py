@@ -1,10 +1,11 @@
-"""LoRA on a pipeline's U-Net: what is trained when a text-to-image model is tuned, and the only thing that is stored.
+"""LoRA on a pipeline's U-Net: what is trained when a text-to-image model is tuned, how, and all that is stored of it.
 
 A linear layer W gets a low-rank term beside it, W x + B A x, with A (rank, in) Gaussian and B (out, rank) zero at
 first: training starts at the base. With the term off (``base_only``) the same weights in memory *are* the frozen base:
 a divergence to it needs no second copy. Files are in diffusers' format, for ``pipeline.load_lora_weights``.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 
 import torch
 
-from textnorm_lib.study.errors import ConfigError, DataError
+from textnorm_lib.study.errors import ConfigError, DataError, StudyError
 from textnorm_lib.study.files import check_regular
+from textnorm_lib.study.processes import Processes
 from textnorm_lib.study.store import write_atomically
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -46,11 +48,44 @@ def add_lora(pipeline, *, rank: int, targets: Sequence[str], generator: torch.Ge
     return list(trained.values())
 
 
-def adamw(parameters: Sequence[torch.nn.Parameter], settings: Any) -> torch.optim.AdamW:
-    """The adapter's optimiser; ``settings`` are those of a run (``study/settings.py``)."""
-    betas = (settings.beta_1, settings.beta_2)
-    step_size, decay = settings.learning_rate, settings.weight_decay
-    return torch.optim.AdamW(parameters, step_size, betas=betas, eps=settings.epsilon, weight_decay=decay)
+class Descent:
+    """How all that is trainable in ``unet`` is trained: AdamW, with the loss scaled in half precision.
+
+    ``settings`` are those of a run (``study/settings.py``); gradients are summed over ``processes``.
+    """
+
+    def __init__(self, unet, settings: Any, processes: Processes) -> None:
+        self.parameters = [value for _, value in sorted(unet.named_parameters()) if value.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters,
+            settings.learning_rate,
+            betas=(settings.beta_1, settings.beta_2),
+            eps=settings.epsilon,
+            weight_decay=settings.weight_decay,
+        )
+        self.optimiser.zero_grad(set_to_none=True)  # an interrupted run may have left a gradient
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=settings.dtype == "float16")
+        self.processes, self.most = processes, settings.max_gradient_norm
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of ``loss`` to what there is."""
+        self.scaler.scale(loss).backward()
+
+    def step(self) -> float:
+        """Clip the gradient, go down it and forget it; its norm before clipping.
+
+        Raises ``StudyError`` for a gradient that is no number, before it touches a weight.
+        """
+        self.processes.add_up([value.grad for value in self.parameters])
+        self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.most).item()
+        # In half precision an overflow is usual at first: the scaler passes such a step over and halves its scale.
+        if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
+            raise StudyError(f"the norm of the gradient is {norm}; take a smaller learning_rate")
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        return norm
 
 
 @contextmanager

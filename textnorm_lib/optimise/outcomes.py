@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from textnorm_lib.optimise.pool import QUALITY
+from textnorm_lib.optimise.pool import QUALITY, pooled_deviations
 from textnorm_lib.stats.intervals import two_way_interval
 from textnorm_lib.stats.metrics import ALL_SETS
-from textnorm_lib.stats.names import BASE
+from textnorm_lib.stats.names import BASE, PROMPT
 from textnorm_lib.stats.rankings import RATING
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.store import step
@@ -26,10 +26,9 @@ from textnorm_lib.study.store import step
 WHAT = ("proxy", "gold", "quality", "kl")
 CLEAR = 2  # standard errors over images: what a proxy has to rise by before its gold says anything
 
-_PROMPT = ["set", "prompt"]
 _MODEL = ["tuned_on", "beta"]
 _CHECKPOINT = [*_MODEL, "run", "checkpoint"]
-_CELL = [*_CHECKPOINT, *_PROMPT]
+_CELL = [*_CHECKPOINT, *PROMPT]
 
 
 @step(1)
@@ -59,15 +58,15 @@ def prompt_gains(judged: pd.DataFrame, divergences: pd.DataFrame) -> pd.DataFram
     rewards = _check_images(judged)
     values = [*rewards, *QUALITY, RATING]
     base = judged["tuned_on"] == BASE
-    units = _pooled_deviations(judged[base], [*rewards, *QUALITY])
+    units = pooled_deviations(judged[base], [*rewards, *QUALITY])
     scaled = judged[_CELL].join(judged[values] / units.reindex(values, fill_value=1.0))
     scaled = scaled.assign(quality=scaled[list(QUALITY)].mean(axis=1), gold=scaled[RATING])
-    of_base = scaled[base].groupby(_PROMPT)[[*rewards, "quality", "gold"]].mean()
+    of_base = scaled[base].groupby(PROMPT)[[*rewards, "quality", "gold"]].mean()
     found = []
     for reward in rewards:
         prompts = scaled[judged["tuned_on"] == reward].groupby(_CELL, sort=False)
         means = prompts[[reward, "quality", "gold"]].mean()
-        same = of_base.loc[pd.MultiIndex.from_frame(means.index.to_frame()[_PROMPT]), means.columns]
+        same = of_base.loc[pd.MultiIndex.from_frame(means.index.to_frame()[PROMPT]), means.columns]
         found.append((means - same.to_numpy()).rename(columns={reward: "proxy"}).assign(n_images=prompts.size()))
     told = pd.concat(found).reset_index()
     told = told.merge(divergences[[*_CELL, "kl"]], on=_CELL, how="left", validate="1:1")
@@ -85,26 +84,18 @@ def image_errors(judged: pd.DataFrame) -> pd.DataFrame:
     ``judged`` and units as in ``prompt_gains``. Returns set (each and ``"all"``), tuned_on, beta, checkpoint,
     proxy_image_error, gold_image_error.
     """
-    keys, base, found = [*_MODEL, "checkpoint", *_PROMPT, "seed"], judged["tuned_on"] == BASE, []
+    keys, base, found = [*_MODEL, "checkpoint", *PROMPT, "seed"], judged["tuned_on"] == BASE, []
     for reward in judged["tuned_on"][~base].unique():
-        unit = _pooled_deviations(judged[base], [reward])[reward]
+        unit = pooled_deviations(judged[base], [reward])[reward]
         scaled = judged.assign(proxy_image_error=judged[reward] / unit, gold_image_error=judged[RATING])
         columns = ["proxy_image_error", "gold_image_error"]
         means = scaled[judged["tuned_on"] == reward].groupby(keys, sort=False)[columns].mean()  # over the runs
-        of_base = scaled[base].set_index([*_PROMPT, "seed"])[columns]
+        of_base = scaled[base].set_index([*PROMPT, "seed"])[columns]
         gains = (means - of_base.loc[means.index.droplevel(keys[:3])].to_numpy()).groupby(keys[:-1], sort=False)
         cells = gains.var().div(gains.size(), axis=0).reset_index()
         sets = pd.concat([cells, cells.assign(set=ALL_SETS)]).groupby(["set", *keys[:3]], sort=False)[columns]
         found.append(np.sqrt(sets.sum()).div(sets.size(), axis=0).reset_index())
     return pd.concat(found, ignore_index=True)
-
-
-def _pooled_deviations(images: pd.DataFrame, columns: list[str]) -> pd.Series:
-    """Of each column, the pooled standard deviation within a prompt. ``DataError`` for one without."""
-    units = np.sqrt(images.groupby(_PROMPT)[columns].var(ddof=0).mean())
-    if (lacking := ~(units > 0)).any():
-        raise DataError(f"{units.index[lacking][0]} tells none of the base's images of a prompt apart: it has no unit")
-    return units
 
 
 @step(1)
@@ -141,7 +132,7 @@ def gold_over_kl(cells: pd.DataFrame) -> pd.DataFrame:
     Gold is the gain, so that the base's rows have kl 0 and gold 0. Every run is a point of its own.
     """
     tuned = cells.rename(columns={"tuned_on": "reward"})
-    base = tuned[[*_PROMPT, "reward"]].drop_duplicates().assign(run=0, checkpoint=0, kl=0.0, gold=0.0)
+    base = tuned[[*PROMPT, "reward"]].drop_duplicates().assign(run=0, checkpoint=0, kl=0.0, gold=0.0)
     return pd.concat([base, tuned[base.columns]], ignore_index=True)
 
 
@@ -220,7 +211,7 @@ def _models(cells: pd.DataFrame) -> Iterator[tuple[dict[str, Any], list[int], pd
 
 def _table(rows: pd.DataFrame, what: str) -> np.ndarray:
     """One model's (prompts, runs, checkpoints). ``DataError`` if it has gaps."""
-    wide = rows.set_index([*_PROMPT, "run", "checkpoint"])[what].unstack(["run", "checkpoint"])
+    wide = rows.set_index([*PROMPT, "run", "checkpoint"])[what].unstack(["run", "checkpoint"])
     runs, checkpoints = (sorted(rows[key].unique()) for key in ("run", "checkpoint"))
     wide = wide.reindex(columns=pd.MultiIndex.from_product([runs, checkpoints]))
     for (run, checkpoint), column in wide.items():
@@ -240,7 +231,7 @@ def _check_images(judged: pd.DataFrame) -> list[str]:
         if (wrong := ~np.isfinite(judged[name].to_numpy(float))).any():
             row = judged[wrong].iloc[0]
             raise DataError(f"judged: {name} is {row[name]} of {_said(row, *_CELL[2:])}; a finite number is needed")
-    images = judged.groupby(_CHECKPOINT, sort=False)[[*_PROMPT, "seed"]]
+    images = judged.groupby(_CHECKPOINT, sort=False)[[*PROMPT, "seed"]]
     images = {key: sorted(rows.itertuples(index=False, name=None)) for key, rows in images}
     base = [rows for (tuned_on, *_), rows in images.items() if tuned_on == BASE]
     if len(base) != 1 or not rewards:

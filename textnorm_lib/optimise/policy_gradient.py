@@ -19,9 +19,9 @@ import torch
 
 from textnorm_lib.images.sampling import autocast
 from textnorm_lib.optimise.denoising import Steps, Trajectories, guided
-from textnorm_lib.optimise.lora import adamw
+from textnorm_lib.optimise.lora import Descent
 from textnorm_lib.stats.metrics import finite_column
-from textnorm_lib.study.errors import ConfigError, DataError, StudyError
+from textnorm_lib.study.errors import DataError, StudyError
 from textnorm_lib.study.processes import Processes
 from textnorm_lib.study.settings import DdpoSettings
 
@@ -72,16 +72,11 @@ def step_weights(steps: Steps, settings: DdpoSettings) -> torch.Tensor:
 
 
 class Learner:
-    """The trainable parameters of a U-Net, their optimiser, and an epoch's updates."""
+    """An epoch's updates of all that is trainable in a U-Net."""
 
     def __init__(self, unet, steps: Steps, settings: DdpoSettings, processes: Processes) -> None:
         self.unet, self.steps, self.settings, self.processes = unet, steps, settings, processes
-        self.parameters = [value for _, value in sorted(unet.named_parameters()) if value.requires_grad]
-        if not self.parameters:
-            raise ConfigError("the U-Net has no trainable adapter: call add_lora on the pipeline first")
-        self.optimiser = adamw(self.parameters, settings)
-        self.optimiser.zero_grad(set_to_none=True)  # an interrupted run may have left a gradient
-        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=settings.dtype == "float16")
+        self.descent = Descent(unet, settings, processes)
         self.weights = step_weights(steps, settings)
 
     def learn(
@@ -100,19 +95,22 @@ class Learner:
         settings, size, device = self.settings, self.settings.batch_size, self.processes.device
         advantages = advantages.float().clamp(-settings.max_advantage, settings.max_advantage).to(device)
         totals, furthest, norms = torch.zeros(3, dtype=torch.float64, device=device), torch.zeros(1, 1), []
-        deals = self._deal(len(trajectories), epoch)
+        deals = self._deal(epoch)
         for number, (images, steps) in enumerate(deals):
             for image, step in zip(images.split(size), steps.split(size), strict=True):
                 ratio, loss = self._ratio_and_loss(
                     trajectories, image, step, texts[image], empty_text, advantages[image]
                 )
-                self.scaler.scale(loss.sum() / (len(images) * self.processes.count)).backward()
+                self.descent.backward(loss.sum() / (len(images) * self.processes.count))
                 off = (ratio.detach() - 1).abs()
                 clipped = (off > settings.clip_range).sum()
                 totals += torch.stack([loss.detach().sum(), ratio.detach().sum(), clipped])
                 if number == 0:
                     furthest = torch.maximum(furthest, off.max().cpu())
-            norms.append(self._step(f"update {number}"))
+            try:
+                norms.append(self.descent.step())
+            except StudyError as error:
+                raise StudyError(f"update {number}: {error}") from error
         self.processes.add_up([totals])
         loss, ratio, clipped = (totals / (self.processes.count * sum(len(images) for images, _ in deals))).tolist()
         norms = [norm for norm in norms if math.isfinite(norm)]
@@ -124,7 +122,7 @@ class Learner:
             "gradient_norm": sum(norms) / len(norms) if norms else None,
         }
 
-    def _deal(self, images: int, epoch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _deal(self, epoch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """For each update the (image, step) of this process's transitions, in mixed order.
 
         Each batch deals an equal share of its own transitions to each update, so that neither what an update is made of
@@ -157,20 +155,6 @@ class Learner:
         if settings.kl_coefficient > 0:
             loss = loss + settings.kl_coefficient * self.steps.kl(step, output, trajectories.base[image, step])
         return ratio, loss * self.weights[step]
-
-    def _step(self, where: str) -> float:
-        """Clip the gradient, take the optimiser's step, forget the gradient; its norm before clipping."""
-        gradients = [value.grad for value in self.parameters]
-        self.processes.add_up(gradients)
-        self.scaler.unscale_(self.optimiser)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient_norm).item()
-        # In half precision an overflow is usual at first: the scaler passes such a step over and halves its scale.
-        if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
-            raise StudyError(f"{where}: the norm of the gradient is {norm}; take a smaller learning_rate")
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.optimiser.zero_grad(set_to_none=True)
-        return norm
 
 
 def _generator(*numbers: int) -> torch.Generator:

@@ -10,9 +10,11 @@ seed of its own. The first images of a prompt are the same in a larger pool.
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from textnorm_lib.rewards.scoring import REWARDS
+from textnorm_lib.stats.names import PROMPT
 from textnorm_lib.stats.rankings import check_scores
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.store import step
@@ -36,7 +38,7 @@ def join_judges(images: pd.DataFrame, labels: pd.DataFrame, quality: pd.DataFram
 
     Raises ``DataError`` for an image that one of them has not seen.
     """
-    for name, seen in (("label", labels.drop(columns=["set", "prompt"])), (QUALITY[0], quality)):
+    for name, seen in (("label", labels.drop(columns=PROMPT)), (QUALITY[0], quality)):
         images = images.merge(seen, on="image", how="left", validate="1:1")
         if (unseen := images[name].isna()).any():
             raise DataError(f"{images['image'][unseen].iloc[0]} has no {name}; let the judges see every image")
@@ -56,3 +58,16 @@ def check_choosers(images: pd.DataFrame, rewards: Sequence[str]) -> pd.DataFrame
                 value = pool[reward].iloc[0]
                 raise DataError(f"{reward} gives all {len(pool)} images of {prompt!r} {value:g}: it cannot choose")
     return images
+
+
+def pooled_deviations(images: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """The unit of each column: the pooled standard deviation of its numbers for a prompt's images.
+
+    ``DataError`` for a column that is the same for all images of each prompt.
+    """
+    units = np.sqrt(images.groupby(PROMPT)[list(columns)].var(ddof=0).mean())
+    if (lacking := ~(units > 0)).any():
+        raise DataError(
+            f"{units.index[lacking][0]} tells no images of a prompt apart: it has no unit; check its weights"
+        )
+    return units

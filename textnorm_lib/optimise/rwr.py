@@ -50,18 +50,17 @@ import torch
 from textnorm_lib.images.pixels import square
 from textnorm_lib.images.sampling import autocast
 from textnorm_lib.optimise.best_of_n import choose_best
-from textnorm_lib.optimise.lora import adamw, base_only
+from textnorm_lib.optimise.lora import Descent, base_only
 from textnorm_lib.optimise.resuming import append_row, cut_curve, kept, resume, save_checkpoint
 from textnorm_lib.study.errors import ConfigError, DataError, StudyError
 from textnorm_lib.study.processes import Processes
 from textnorm_lib.study.progress import progress
-from textnorm_lib.study.settings import RwrSettings
 from textnorm_lib.study.settings import RwrSettings as Settings
 
-# What reward-weighted regression trains on: the best images of each prompt, weighted, as latents (``optimise/rwr.py``).
-
+PAPER = Settings()
 MOST_CENTRED = 3.0  # one odd image must not be the whole update
 _ENCODED_AT_ONCE = 8  # images of 768 pixels take a gigabyte
+_MAY_CHANGE = ("steps", "save_every")  # of a run that goes on: they do not touch its weights
 
 
 class Examples(NamedTuple):
@@ -74,27 +73,7 @@ class Examples(NamedTuple):
     empty_text: torch.Tensor  # (1, tokens, width)
 
 
-def weights_of(rewards: np.ndarray, best: np.ndarray, weighting: str) -> np.ndarray:
-    """The weights of one prompt's ``best`` images, which sum to their number; ``rewards`` (n,): of all its images.
-
-    "reward": in proportion to how far the reward lies above the lowest of the n, whatever its origin and unit;
-    "rank": in proportion to k, k - 1, ..., 1 from the best down; "equal": 1, only the choice counts.
-    And "centred", which sum to about 0: by how many standard deviations a reward lies above the prompt's mean, at most
-    ``MOST_CENTRED`` either way.
-    """
-    alike = np.ptp(rewards) == 0  # whatever rounding makes of their mean and deviation
-    if weighting == "centred":
-        weights = np.zeros(len(best)) if alike else (rewards[best] - rewards.mean()) / rewards.std()
-        return weights.clip(-MOST_CENTRED, MOST_CENTRED)
-    weights = np.ones(len(best))
-    if weighting == "rank":
-        weights = np.arange(len(best), 0, -1.0)
-    elif weighting == "reward" and not alike:
-        weights = rewards[best] - rewards.min()
-    return weights / weights.mean()
-
-
-def choose_examples(images: pd.DataFrame, *, reward: str, settings: RwrSettings) -> pd.DataFrame:
+def choose_examples(images: pd.DataFrame, *, reward: str, settings: Settings) -> pd.DataFrame:
     """Each prompt's best images by ``reward``, best first, with their weights: prompt, image, reward, weight.
 
     With "centred" weights its worst images follow, as many.
@@ -123,6 +102,26 @@ def choose_examples(images: pd.DataFrame, *, reward: str, settings: RwrSettings)
     return pd.concat(chosen, ignore_index=True)
 
 
+def weights_of(rewards: np.ndarray, best: np.ndarray, weighting: str) -> np.ndarray:
+    """The weights of one prompt's ``best`` images, which sum to their number; ``rewards`` (n,): of all its images.
+
+    "reward": in proportion to how far the reward lies above the lowest of the n, whatever its origin and unit;
+    "rank": in proportion to k, k - 1, ..., 1 from the best down; "equal": 1, only the choice counts.
+    And "centred", which sum to about 0: by how many standard deviations a reward lies above the prompt's mean, at most
+    ``MOST_CENTRED`` either way.
+    """
+    alike = np.ptp(rewards) == 0  # whatever rounding makes of their mean and deviation
+    if weighting == "centred":
+        weights = np.zeros(len(best)) if alike else (rewards[best] - rewards.mean()) / rewards.std()
+        return weights.clip(-MOST_CENTRED, MOST_CENTRED)
+    weights = np.ones(len(best))
+    if weighting == "rank":
+        weights = np.arange(len(best), 0, -1.0)
+    elif weighting == "reward" and not alike:
+        weights = rewards[best] - rewards.min()
+    return weights / weights.mean()
+
+
 @torch.no_grad()
 def encode_examples(pipeline, chosen: pd.DataFrame, *, folder: Path) -> Examples:
     """The images of ``choose_examples``, which lie in ``folder``, as latents (means of the autoencoder's posterior).
@@ -141,10 +140,6 @@ def encode_examples(pipeline, chosen: pd.DataFrame, *, folder: Path) -> Examples
     texts, empties = pipeline.encode_prompt(prompts.tolist(), pipeline.device, 1, True)
     weights = torch.from_numpy(chosen["weight"].to_numpy(np.float32, copy=True))
     return Examples(torch.cat(latents), weights, torch.from_numpy(rows), texts.float().cpu(), empties[:1].float().cpu())
-
-
-PAPER = Settings()
-_MAY_CHANGE = ("steps", "save_every")  # of a run that goes on: they do not touch its weights
 
 
 def train_rwr(
@@ -171,7 +166,10 @@ def train_rwr(
         steps = progress(steps, description, total=settings.steps, initial=done, unit="step")
     for step in steps:
         saved = (step + 1) % settings.save_every == 0 or step + 1 == settings.steps
-        row = run.step(step, measure_kl=saved or settings.kl_coefficient > 0)
+        try:
+            row = run.step(step, measure_kl=saved or settings.kl_coefficient > 0)
+        except StudyError as error:
+            raise StudyError(f"{description}: step {step + 1}: {error}; {kept(folder)}") from error
         run.rows.append(row)
         if run.processes.first:
             append_row(folder, row)
@@ -189,16 +187,14 @@ class _Run:
         self.processes = Processes(pipeline.device)
         self.device = self.processes.device
         self.pipeline, self.unet = pipeline.to(self.device), pipeline.unet.eval()
-        trained = {name: value for name, value in sorted(self.unet.named_parameters()) if value.requires_grad}
-        self._check(list(trained))
-        self.parameters = list(trained.values())
-        self.optimiser = adamw(self.parameters, settings)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.dtype == "float16")
+        self._check()
+        self.descent = Descent(self.unet, settings, self.processes)
         content = b"".join(part.numpy().tobytes() for part in examples)
         self.told = {**dataclasses.asdict(settings), "set of examples": hashlib.sha256(content).hexdigest()}
         self.rows: list[dict[str, Any]] = []
 
-    def _check(self, trained: list[str]) -> None:
+    def _check(self) -> None:
+        trained = [name for name, value in self.unet.named_parameters() if value.requires_grad]
         kind, count = self.pipeline.scheduler.config.prediction_type, self.processes.count
         if not trained or any("lora_" not in name for name in trained):
             raise ConfigError("the U-Net needs an adapter, and nothing else that is trained: call add_lora on it first")
@@ -209,9 +205,10 @@ class _Run:
 
     def resume(self) -> int:
         """Go on from the latest checkpoint, if there is one; the number of steps that are done."""
-        state, done = resume(self.folder, self.pipeline, self.optimiser, told=self.told, may_change=_MAY_CHANGE), 0
+        options, done = {"told": self.told, "may_change": _MAY_CHANGE}, 0
+        state = resume(self.folder, self.pipeline, self.descent.optimiser, **options)
         if state:
-            self.scaler.load_state_dict(state["scaler"])
+            self.descent.scaler.load_state_dict(state["scaler"])
             done = state["step"]
         elif self.processes.first:  # so that an interrupted run starts anew from the same adapter in this process, too
             self.save(0)
@@ -220,25 +217,24 @@ class _Run:
 
     def save(self, step: int) -> None:
         """The checkpoint after ``step`` steps."""
-        state = {"step": step, "told": self.told, "scaler": self.scaler.state_dict()}
-        save_checkpoint(self.folder, step, self.pipeline, self.optimiser, state)
+        state = {"step": step, "told": self.told, "scaler": self.descent.scaler.state_dict()}
+        save_checkpoint(self.folder, step, self.pipeline, self.descent.optimiser, state)
 
     def step(self, step: int, *, measure_kl: bool) -> dict[str, Any]:
         """One step of the optimiser; the row of the curve."""
         started, means = time.monotonic(), torch.zeros(3, device=self.device)
-        self.optimiser.zero_grad(set_to_none=True)
         batch = self._batch(step)
         size = self.settings.pass_size or len(batch[0])
         for rows in zip(*(part.split(size) for part in batch), strict=True):
             fit, kl = self._losses(*rows, measure_kl=measure_kl)
             loss = fit + self.settings.kl_coefficient * kl
-            self.scaler.scale(loss).backward()
+            self.descent.backward(loss)
             means += torch.stack([loss, fit, kl]).detach()
         self.processes.add_up([means])
         whole_loss, whole_fit, whole_kl = means.tolist()
         if not math.isfinite(whole_loss):
-            raise self._spoilt("loss", whole_loss, step)
-        norm = self._update(step)
+            raise StudyError(f"the loss is {whole_loss}; take a smaller learning_rate")
+        norm = self.descent.step()
         return {
             "step": step + 1,
             "loss": whole_fit,
@@ -246,18 +242,6 @@ class _Run:
             "gradient_norm": norm if math.isfinite(norm) else None,
             "steps_per_s": round(1 / (time.monotonic() - started), 3),
         }
-
-    def _update(self, step: int) -> float:
-        """Go down the gradient, summed over the processes; its norm before clipping."""
-        self.processes.add_up([parameter.grad for parameter in self.parameters])
-        self.scaler.unscale_(self.optimiser)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient_norm).item()
-        # In half precision an overflow is usual at first: the scaler passes such a step over and halves its scale.
-        if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
-            raise self._spoilt("norm of the gradient", norm, step)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        return norm
 
     def _losses(
         self,
@@ -319,7 +303,3 @@ class _Run:
             torch.cat(pair)
             for pair in zip([chosen, times, noise, emptied], [mirrored, times, noise, emptied], strict=True)
         ]
-
-    def _spoilt(self, what: str, value: float, step: int) -> StudyError:
-        remedy = "take a smaller learning_rate"
-        return StudyError(f"RWR, step {step + 1}: the {what} is {value}; {kept(self.folder)}: {remedy}")

@@ -5,7 +5,7 @@
     a realistic photo of a cat and a dog   missing object: a cat, two dogs, ...   count: a cat and two dogs, ...
     a cat on the left of a dog             relation: a dog on the left of a cat, a cat on top of a dog, ...
 
-Each rule is a *kind* of contrast. A rule changes what ``mini.grammar.parse`` read and has it written again, so articles
+Each rule is a *kind* of contrast. A rule changes what ``grammar.parse`` read and has it written again, so articles
 and plurals are right. All prompts made are of forms that the mini world's generator and rewards were trained on, and no
 two of a set mean the same. An object less is a contrast, for an image with one too many is bad; saying less of colours,
 relation, location or style is none, for what fits the prompt fits that too.
@@ -61,7 +61,7 @@ def rule_contrasts(prompt: str) -> list[Contrast]:
     try:
         spec = parse(prompt)
     except DataError as error:
-        remedy = "have contrastive.llm write its contrasts, or take the released ones (tia2.load_official)"
+        remedy = "have an LLMWriter write its contrasts, or take the released ones (load_official)"
         raise DataError(f"{error}; no rule fits, so {remedy}") from None
     kinds = ([(kind, changed) for changed in _different(rule(spec), spec)] for kind, rule in _RULES.items())
     return [Contrast(_spelt_like(prompt, write(changed)), kind) for kind, changed in _in_turn(kinds)[:MOST]]

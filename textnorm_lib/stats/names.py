@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+PROMPT = ["set", "prompt"]  # the columns that say which prompt a row is about: two sets may share one
+
 REWARD_NAMES = {
     "clip": "CLIP",
     "blip2": "BLIP-2",

@@ -16,12 +16,12 @@ class StudyError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
-class ConfigError(StudyError):
+class ConfigError(StudyError, ValueError):
     """A profile, a key or a value that the study does not know."""
 
 
-class DataError(StudyError):
-    """A data file that is missing, damaged or inconsistent."""
+class DataError(StudyError, ValueError):
+    """Data that are missing, damaged or inconsistent: a file, or what a caller passes."""
 
 
 class DataUnavailable(DataError):

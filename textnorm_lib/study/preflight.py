@@ -2,7 +2,8 @@
 
 Every model that the profile names is there (what only the hub has is fetched) and its configuration can be read; there
 is room on the disk, and a GPU for what computes in float16. Where an earlier run of the profile is stored, the seconds
-of its steps are the best estimate of how long the next one takes. ``pipeline.preflight`` knows models and prompts.
+of its steps are the best estimate of how long the next one takes. ``Pipeline`` knows the models and how many images are
+made; ``python -m textnorm_lib preflight`` asks it and prints what is found here.
 """
 
 import json

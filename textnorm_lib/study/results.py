@@ -40,8 +40,10 @@ class Compared:
 def collect(steps: Path, keys: set[str], results: Path = RESULTS) -> int:
     """Make ``results`` hold just the results with these keys, as they lie in ``steps``; returns the bytes.
 
-    Raises ``StoreError`` for a key that neither folder has, and where all together are too large.
+    Raises ``StoreError`` for a key that neither folder has, and where there are none or all together are too large.
     """
+    if not keys:
+        raise StoreError(f"{steps}: no notebook has read any result; run ./run_all.sh refresh first")
     found = {folder.name: folder for root in (results, steps) for folder in root.glob("*/*") if folder.name in keys}
     if lacking := keys - set(found):
         raise StoreError(
@@ -104,6 +106,7 @@ def agree(one: pd.DataFrame | dict, other: pd.DataFrame | dict) -> bool:
         return one.keys() == other.keys() and all(agree(one[name], other[name]) for name in one)
     if list(one) != list(other) or len(one) != len(other):
         return False
+    one, other = one.reset_index(drop=True), other.reset_index(drop=True)  # which the store does not keep
     return all(_agree(one[name], other[name]) for name in one)
 
 
@@ -113,8 +116,9 @@ def _agree(one: pd.Series, other: pd.Series) -> bool:
         return bool(np.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE * spread, equal_nan=True))
     if one.map(type).eq(bytes).any():
         return True
-    if one.map(type).eq(np.ndarray).any():  # lists of numbers
-        return all(np.allclose(*pair, rtol=TOLERANCE) for pair in zip(one, other, strict=True))
+    if one.map(type).eq(np.ndarray).any():  # lists, as they are read back
+        lists = [column.explode(ignore_index=True).infer_objects() for column in (one, other)]
+        return one.map(np.size).eq(other.map(np.size)).all() and _agree(*lists)
     return bool((one.eq(other) | (one.isna() & other.isna())).all())
 
 

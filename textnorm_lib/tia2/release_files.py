@@ -54,6 +54,8 @@ def read_object(path: Path) -> tuple[dict[str, Any], str]:
         check_regular(path)
         raw = path.read_bytes()
         content = json.loads(raw, object_pairs_hook=unique)
+    except DataError:  # of ``unique``, which is a ValueError as well
+        raise
     except FileNotFoundError:
         _fault(path, "the file is missing")
     except OSError as error:

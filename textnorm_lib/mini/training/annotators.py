@@ -1,7 +1,7 @@
 """How the annotators are trained: on scenes with known positions, spoilt as generators spoil them (``spoil.py``).
 
-A judge must keep its footing when a generator is optimised and its style drifts (a prototype's did not). So
-each scene exists in up to four versions: as drawn, through the autoencoder, half-finished, broken. On top come
+A judge must keep its footing when a generator is optimised and its style drifts; an early one's did not. So each
+scene exists in up to four versions: as drawn, through the autoencoder, half-finished, broken. On top come
 stretching, warps, blur, tints and noise, drawn anew a step.
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from textnorm_lib.images.sampling import autocast
 from textnorm_lib.mini import annotators
 from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.training.fit import Recipe, fit
@@ -32,7 +33,6 @@ def train_detector(
     *,
     folder: Path,
     detector: annotators.Detector | None = None,
-    batch_size: int = 32,
     device: str = "cpu",
 ) -> annotators.Detector:
     """Train one annotator, or go on with ``detector``.
@@ -45,7 +45,7 @@ def train_detector(
     detector.to(device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        kinds = torch.randint(len(versions), (batch_size,), generator=generator).tolist()
+        kinds = torch.randint(len(versions), (recipe.batch_size,), generator=generator).tolist()
         chosen = np.array([torch.randint(len(versions[kind][0]), (), generator=generator).item() for kind in kinds])
         drawn, objects = (
             np.stack([versions[kind][part][index] for kind, index in zip(kinds, chosen, strict=True)])
@@ -54,7 +54,7 @@ def train_detector(
         images, objects = stretch(as_tensor(drawn), objects, generator)
         images = degrade(images.to(device), generator)
         locations, styles = torch.from_numpy(scenes.places[chosen]).to(device).T
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with autocast(images.device.type, "bfloat16"):
             predicted = detector(images)
         return annotators.detection_loss(predicted, objects, locations, styles)
 

@@ -2,7 +2,7 @@
 
 What a step sees depends on the seed and the step's number only, so that a run that was stopped and resumed draws the
 same batches as one that was not. A checkpoint holds the weights, their moving average, the optimiser and the step's
-number; it is written to a temporary folder and renamed.
+number; it is written to a temporary folder and renamed. ``curves`` has of all fits in a folder what they lost.
 """
 
 import json
@@ -23,15 +23,20 @@ from textnorm_lib.study.errors import DataError, StudyError
 from textnorm_lib.study.progress import progress
 
 VALIDATIONS = 20  # times in a run that early stopping looks
+POINTS = 100  # of a curve that is thinned, about
 LossFunction = Callable[[int, torch.Generator], torch.Tensor]  # (step, generator) -> scalar loss
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a stage is trained; ``learning_rate`` is reached after ``warmup`` steps and falls to zero as a cosine."""
+    """How a stage is trained; ``learning_rate`` is reached after ``warmup`` steps and falls to zero as a cosine.
+
+    A step sees ``batch_size`` examples.
+    """
 
     steps: int
     learning_rate: float
+    batch_size: int = 32
     weight_decay: float = 0.01
     warmup: int = 200
     average_decay: float = 0.999
@@ -186,11 +191,6 @@ def _resume(folder: Path, model: nn.Module, average: dict, optimiser: torch.opti
         state.setdefault(int(index), {})[name] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     return json.loads((folder / "curve.json").read_text())
-
-
-# How every fit of a training went (``fit.py``), as a table.
-
-POINTS = 100
 
 
 def curves(folder: Path) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """How good the trained models are: what the model card says is computed here.
 
-Annotators are measured on scenes that no training saw; the generator and the rewards on *development* prompts only, so
-that recipes can be chosen by these numbers without a look at what the study evaluates on.
+Annotators and quality judges are measured on scenes that no training saw; the generator, the rewards and again the
+quality judges on images of *development* prompts, so that recipes can be chosen by these numbers without a look at what
+the study evaluates on.
 """
 
 import io
@@ -22,7 +23,6 @@ from textnorm_lib.mini.quality import QualityJudge, load_quality_judge
 from textnorm_lib.mini.scenes import render_many
 from textnorm_lib.mini.training import annotators as train_annotators
 from textnorm_lib.mini.training import spoil
-from textnorm_lib.mini.training import spoil as severity
 from textnorm_lib.mini.training.plan import (
     DEVELOPMENT_SEED,
     HELD_OUT_SEED,
@@ -44,6 +44,11 @@ from textnorm_lib.tia2.describe import share_good
 
 REWARDS = ("clip", "blip2", "imagereward", "pickscore")
 INTERVALS = {"resamples": 10_000, "confidence": 0.95, "seed": 0}
+FEWER_STEPS = (4, 3)
+JPEG_QUALITIES = (40, 4)  # at severity 0 and 1: a kind of spoiling that no judge has seen
+DISTURBANCE = 0.4  # of the U-Net's weights, in units of each tensor's spread: what tuning might do to a generator
+
+Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # by case: images, and the same ones in a worse version
 
 
 def measure_annotators(plan: Plan, folder: Path, weights: Path) -> pd.DataFrame:
@@ -124,17 +129,6 @@ def development_prompts(most: int | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["set", "prompt"])
 
 
-# How good the quality judges are: on held-out scenes, and on images of *development* prompts only.
-#
-# orders, metrics = measure_quality(BUNDLED, Path("artifacts/mini_training"), WEIGHTS)
-
-FEWER_STEPS = (4, 3)
-JPEG_QUALITIES = (40, 4)  # at severity 0 and 1: a kind of spoiling that no judge has seen
-DISTURBANCE = 0.4  # of the U-Net's weights, in units of each tensor's spread: what tuning might do to a generator
-
-Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # by case: images, and the same ones in a worse version
-
-
 def measure_quality(plan: Plan, folder: Path, weights: Path) -> dict[str, pd.DataFrame]:
     """How often the judges put two versions in order, what else their qualities go with, and how far they agree.
 
@@ -146,7 +140,7 @@ def measure_quality(plan: Plan, folder: Path, weights: Path) -> dict[str, pd.Dat
     judges = [load_quality_judge(weights / "annotators" / f"{name}.safetensors") for name in QUALITY_JUDGES]
     pipeline = load_pipeline(str(weights / "generator"))
     images = development_images(plan, folder / "development", weights)
-    images = _judged(judges, images, _read(folder / "development" / name for name in images["image"]))
+    images = _judged(judges, images, read_images(folder / "development" / name for name in images["image"]))
     clean = _judged(judges, *_clean_scenes(plan, folder, pipeline))
     pairs = _held_out_pairs(plan, folder, pipeline) | _generated_pairs(plan, folder, pipeline)
     return {
@@ -163,15 +157,15 @@ def _held_out_pairs(plan: Plan, folder: Path, pipeline) -> Pairs:
     severities = draw_severities(plan.held_out, np.random.default_rng(HELD_OUT_SEED))
     pairs = {
         kind: tuple(
-            severity.spoilt(kind, scenes, one, path=folder / f"{kind}_{place}.npy", **options)
+            spoil.spoilt(kind, scenes, one, path=folder / f"{kind}_{place}.npy", **options)
             for place, one in enumerate(severities, start=1)
         )
-        for kind in severity.LATENT_KINDS
+        for kind in spoil.LATENT_KINDS
     }
-    clean = severity.spoilt("noise", scenes, np.zeros(plan.held_out), path=folder / "clean.npy", **options)
-    for kind in severity.PIXEL_KINDS:
+    clean = spoil.spoilt("noise", scenes, np.zeros(plan.held_out), path=folder / "clean.npy", **options)
+    for kind in spoil.PIXEL_KINDS:
         spoilt = (
-            severity.spoil_pixels(kind, as_tensor(clean), torch.from_numpy(one).float(), seed=HELD_OUT_SEED)
+            spoil.spoil_pixels(kind, as_tensor(clean), torch.from_numpy(one).float(), seed=HELD_OUT_SEED)
             for one in severities
         )
         pairs[kind] = tuple(((one + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy() for one in spoilt)
@@ -199,16 +193,12 @@ def _generated_pairs(plan: Plan, folder: Path, pipeline) -> Pairs:
 
     def make(name: str, steps: int) -> np.ndarray:
         options = {"guidance_scale": plan.guidance_scale, "batch_size": 32, "dtype": "bfloat16"}
-        return _read(generate(pipeline, table, folder=folder / "quality" / name, steps=steps, **options))
+        return read_images(generate(pipeline, table, folder=folder / "quality" / name, steps=steps, **options))
 
-    usual = _read(folder / "development" / name for name in table["image"])
+    usual = read_images(folder / "development" / name for name in table["image"])
     pairs = {f"{steps} steps": (usual, make(f"steps_{steps}", steps)) for steps in FEWER_STEPS}
     _disturb(pipeline.unet)
     return pairs | {"disturbed weights": (usual, make("disturbed", plan.sampling_steps))}
-
-
-def _read(paths: Iterable[Path]) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
 
 
 @torch.no_grad()
@@ -218,6 +208,26 @@ def _disturb(unet: torch.nn.Module) -> None:
     for weight in unet.parameters():
         if weight.ndim > 1:
             weight += DISTURBANCE * weight.std() * torch.randn(weight.shape, generator=generator)
+
+
+def _clean_scenes(plan: Plan, folder: Path, pipeline) -> tuple[pd.DataFrame, np.ndarray]:
+    """Scenes of the development prompts through the autoencoder: set, prompt, and their pixels."""
+    prompts = development_prompts(plan.development_prompts)
+    table = prompts.loc[prompts.index.repeat(plan.quality_images)].reset_index(drop=True)
+    drawn = render_many([parse(prompt) for prompt in table["prompt"]], DEVELOPMENT_SEED, workers=plan.workers)
+    images, nothing = np.stack([scene.image for scene in drawn]), np.full((len(table), 8, 6), -1, dtype=np.float32)
+    scenes = Scenes(images, table["prompt"].tolist(), nothing, np.zeros((len(table), 2)))
+    options = {"path": folder / "quality" / "development_scenes.npy", "seed": DEVELOPMENT_SEED}
+    return table, spoil.spoilt("noise", scenes, np.zeros(len(table)), pipeline, **options)
+
+
+def read_images(paths: Iterable[Path]) -> np.ndarray:
+    """uint8 (n, h, w, 3)."""
+    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+
+
+def _judged(judges: Sequence[QualityJudge], images: pd.DataFrame, pixels: np.ndarray) -> pd.DataFrame:
+    return images.assign(**{judge.name: judge.quality(pixels) for judge in judges})
 
 
 def _orders(judges: Sequence[QualityJudge], pairs: Pairs) -> pd.DataFrame:
@@ -230,10 +240,6 @@ def _orders(judges: Sequence[QualityJudge], pairs: Pairs) -> pd.DataFrame:
             low, high = proportion_confint(one.sum(), len(one), method="wilson")
             rows.append((case, name, len(one), one.mean(), low, high))
     return pd.DataFrame(rows, columns=["case", "judge", "pairs", "in_order", "low", "high"])
-
-
-def _judged(judges: Sequence[QualityJudge], images: pd.DataFrame, pixels: np.ndarray) -> pd.DataFrame:
-    return images.assign(**{judge.name: judge.quality(pixels) for judge in judges})
 
 
 def _metrics(images: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
@@ -253,14 +259,3 @@ def _agreement(images: pd.DataFrame) -> pd.DataFrame:
     within = images.groupby(["set", "prompt"])[names].corr("spearman").groupby(level=-1).mean()
     rows = [(one, other, overall.loc[one, other], within.loc[one, other]) for one, other in combinations(names, 2)]
     return pd.DataFrame(rows, columns=["judge", "other", "overall", "within_prompt"])
-
-
-def _clean_scenes(plan: Plan, folder: Path, pipeline) -> tuple[pd.DataFrame, np.ndarray]:
-    """Scenes of the development prompts through the autoencoder: set, prompt, and their pixels."""
-    prompts = development_prompts(plan.development_prompts)
-    table = prompts.loc[prompts.index.repeat(plan.quality_images)].reset_index(drop=True)
-    drawn = render_many([parse(prompt) for prompt in table["prompt"]], DEVELOPMENT_SEED, workers=plan.workers)
-    images, nothing = np.stack([scene.image for scene in drawn]), np.full((len(table), 8, 6), -1, dtype=np.float32)
-    scenes = Scenes(images, table["prompt"].tolist(), nothing, np.zeros((len(table), 2)))
-    options = {"path": folder / "quality" / "development_scenes.npy", "seed": DEVELOPMENT_SEED}
-    return table, severity.spoilt("noise", scenes, np.zeros(len(table)), pipeline, **options)

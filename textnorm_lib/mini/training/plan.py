@@ -51,7 +51,7 @@ class Plan:
 
 
 BUNDLED = Plan()
-_FEW = Recipe(steps=4, learning_rate=1e-3, warmup=1)
+_FEW = Recipe(steps=4, learning_rate=1e-3, batch_size=6, warmup=1)
 TOY = Plan(  # every stage in seconds, to see it work; nothing good comes out
     scenes=64,
     annotator_scenes=24,

@@ -2,7 +2,8 @@
 
 An annotator counts the *faults* of an image: objects that are missing or too many, and each wrong colour, relation,
 location or style. Of two images of a prompt it prefers the one with fewer faults. These annotators are not the
-benchmark's: a judge never trains what it judges.
+benchmark's: a judge never trains what it judges. ``PreferencePairs`` deals the preferences in batches, as PickScore and
+ImageReward learn from them (the Bradley-Terry model).
 """
 
 import itertools
@@ -85,9 +86,6 @@ def _count_faults(annotator: Detector, images: np.ndarray, specs: list[Spec]) ->
             batch = detect(annotator, as_tensor(images[start : start + BATCH_SIZE]))
         counted += [faults(seen, spec) for seen, spec in zip(batch, specs[start:], strict=False)]
     return counted
-
-
-# Preferences in batches, as PickScore and ImageReward learn from them (the Bradley-Terry model).
 
 
 class PreferencePairs:

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from textnorm_lib.images.sampling import autocast
 from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.quality import QualityNet
-from textnorm_lib.mini.training import spoil as severity
+from textnorm_lib.mini.training import spoil
 from textnorm_lib.mini.training.fit import Recipe, fit
 from textnorm_lib.mini.training.scenes import Scenes
 
-QUALITY = Recipe(steps=4_000, learning_rate=1e-3)
+QUALITY = Recipe(steps=4_000, learning_rate=1e-3, batch_size=63)
 LEAST_SEVERITY, LEAST_GAP = 0.05, 0.2  # of the milder of two versions, and between the two
 SHARES = {  # of the groups
     "generated": 0.4,
@@ -39,7 +40,7 @@ class Versions:
     """Versions of n scenes, uint8 (n, 64, 64, 3); the same places belong to the same scene.
 
     ``spoilt`` and ``severities`` have, by kind, the milder and the more severe version. ``generated``: images of the
-    first scenes' captions, in ``severity.STEPS`` steps.
+    first scenes' captions, in ``spoil.STEPS`` steps.
     """
 
     clean: np.ndarray
@@ -52,17 +53,16 @@ def make_versions(scenes: Scenes, pipeline, folder: Path, *, generated: int, see
     """Make all versions of ``scenes`` in ``folder``, or read them back; of ``generated`` captions images as well."""
     count, spoilt, severities = len(scenes.images), {}, {}
     options = {"pipeline": pipeline, "seed": seed}
-    clean = severity.spoilt("noise", scenes, np.zeros(count), path=folder / "clean.npy", **options)
-    for number, kind in enumerate(severity.LATENT_KINDS):
+    clean = spoil.spoilt("noise", scenes, np.zeros(count), path=folder / "clean.npy", **options)
+    for number, kind in enumerate(spoil.LATENT_KINDS):
         severities[kind] = draw_severities(count, np.random.default_rng([seed, number]))
         spoilt[kind] = tuple(
-            severity.spoilt(kind, scenes, one, path=folder / f"{kind}_{place}.npy", **options)
+            spoil.spoilt(kind, scenes, one, path=folder / f"{kind}_{place}.npy", **options)
             for place, one in enumerate(severities[kind], start=1)
         )
     captions = scenes.captions[:generated]
     made = (
-        severity.generated(captions, path=folder / f"steps_{steps}.npy", steps=steps, **options)
-        for steps in severity.STEPS
+        spoil.generated(captions, path=folder / f"steps_{steps}.npy", steps=steps, **options) for steps in spoil.STEPS
     )
     return Versions(clean, spoilt, severities, tuple(made))
 
@@ -74,19 +74,17 @@ def draw_severities(count: int, generator: np.random.Generator) -> np.ndarray:
     return np.stack([mild, mild + LEAST_GAP + gap * (1 - mild - LEAST_GAP)])
 
 
-def train_quality(
-    versions: Versions, recipe: Recipe, *, folder: Path, batch_size: int = 63, device: str = "cpu"
-) -> QualityNet:
-    """Train one judge on groups of three versions, ``batch_size`` images a step."""
+def train_quality(versions: Versions, recipe: Recipe, *, folder: Path, device: str = "cpu") -> QualityNet:
+    """Train one judge on groups of three versions: a third as many groups a step as the recipe's batch has images."""
     torch.manual_seed(recipe.seed)
     net = QualityNet().to(device)
     kinds, shares = list(SHARES), torch.tensor(list(SHARES.values()))
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        drawn = torch.multinomial(shares, batch_size // 3, replacement=True, generator=generator)
+        drawn = torch.multinomial(shares, recipe.batch_size // 3, replacement=True, generator=generator)
         groups, qualities = zip(*(_group(versions, kinds[one], generator) for one in drawn), strict=True)
         images = _recoloured(torch.cat(groups), generator).to(device)
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with autocast(images.device.type, "bfloat16"):
             logits = net(images)
         return quality_loss(logits.float().view(-1, 3), torch.stack(qualities).to(device))
 
@@ -124,7 +122,7 @@ def _group(versions: Versions, kind: str, generator: torch.Generator) -> tuple[t
     seed = int(torch.randint(2**62, (), generator=generator))
     severities = torch.from_numpy(np.append(0.0, draw_severities(1, np.random.default_rng(seed)))).float()
     qualities = 1 - severities if known else torch.full((3,), torch.nan)
-    return severity.spoil_pixels(kind, images, severities, seed=seed), qualities
+    return spoil.spoil_pixels(kind, images, severities, seed=seed), qualities
 
 
 def _recoloured(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from textnorm_lib.images.sampling import autocast
 from textnorm_lib.mini import reward_models
 from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.training.fit import Recipe, fit
@@ -25,9 +26,9 @@ from textnorm_lib.prompts.templates import CLASSES, PREFIX, plural
 from textnorm_lib.rewards import blip2 as blip2_parts
 from textnorm_lib.study.errors import DataError
 
-CLIP = Recipe(steps=1_600, learning_rate=1e-3, weight_decay=0.05)
-BLIP2 = Recipe(steps=900, learning_rate=5e-4)
-PICKSCORE = Recipe(steps=300, learning_rate=1e-4, warmup=50, average_decay=0.99)
+CLIP = Recipe(steps=1_600, learning_rate=1e-3, batch_size=128, weight_decay=0.05)
+BLIP2 = Recipe(steps=900, learning_rate=5e-4, batch_size=64)
+PICKSCORE = Recipe(steps=300, learning_rate=1e-4, batch_size=48, warmup=50, average_decay=0.99)
 IMAGEREWARD = Recipe(steps=500, learning_rate=3e-4, warmup=50, average_decay=0.99)
 CAPTION_NOISE = {
     "none": 0.6,
@@ -98,14 +99,14 @@ def captioned(scenes: Scenes, captions: list[str], tokenizer, *, device: str = "
     return Captioned(scenes.images, encoded.input_ids, encoded.attention_mask, device)
 
 
-def train_clip(scenes: Captioned, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 128):
+def train_clip(scenes: Captioned, tokenizer, recipe: Recipe, *, folder: Path):
     """CLIP (Radford et al. 2021): image and caption of a pair together, those of different pairs apart."""
     torch.manual_seed(recipe.seed)
     clip = reward_models.build_clip(tokenizer).to(scenes.device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        images, tokens, mask = scenes.batch(batch_size, generator)
-        with torch.autocast(torch.device(scenes.device).type, torch.bfloat16):
+        images, tokens, mask = scenes.batch(recipe.batch_size, generator)
+        with autocast(torch.device(scenes.device).type, "bfloat16"):
             return contrast(clip, images, tokens, mask)
 
     fit(clip, loss_function, recipe, folder=folder, description="CLIP")
@@ -126,15 +127,15 @@ def similarities(clip, images: torch.Tensor, tokens: torch.Tensor, mask: torch.T
     return clip.logit_scale.exp().clamp(max=SHARPEST) * seen @ read.T
 
 
-def train_blip2(scenes: Captioned, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 64):
+def train_blip2(scenes: Captioned, clip, tokenizer, recipe: Recipe, *, folder: Path):
     """BLIP-2's first stage (Li et al. 2023): contrast, and its own caption against a confusable one of the batch."""
     torch.manual_seed(recipe.seed)
     blip2 = reward_models.blip2_from_clip(clip, tokenizer, images=_typical(scenes)).to(scenes.device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        images, tokens, mask = scenes.batch(batch_size, generator)
-        own = torch.arange(batch_size, device=scenes.device)
-        with torch.autocast(torch.device(scenes.device).type, torch.bfloat16):
+        images, tokens, mask = scenes.batch(recipe.batch_size, generator)
+        own = torch.arange(recipe.batch_size, device=scenes.device)
+        with autocast(torch.device(scenes.device).type, "bfloat16"):
             seen = blip2_parts.image_tokens(blip2, images)
             queries = blip2_parts.query_features(blip2, seen).float()
             read = blip2_parts.text_features(blip2, tokens, mask).float()
@@ -143,7 +144,7 @@ def train_blip2(scenes: Captioned, clip, tokenizer, recipe: Recipe, *, folder: P
             matched = [blip2_parts.itm_logits(blip2, seen, tokens[which], mask[which]) for which in (other, own)]
         contrast_loss = (F.cross_entropy(similar, own) + F.cross_entropy(similar.T, own)) / 2
         logits = torch.cat(matched).float()
-        matches = torch.arange(2, device=scenes.device).repeat_interleave(batch_size)
+        matches = torch.arange(2, device=scenes.device).repeat_interleave(recipe.batch_size)
         return F.cross_entropy(logits, matches) + contrast_loss
 
     fit(blip2, loss_function, recipe, folder=folder, description="BLIP-2")
@@ -162,9 +163,7 @@ def _typical(scenes: Captioned) -> torch.Tensor:
     return as_tensor(scenes.images[:256]).to(scenes.device)
 
 
-def train_pickscore(
-    scenes: Captioned, preferences: Preferences, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 48
-):
+def train_pickscore(scenes: Captioned, preferences: Preferences, clip, tokenizer, recipe: Recipe, *, folder: Path):
     """PickScore (Kirstain et al. 2023): CLIP goes on; the better image of a pair should have the larger cosine."""
     pickscore = reward_models.pickscore_from_clip(clip)
     pairs = PreferencePairs(preferences, tokenizer, scenes.device)
@@ -175,9 +174,9 @@ def train_pickscore(
         return pickscore.logit_scale.exp().clamp(max=SHARPEST) * (seen * F.normalize(read, dim=-1)).sum(dim=-1)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        with torch.autocast(torch.device(scenes.device).type, torch.bfloat16):
-            preference = pairs.loss(reward, batch_size, generator)
-            return preference + CONTRAST * contrast(pickscore, *scenes.batch(batch_size, generator))
+        with autocast(torch.device(scenes.device).type, "bfloat16"):
+            preference = pairs.loss(reward, recipe.batch_size, generator)
+            return preference + CONTRAST * contrast(pickscore, *scenes.batch(recipe.batch_size, generator))
 
     fit(
         pickscore,
@@ -190,21 +189,19 @@ def train_pickscore(
     return pickscore
 
 
-def train_imagereward(
-    scenes: Captioned, preferences: Preferences, clip, tokenizer, recipe: Recipe, *, folder: Path, batch_size: int = 32
-):
+def train_imagereward(scenes: Captioned, preferences: Preferences, clip, tokenizer, recipe: Recipe, *, folder: Path):
     """ImageReward (Xu et al. 2023): a cross-encoder ranks images as people did, and captions as BLIP does."""
     torch.manual_seed(recipe.seed)
     model = reward_models.imagereward_from_clip(clip, tokenizer, images=_typical(scenes)).to(scenes.device)
     pairs = PreferencePairs(preferences, tokenizer, scenes.device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        images, tokens, mask = scenes.batch(batch_size, generator)
-        with torch.autocast(torch.device(scenes.device).type, torch.bfloat16):
+        images, tokens, mask = scenes.batch(recipe.batch_size, generator)
+        with autocast(torch.device(scenes.device).type, "bfloat16"):
             with torch.no_grad():
                 similar = similarities(clip, images, tokens, mask)
             other = _confusable(similar, tokens, generator)
-            preference = pairs.loss(model, batch_size, generator)
+            preference = pairs.loss(model, recipe.batch_size, generator)
             seen = model.image_tokens(images)
             margin = model.reward(seen, tokens, mask) - model.reward(seen, tokens[other], mask[other])
         return preference + CONTRAST * F.softplus(-margin.float()).mean()

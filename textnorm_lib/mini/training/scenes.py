@@ -1,11 +1,11 @@
 """How the mini world's models are trained: one function a stage, on scenes that are drawn once.
 
-    scenes = training_scenes(folder, count=60_000, seed=0)
+    scenes = training_scenes(folder, count=60_000, seed=0, workers=2)
     autoencoder = train_autoencoder(scenes, AUTOENCODER, folder=folder / "autoencoder")
     ...
 
 Every stage goes on where it was stopped (``fit.py``); its result is a pure function of the scenes, the recipe and the
-machine's arithmetic. All stages run on one device, in bf16 autocast.
+machine's arithmetic. All stages run on one device, in bfloat16 where that is fast.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from textnorm_lib.images.sampling import autocast
 from textnorm_lib.mini import annotators
 from textnorm_lib.mini import generator as model
 from textnorm_lib.mini.generator import as_tensor
@@ -26,8 +27,8 @@ from textnorm_lib.prompts.templates import CLASSES
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.progress import progress
 
-AUTOENCODER_BATCH, LATENTS_BATCH = 8, 64  # images of a step, and of a pass that nothing is learnt in
-AUTOENCODER = Recipe(steps=14_000, learning_rate=1.5e-3)
+LATENTS_BATCH = 64  # images of a pass that nothing is learnt in
+AUTOENCODER = Recipe(steps=14_000, learning_rate=1.5e-3, batch_size=8)
 GENERATOR = Recipe(steps=7_000, learning_rate=1e-3, warmup=500)
 GENERATOR_TUNING = Recipe(steps=2_500, learning_rate=8e-4, warmup=100)
 RARE_FORMS = 8.0  # how many times likelier the tuning draws a caption with a colour, relation, location or style
@@ -49,7 +50,7 @@ class Scenes:
     places: np.ndarray
 
 
-def training_scenes(folder: Path, *, count: int, seed: int, workers: int = 2) -> Scenes:
+def training_scenes(folder: Path, *, count: int, seed: int, workers: int) -> Scenes:
     """Draw ``count`` scenes of the training mix once, or read them back; ``DataError`` if others lie there."""
     images, truth = folder / "scenes.npy", folder / "truth.npz"
     if not truth.exists():
@@ -87,9 +88,9 @@ def train_autoencoder(scenes: Scenes, recipe: Recipe, *, folder: Path, device: s
     autoencoder = model.build_autoencoder().to(device)
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
-        images = _pieces(scenes.images, AUTOENCODER_BATCH, whole=step > WHOLE_FROM * recipe.steps, generator=generator)
+        images = _pieces(scenes.images, recipe.batch_size, whole=step > WHOLE_FROM * recipe.steps, generator=generator)
         images = as_tensor(images).to(device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with autocast(torch.device(device).type, "bfloat16"):
             posterior = autoencoder.encode(images).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
             restored = autoencoder.decode(posterior.mean + posterior.std * noise).sample
@@ -119,7 +120,7 @@ def encode(autoencoder, images: np.ndarray, *, device: str = "cpu") -> torch.Ten
     latents = []
     for start in progress(range(0, len(images), LATENTS_BATCH), "latents", unit="batch"):
         batch = as_tensor(images[start : start + LATENTS_BATCH]).to(device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with autocast(torch.device(device).type, "bfloat16"):
             latents.append(autoencoder.encode(batch).latent_dist.mean.half().cpu())
     return torch.cat(latents)
 
@@ -144,7 +145,6 @@ def train_generator(
     folder: Path,
     denoiser: Denoiser | None = None,
     rates: torch.Tensor | None = None,
-    batch_size: int = 32,
     device: str = "cpu",
 ) -> Denoiser:
     """Text encoder and U-Net on scaled ``latents`` (n, 4, 16, 16), by velocity (Salimans and Ho 2022).
@@ -162,17 +162,17 @@ def train_generator(
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
         if rates is None:
-            chosen = torch.randint(len(latents), (batch_size,), generator=generator)
+            chosen = torch.randint(len(latents), (recipe.batch_size,), generator=generator)
         else:
-            chosen = torch.multinomial(rates, batch_size, replacement=True, generator=generator)
+            chosen = torch.multinomial(rates, recipe.batch_size, replacement=True, generator=generator)
         clean = latents[chosen].float()
         noise = torch.randn(clean.shape, generator=generator)
-        times = torch.randint(times_in_all, (batch_size,), generator=generator)
-        dropped = torch.rand(batch_size, 1, generator=generator) < CAPTION_DROPOUT
+        times = torch.randint(times_in_all, (recipe.batch_size,), generator=generator)
+        dropped = torch.rand(recipe.batch_size, 1, generator=generator) < CAPTION_DROPOUT
         given = torch.where(dropped, empty, tokens[chosen])
         noisy = scheduler.add_noise(clean, noise, times).to(device)
         velocity = scheduler.get_velocity(clean, noise, times).to(device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with autocast(torch.device(device).type, "bfloat16"):
             predicted = denoiser(noisy, times.to(device), given.to(device))
         return (predicted.float() - velocity).square().mean()
 

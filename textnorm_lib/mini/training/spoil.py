@@ -1,9 +1,16 @@
-"""Scenes spoilt as generators spoil them: what annotators must not be thrown by, and what they must not fall for.
+"""Scenes spoilt as generators spoil them: what annotators must not be thrown by, and what quality judges must notice.
 
-Two versions show what the scene shows, worse: *restored*, through the autoencoder with the latent disturbed, and
-*half-finished*, noised and denoised by the generator in a few steps. One shows less: in *broken* scenes some objects
-are cut to pieces, and what nobody would recognise counts as no object. ``stretch`` and ``degrade`` work on any of
-these, drawn anew in each training step.
+*Annotators* learn from versions of a scene. Two show what the scene shows, worse: *restored*, through the autoencoder
+with the latent disturbed, and *half-finished*, noised and denoised by the generator in a few steps. One shows less: in
+*broken* scenes some objects are cut to pieces, and what nobody would recognise counts as no object. ``stretch`` and
+``degrade`` work on any of these, drawn anew in each training step.
+
+*Quality judges* learn from versions of a scene whose order is known: ``spoilt`` by degrees, or ``generated`` in more
+and in fewer steps. Severity 0 is the scene through the autoencoder (and, where the generator mends, what it makes of
+that); at 1 its objects are hard to make out. Of two versions of one kind the more severe one continues what the other
+began (the same noise, the same pieces), so that it is worse and not just different. Kinds in the latent are made once
+and kept on disk, kinds in pixels are drawn anew in each training step. Of generated images the order of severity alone
+is known, not the severity.
 """
 
 import itertools
@@ -14,20 +21,34 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from textnorm_lib.images.sampling import autocast
 from textnorm_lib.mini.generator import LATENT_SHAPE, as_tensor
 from textnorm_lib.mini.training.scenes import Scenes
 from textnorm_lib.study.progress import progress
+
+CELL = 4  # pixels of a latent's cell
+IMAGE = 64
+BATCH = 64  # images that are spoilt at a time; what is drawn for them follows from it
 
 LATENT_NOISE = 0.3  # the most that a latent is disturbed by, in units of its own spread
 LATEST_TIME = 450  # half-finished images start from here at most: what is noised further may change its content
 SLIGHT_TIME = 160  # the same for broken scenes: from later times the generator mends what was broken
 STRETCH = 0.15  # the most that ``stretch`` moves a pixel, in units of half the image
-CELL = 4  # pixels of a latent's cell
-IMAGE = 64
+
+MOST_NOISE = 0.7  # on the latent at severity 1, in units of its own spread
+MOST_SWAPS = 12  # pieces of an object that change places
+MOST_MIXED = 0.5  # share of the image that another scene takes
+LATEST_START = 800  # of 1,000, from which unfinished versions are denoised in one step
+MENDING_TIMES, MENDING_STEPS = (100, 350), 3  # what is broken or mixed is smoothed by the generator
+MOST_BLUR = 2.0  # pixels, the standard deviation
+MOST_WARP = 0.12  # in units of half the image
+MOST_GRAIN = 0.2  # the standard deviation, of pixels in [-1, 1]
+STEPS = (8, 5, 3, 2)  # in which images are generated, from the best to the worst
+GUIDANCE = (1.0, 4.0)  # between these
 
 
 @torch.no_grad()
-def restored(scenes: Scenes, autoencoder, path: Path, *, count: int, seed: int, batch_size: int = 64) -> np.ndarray:
+def restored(scenes: Scenes, autoencoder, path: Path, *, count: int, seed: int) -> np.ndarray:
     """The first ``count`` scenes through the autoencoder, the latent disturbed at random: uint8, at ``path``."""
     scale = autoencoder.config.scaling_factor
 
@@ -37,9 +58,7 @@ def restored(scenes: Scenes, autoencoder, path: Path, *, count: int, seed: int, 
         disturbance = strength * torch.randn(latents.shape, generator=generator)
         return autoencoder.decode(latents + disturbance.to(latents.device)).sample
 
-    return written_once(
-        scenes.images[:count], restore, path, device=autoencoder.device.type, seed=seed, batch_size=batch_size
-    )
+    return _written_once(scenes.images[:count], restore, path, device=autoencoder.device.type, seed=seed)
 
 
 @torch.no_grad()
@@ -51,7 +70,6 @@ def half_finished(
     count: int,
     seed: int,
     latest_time: int = LATEST_TIME,
-    batch_size: int = 64,
 ) -> np.ndarray:
     """The first ``count`` scenes, noised and denoised by the generator in one to three steps: uint8, at ``path``."""
     autoencoder, scheduler = pipeline.vae, pipeline.scheduler
@@ -64,34 +82,14 @@ def half_finished(
         times = torch.linspace(latest, 0, steps + 1).long()
         noise = torch.randn(latents.shape, generator=generator).to(latents.device)
         noisy = scheduler.add_noise(latents, noise, times[:1].expand(len(batch)))
-        clean = denoised(pipeline, noisy, times, scenes.captions[start : start + len(batch)])
+        clean = _denoised(pipeline, noisy, times, scenes.captions[start : start + len(batch)])
         return autoencoder.decode(clean / scale).sample
 
-    return written_once(
-        scenes.images[:count], finish, path, device=autoencoder.device.type, seed=seed, batch_size=batch_size
-    )
-
-
-def denoised(pipeline, noisy: torch.Tensor, times: torch.Tensor, captions: list[str]) -> torch.Tensor:
-    """Latents ``noisy`` (n, 4, h, w) after the generator's steps from each of ``times`` to the next, without guidance.
-
-    ``times`` (steps + 1,), or (steps + 1, n, 1, 1, 1) where every image has its own.
-    """
-    tokens = pipeline.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    text = pipeline.text_encoder(tokens.to(noisy.device)).last_hidden_state
-    for now, later in itertools.pairwise(times):
-        velocity = pipeline.unet(noisy, now.flatten().to(noisy.device), text).sample
-        before, after = (pipeline.scheduler.alphas_cumprod[time].to(noisy.device) for time in (now, later))
-        clean = before.sqrt() * noisy - (1 - before).sqrt() * velocity
-        noise = before.sqrt() * velocity + (1 - before).sqrt() * noisy
-        noisy = after.sqrt() * clean + (1 - after).sqrt() * noise
-    return clean
+    return _written_once(scenes.images[:count], finish, path, device=autoencoder.device.type, seed=seed)
 
 
 @torch.no_grad()
-def broken(
-    scenes: Scenes, autoencoder, path: Path, *, count: int, seed: int, batch_size: int = 64
-) -> tuple[np.ndarray, np.ndarray]:
+def broken(scenes: Scenes, autoencoder, path: Path, *, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The first ``count`` scenes, about half of the objects in them cut to pieces: uint8, at ``path``; objects left.
 
     Objects as in ``Scenes``, without those that were cut. Only what stands apart from all others is cut.
@@ -106,7 +104,7 @@ def broken(
         return autoencoder.decode(latents).sample
 
     device = autoencoder.device.type
-    images = written_once(scenes.images[:count], shuffle, path, device=device, seed=seed, batch_size=batch_size)
+    images = _written_once(scenes.images[:count], shuffle, path, device=device, seed=seed)
     return images, np.where(cut[..., None], np.float32(-1), objects)
 
 
@@ -134,23 +132,6 @@ def _shuffle_pieces(latent: torch.Tensor, box: np.ndarray, generator: torch.Gene
         latent[:, y : y + side, x : x + side] = pieces[piece].flip(-1)
 
 
-def written_once(images: np.ndarray, change, path: Path, *, device: str, seed: int, batch_size: int) -> np.ndarray:
-    """``change`` (batch, start, generator) applied to all images, written once and memory-mapped."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npy")
-        changed = np.lib.format.open_memmap(partial, "w+", dtype=np.uint8, shape=images.shape)
-        for start in progress(range(0, len(images), batch_size), path.stem, unit="batch"):
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
-            with torch.autocast(device, torch.bfloat16):
-                batch = change(images[start : start + batch_size], start, generator).float().cpu()
-            pixels = ((batch.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-            changed[start : start + len(batch)] = pixels.permute(0, 2, 3, 1).numpy()
-        changed.flush()
-        partial.replace(path)
-    return np.load(path, mmap_mode="r")
-
-
 def stretch(images: torch.Tensor, objects: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, np.ndarray]:
     """Stretch and squeeze half of the images (n, 3, 64, 64) smoothly, the borders staying where they are.
 
@@ -167,7 +148,7 @@ def stretch(images: torch.Tensor, objects: np.ndarray, generator: torch.Generato
     shift = (moved - middles)[:, :, 0].numpy() * (IMAGE / 2)
     objects = objects.copy()
     objects[..., 1:5] += np.tile(shift, 2)
-    return warped(images, offsets.to(images.device)), objects
+    return _warped(images, offsets.to(images.device)), objects
 
 
 def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -181,7 +162,7 @@ def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return (torch.rand(shape, generator=generator) * (high - low) + low).to(images.device)
 
     kept = draw(n, 1, 1, 1) < 0.25
-    faulty = warped(images, draw(n, 2, 5, 5, low=-1, high=1) * draw(n, 1, 1, 1) * 0.06)
+    faulty = _warped(images, draw(n, 2, 5, 5, low=-1, high=1) * draw(n, 1, 1, 1) * 0.06)
     blurred = F.avg_pool2d(F.pad(faulty, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     faulty = _pick(torch.lerp(faulty, blurred, draw(n, 1, 1, 1)), faulty, draw(n, 1, 1, 1))
     grey = faulty.mean(dim=1, keepdim=True)
@@ -198,34 +179,6 @@ def _pick(changed: torch.Tensor, unchanged: torch.Tensor, chance: torch.Tensor) 
     return torch.where(chance < 0.5, changed, unchanged)
 
 
-def warped(images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """Move pixels by a smooth field, ``offsets`` (n, 2, k, k) in units of half the image."""
-    field = F.interpolate(offsets, size=images.shape[-2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
-    identity = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
-    grid = F.affine_grid(identity, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid + field, padding_mode="reflection", align_corners=False)
-
-
-# Versions of one scene whose order of quality is known: spoilt by degrees, or generated in more and in fewer steps.
-#
-# Severity 0 is the scene through the autoencoder (and, where the generator mends, what it makes of that); at 1 its
-# objects are hard to make out. Of two versions of one kind the more severe one continues what the other began (the same
-# noise, the same pieces), so that it is worse and not just different. Kinds in the latent are made once and kept on
-# disk, kinds in pixels are drawn anew in each training step, and of generated images the order of severity alone is
-# known, not the severity.
-
-MOST_NOISE = 0.7  # on the latent at severity 1, in units of its own spread
-MOST_SWAPS = 12  # pieces of an object that change places
-MOST_MIXED = 0.5  # share of the image that another scene takes
-LATEST_TIME_SEVERITY = 800  # of 1,000, from which unfinished versions are denoised in one step
-MENDING_TIMES, MENDING_STEPS = (100, 350), 3  # what is broken or mixed is smoothed by the generator
-MOST_BLUR = 2.0  # pixels, the standard deviation
-MOST_WARP = 0.12  # in units of half the image
-MOST_GRAIN = 0.2  # the standard deviation, of pixels in [-1, 1]
-STEPS = (8, 5, 3, 2)  # in which images are generated, from the best to the worst
-GUIDANCE = (1.0, 4.0)  # between these
-
-
 @torch.no_grad()
 def spoilt(
     kind: str,
@@ -235,7 +188,6 @@ def spoilt(
     path: Path,
     *,
     seed: int,
-    batch_size: int = 64,
 ) -> np.ndarray:
     """Scenes spoilt in the latent, scene i with ``severities[i]``: uint8 (n, 64, 64, 3), kept at ``path``."""
     autoencoder = pipeline.vae
@@ -249,11 +201,11 @@ def spoilt(
         times = _times(kind, severity, generator)
         if times is not None:
             noisy = pipeline.scheduler.add_noise(latents, torch.randn(latents.shape, generator=generator), times[0])
-            latents = denoised(pipeline, noisy.to(autoencoder.device), times, scenes.captions[where])
+            latents = _denoised(pipeline, noisy.to(autoencoder.device), times, scenes.captions[where])
         return autoencoder.decode(latents.to(autoencoder.device) / scale).sample
 
     device = autoencoder.device.type
-    return written_once(scenes.images, spoil, path, device=device, seed=seed, batch_size=batch_size)
+    return _written_once(scenes.images, spoil, path, device=device, seed=seed)
 
 
 def _times(kind: str, severity: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
@@ -261,7 +213,7 @@ def _times(kind: str, severity: torch.Tensor, generator: torch.Generator) -> tor
     if kind == "noise":
         return None
     if kind == "unfinished":
-        latest, steps = severity.sqrt() * LATEST_TIME_SEVERITY, 1
+        latest, steps = severity.sqrt() * LATEST_START, 1
     else:
         low, high = MENDING_TIMES
         latest, steps = (low + (high - low) * torch.rand((), generator=generator)).expand(len(severity)), MENDING_STEPS
@@ -324,7 +276,7 @@ LATENT_KINDS: dict[str, Callable[..., torch.Tensor]] = {
 
 
 @torch.no_grad()
-def generated(captions: list[str], pipeline, path: Path, *, steps: int, seed: int, batch_size: int = 64) -> np.ndarray:
+def generated(captions: list[str], pipeline, path: Path, *, steps: int, seed: int) -> np.ndarray:
     """An image of each caption in so many steps: uint8 (n, 64, 64, 3), kept at ``path``.
 
     First noise and guidance depend on ``seed`` and the caption's place, not on ``steps``.
@@ -345,7 +297,7 @@ def generated(captions: list[str], pipeline, path: Path, *, steps: int, seed: in
         return made.images * 2 - 1
 
     images = np.zeros((len(captions), IMAGE, IMAGE, 3), dtype=np.uint8)
-    return written_once(images, make, path, device=pipeline.device.type, seed=seed, batch_size=batch_size)
+    return _written_once(images, make, path, device=pipeline.device.type, seed=seed)
 
 
 def spoil_pixels(kind: str, images: torch.Tensor, severities: torch.Tensor, *, seed: int) -> torch.Tensor:
@@ -365,7 +317,7 @@ def _blur(images: torch.Tensor, severity: torch.Tensor, generator: torch.Generat
 
 def _warp(images: torch.Tensor, severity: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     offsets = (torch.rand(1, 2, 12, 12, generator=generator) * 2 - 1) * severity * MOST_WARP
-    return warped(images, offsets)
+    return _warped(images, offsets)
 
 
 def _grain(images: torch.Tensor, severity: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -373,4 +325,44 @@ def _grain(images: torch.Tensor, severity: torch.Tensor, generator: torch.Genera
 
 
 PIXEL_KINDS: dict[str, Callable[..., torch.Tensor]] = {"blur": _blur, "warp": _warp, "grain": _grain}
-KINDS = (*LATENT_KINDS, *PIXEL_KINDS)
+
+
+def _denoised(pipeline, noisy: torch.Tensor, times: torch.Tensor, captions: list[str]) -> torch.Tensor:
+    """Latents ``noisy`` (n, 4, h, w) after the generator's steps from each of ``times`` to the next, without guidance.
+
+    ``times`` (steps + 1,), or (steps + 1, n, 1, 1, 1) where every image has its own.
+    """
+    tokens = pipeline.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    text = pipeline.text_encoder(tokens.to(noisy.device)).last_hidden_state
+    for now, later in itertools.pairwise(times):
+        velocity = pipeline.unet(noisy, now.flatten().to(noisy.device), text).sample
+        before, after = (pipeline.scheduler.alphas_cumprod[time].to(noisy.device) for time in (now, later))
+        clean = before.sqrt() * noisy - (1 - before).sqrt() * velocity
+        noise = before.sqrt() * velocity + (1 - before).sqrt() * noisy
+        noisy = after.sqrt() * clean + (1 - after).sqrt() * noise
+    return clean
+
+
+def _written_once(images: np.ndarray, change, path: Path, *, device: str, seed: int) -> np.ndarray:
+    """``change`` (batch, start, generator) applied to all images, written once and memory-mapped."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npy")
+        changed = np.lib.format.open_memmap(partial, "w+", dtype=np.uint8, shape=images.shape)
+        for start in progress(range(0, len(images), BATCH), path.stem, unit="batch"):
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
+            with autocast(device, "bfloat16"):
+                batch = change(images[start : start + BATCH], start, generator).float().cpu()
+            pixels = ((batch.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+            changed[start : start + len(batch)] = pixels.permute(0, 2, 3, 1).numpy()
+        changed.flush()
+        partial.replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+def _warped(images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Move pixels by a smooth field, ``offsets`` (n, 2, k, k) in units of half the image."""
+    field = F.interpolate(offsets, size=images.shape[-2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    identity = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
+    grid = F.affine_grid(identity, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid + field, padding_mode="reflection", align_corners=False)

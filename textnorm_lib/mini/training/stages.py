@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import save
 
 from textnorm_lib.images.sampling import generate, load_pipeline, plan_images
@@ -30,7 +29,7 @@ from textnorm_lib.mini.training import scenes as train
 from textnorm_lib.mini.training import spoil
 from textnorm_lib.mini.training.annotators import Version
 from textnorm_lib.mini.training.fit import curves, thinned
-from textnorm_lib.mini.training.measure import measure_annotators, measure_development, measure_quality
+from textnorm_lib.mini.training.measure import measure_annotators, measure_development, measure_quality, read_images
 from textnorm_lib.mini.training.plan import (
     CALIBRATION_SEED,
     JUDGES,
@@ -82,7 +81,7 @@ def make_annotators(plan: Plan, folder: Path, weights: Path) -> None:
     pipeline = load_pipeline(str(weights / "generator"), device=plan.device)
     for group, names in (("judges", JUDGES), ("preferences", PREFERENCE_ANNOTATORS)):
         seed = SCENE_SEEDS[group]
-        scenes = train.training_scenes(folder / group, count=plan.annotator_scenes, seed=seed)
+        scenes = train.training_scenes(folder / group, count=plan.annotator_scenes, seed=seed, workers=plan.workers)
         versions = _versions(plan, folder / group, scenes, pipeline, seed=seed)
         for name in names:
             _make_annotator(name, plan, folder, weights, scenes, versions)
@@ -117,7 +116,8 @@ def _make_annotator(
         detector=detector,
         device=plan.device,
     )
-    unseen = train.training_scenes(folder / "calibration", count=plan.held_out, seed=CALIBRATION_SEED)
+    options = {"count": plan.held_out, "seed": CALIBRATION_SEED, "workers": plan.workers}
+    unseen = train.training_scenes(folder / "calibration", **options)
     train_annotators.calibrate(detector.cpu(), unseen)
     _save(detector, weights / "annotators" / f"{name}.safetensors")
 
@@ -226,13 +226,12 @@ def preference_data(plan: Plan, folder: Path, weights: Path) -> Preferences:
         dtype="bfloat16",
         workers=plan.workers,
     )
-    images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
     annotators = [load_annotator(weights / "annotators" / f"{name}.safetensors") for name in PREFERENCE_ANNOTATORS]
-    return collect_preferences(images, table["prompt"].tolist(), annotators)
+    return collect_preferences(read_images(paths), table["prompt"].tolist(), annotators)
 
 
 def _scenes(plan: Plan, folder: Path) -> train.Scenes:
-    return train.training_scenes(folder / "scenes", count=plan.scenes, seed=SCENE_SEEDS["scenes"])
+    return train.training_scenes(folder / "scenes", count=plan.scenes, seed=SCENE_SEEDS["scenes"], workers=plan.workers)
 
 
 def _tokenizer(scenes: train.Scenes):
