@@ -68,6 +68,7 @@ class Study:
         monkeypatch.setattr(config, "PROFILES", folder / "profiles")
 
         monkeypatch.setattr(report, "CHECKOUT", folder)
+        monkeypatch.setattr(runs, "CHECKOUT", folder)
         monkeypatch.setattr(report_pages, "MAIN_TABLE", "tab01_squares")
         monkeypatch.setenv("TEXTNORM_ARTIFACTS", str(folder / "artifacts"))
         monkeypatch.syspath_prepend(folder)

@@ -1,6 +1,7 @@
 """The study's steps and what takes long among them: by several processes together as by one, a lost one made up for."""
 
 import ast
+import json
 import os
 import shutil
 import signal
@@ -36,7 +37,7 @@ if __name__ == "__main__":
     from textnorm_lib.__main__ import main
     raise SystemExit(main(["compute", "paper-toy"]))
 """
-FEWER = {"rewards": ["clip", "textnorm"], "other_betas": {}, "images_per_prompt": 4}
+FEWER = {"rewards": ["clip", "textnorm"], "other_betas": {}}
 SHARED = ("make_images", "score_images", "run_rwr", "run_ddpo", "sample_checkpoints")
 
 needs_release = pytest.mark.skipif(not release_available()[0], reason="the profile's prompts are the release's")
@@ -56,7 +57,7 @@ def command(tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     toy = yaml.safe_load((config.PROFILES / "paper-toy.yaml").read_text(encoding="utf-8"))
     fewer = {**toy, **{part: {**toy[part], **FEWER} for part in ("rwr", "ddpo")}}
-    (tmp_path / "paper-toy.yaml").write_text(yaml.safe_dump(fewer))
+    (tmp_path / "paper-toy.yaml").write_text(json.dumps(fewer))  # which is YAML
     (tmp_path / "command.py").write_text(COMMAND)
     return str(tmp_path / "command.py")
 
