@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from textnorm_lib.images.sampling import load_pipeline
 from textnorm_lib.judging.comparisons import ask, gold_judge, make_comparisons
+from textnorm_lib.mini import quality
 from textnorm_lib.mini.quality import load_quality_judge
 from textnorm_lib.mini.training import quality as train_quality
 from textnorm_lib.mini.training import scenes as train
@@ -19,7 +20,8 @@ from textnorm_lib.mini.training import spoil
 from textnorm_lib.mini.training.fit import Recipe
 from textnorm_lib.mini.training.plan import HELD_OUT_SEED, QUALITY_JUDGES
 from textnorm_lib.study.errors import DataError
-from textnorm_lib.study.weights import bundled
+from textnorm_lib.study.weights import Weights, bundled
+from textnorm_lib.tia2.labels import INDEX
 
 COUNT = 32
 pytestmark = [pytest.mark.xdist_group("mini quality"), pytest.mark.usefixtures("one_thread")]
@@ -209,3 +211,26 @@ def test_qualities_are_what_a_judge_of_comparisons_sees(judge, spoilt):
     votes = ask(gold_judge(tie_within=0.02), compared, name=judge.name, question="quality", see=see)
     wanted = np.where(votes["left_model"] == "clean", "left", "right")
     assert (votes["answer"] == wanted).all()
+
+
+def test_every_image_is_rated_by_three_judges_in_its_own_row(tmp_path, monkeypatch):
+    names = [f"{index}.png" for index in range(5)]
+    pd.DataFrame({"image": names}).to_parquet(tmp_path / INDEX)
+    for number in (1, 2, 3):
+        (tmp_path / f"quality_{number}.safetensors").touch()
+
+    class Judge:
+        def __init__(self, file):
+            self.number = int(file.stem[-1])
+
+        def quality(self, paths):
+            return np.array([int(path.stem) + self.number / 10 for path in paths], np.float32)
+
+    monkeypatch.setattr(quality, "_SEEN_AT_ONCE", 2)
+    monkeypatch.setattr(quality, "load_quality_judge", Judge)
+    judges = [Weights(str(tmp_path / f"quality_{number}.safetensors")) for number in (1, 2, 3)]
+    rated = quality.rate_quality(tmp_path, *judges, workers=1)
+    assert rated["image"].tolist() == names
+    np.testing.assert_allclose(rated[list(QUALITY_JUDGES)], np.add.outer(np.arange(5), [0.1, 0.2, 0.3]), rtol=1e-6)
+    with pytest.raises(DataError, match="2 quality judges; give three"):
+        quality.rate_quality(tmp_path, *judges[:2], workers=1)

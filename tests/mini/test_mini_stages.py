@@ -20,18 +20,22 @@ from textnorm_lib.rewards import load_reward
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.weights import bundle_digest, bundled, write_digests
 
-TOY = replace(  # fewer of everything that is made again for each of several models
+FEW = Recipe(steps=2, learning_rate=1e-3, batch_size=3, warmup=1)
+TOY = replace(  # less of what is made for each of several models
     plan.TOY,
     annotator_scenes=12,
     restored=4,
     half_finished=4,
-    quality_scenes=4,
-    quality_generated=2,
+    quality_scenes=3,
+    quality_generated=1,
     preference_prompts=6,
     held_out=6,
     development_prompts=2,
     development_images=2,
     sampling_steps=2,
+    detector=FEW,
+    detector_tuning=FEW,
+    quality=FEW,
 )
 pytestmark = [pytest.mark.xdist_group("mini stages"), pytest.mark.usefixtures("one_thread")]
 
@@ -123,7 +127,7 @@ def _falls(folder) -> bool:
 
 
 def test_clip_learns(data, tmp_path):
-    recipe = Recipe(steps=25, learning_rate=1e-3, batch_size=16, warmup=1)
+    recipe = Recipe(steps=16, learning_rate=1e-3, batch_size=16, warmup=1)
     train_rewards.train_clip(*data, recipe, folder=tmp_path / "clip")
     assert _falls(tmp_path / "clip")
 
@@ -137,7 +141,7 @@ def test_the_models_that_start_from_clip_learn(data, tmp_path):
     images[::2] += 100  # the bright one of two is the better one
     pairs = np.arange(24).reshape(12, 2)
     preferences = Preferences(images, ["a cat", "two dogs"] * 12, np.arange(24) // 2, pairs, np.ones(12))
-    recipe = Recipe(steps=20, learning_rate=1e-3, batch_size=8, warmup=1)
+    recipe = Recipe(steps=12, learning_rate=1e-3, batch_size=8, warmup=1)
     train_rewards.train_blip2(captions, clip, tokenizer, recipe, folder=tmp_path / "blip2")
     for train_one, name in ((train_rewards.train_pickscore, "pickscore"), (train_rewards.train_imagereward, "image")):
         train_one(captions, preferences, clip, tokenizer, recipe, folder=tmp_path / name)

@@ -1,14 +1,12 @@
 """The pool that rewards choose from: sealed prompts, a seed of its own, judges, and rewards that cannot choose."""
 
-import sys
-import types
-
 import numpy as np
 import pandas as pd
 import pytest
 from toys import rests_on, study_of
 
 from textnorm_lib.confidence.tuning import apply_recipes, given_recipe
+from textnorm_lib.mini.quality import rate_quality
 from textnorm_lib.optimise import pool
 from textnorm_lib.prompts.sets import SEALED, prompts_of_sets, side_of
 from textnorm_lib.study.errors import DataError
@@ -47,7 +45,7 @@ def test_the_pool_has_its_profiles_numbers_and_another_seed_than_the_benchmark(t
     assert made.inputs == (study.pool.prompts, Weights("bundled:generator"))
     assert made.config["images_per_prompt"] == 128 and made.config["seed"] != study.profile.seed
     rewarded, labels, quality = judged.inputs
-    assert (labels.function, quality.function) == (label_images, pool.rate_quality) and judged.config == {}
+    assert (labels.function, quality.function) == (label_images, rate_quality) and judged.config == {}
     names = [f"bundled:annotators/quality_{n}.safetensors" for n in (1, 2, 3)]
     assert quality.inputs[0] == made and [one.name for one in quality.inputs[1:]] == names
     assert labels.inputs[0].inputs[0] == made
@@ -93,27 +91,3 @@ def test_a_reward_that_cannot_choose_is_refused_in_one_line(images, rows, value,
     with pytest.raises(DataError) as caught:
         pool.name_textnorm(images, RECIPE)
     assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
-
-
-def test_every_image_is_rated_by_three_judges_in_its_own_row(tmp_path, monkeypatch):
-    names = [f"{index}.png" for index in range(5)]
-    pd.DataFrame({"image": names}).to_parquet(tmp_path / pool.INDEX)
-    for number in (1, 2, 3):
-        (tmp_path / f"quality_{number}.safetensors").touch()
-
-    class Judge:
-        def __init__(self, file):
-            self.number = int(file.stem[-1])
-
-        def quality(self, paths):
-            return np.array([int(path.stem) + self.number / 10 for path in paths], np.float32)
-
-    monkeypatch.setattr(pool, "_SEEN_AT_ONCE", 2)
-    stand_in = types.SimpleNamespace(load_quality_judge=Judge)
-    monkeypatch.setitem(sys.modules, "textnorm_lib.mini.quality", stand_in)
-    judges = [Weights(str(tmp_path / f"quality_{number}.safetensors")) for number in (1, 2, 3)]
-    rated = pool.rate_quality(tmp_path, *judges, workers=1)
-    assert rated["image"].tolist() == names
-    np.testing.assert_allclose(rated[list(pool.QUALITY)], np.add.outer(np.arange(5), [0.1, 0.2, 0.3]), rtol=1e-6)
-    with pytest.raises(DataError, match="2 quality judges; give three"):
-        pool.rate_quality(tmp_path, *judges[:2], workers=1)

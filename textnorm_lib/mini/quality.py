@@ -27,6 +27,7 @@ from textnorm_lib.study.weights import Weights
 from textnorm_lib.tia2.labels import INDEX
 
 BATCH_SIZE = 64  # fixed: the last bits may depend on it
+_SEEN_AT_ONCE = 512  # images of a task of several processes
 
 
 class QualityNet(nn.Module):
@@ -85,9 +86,6 @@ def load_quality_judge(path: Path | str) -> QualityJudge:
     path, net = Path(path), QualityNet()
     load_weights(net, path, "a quality judge", "annotators/quality_1.safetensors")
     return QualityJudge(path.stem, net.eval())
-
-
-_SEEN_AT_ONCE = 512  # images a task of the quality judges
 
 
 @step(1, unkeyed=("workers",))

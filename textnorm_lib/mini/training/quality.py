@@ -97,7 +97,8 @@ def quality_loss(logits: torch.Tensor, qualities: torch.Tensor) -> torch.Tensor:
     best, worse, worst = logits.T
     pairs = F.softplus(torch.cat([worse - best, worst - worse, worst - best])).mean()
     known = ~qualities.isnan()
-    return pairs + F.binary_cross_entropy_with_logits(logits[known], qualities[known])
+    apart = F.binary_cross_entropy_with_logits(logits[known], qualities[known], reduction="sum")
+    return pairs + apart / known.sum().clamp(min=1)  # a small batch may hold no known quality
 
 
 def _group(versions: Versions, kind: str, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
