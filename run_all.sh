@@ -130,7 +130,7 @@ run_notebooks() {
 # nbval compares with the committed outputs, and only where execution counts are kept.
 refresh() {
   prepare
-  printf '%s\n' notebooks/0[0-7]*.ipynb | TEXTNORM_ANEW=0 xargs -P 2 -n 1 jupyter nbconvert --to notebook --execute --inplace
+  printf '%s\n' notebooks/0[0-7]*.ipynb notebooks/A1*.ipynb | TEXTNORM_ANEW=0 xargs -P 2 -n 1 jupyter nbconvert --to notebook --execute --inplace
   TEXTNORM_ANEW=0 jupyter nbconvert --to notebook --execute --inplace notebooks/08*.ipynb
   nbstripout --keep-output --keep-count --keep-id --extra-keys "cell.metadata.execution" notebooks/[0-9A]*.ipynb
   python -m textnorm_lib results collect
