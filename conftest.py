@@ -7,15 +7,20 @@ import pytest
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip notebook cells whose first line is ``# needs: ...`` where that resource is not available."""
-    cells = [item for item in items if hasattr(item, "cell")]
+    cells = [(item, needs[1]) for item in items if hasattr(item, "cell") and (needs := _needs(item.cell.source))]
     if not cells:
         return
-    from textnorm_lib.pipeline import RESOURCES
-    from textnorm_lib.study.config import DEFAULT_PROFILE, load_profile
+    from committed import committed_profile
+
+    from textnorm_lib.pipeline import RESOURCES  # only with notebooks: unit tests need no look at the data
+    from textnorm_lib.study.config import load_profile
     from textnorm_lib.study.run import Run
 
-    run = Run("nbval", load_profile(DEFAULT_PROFILE), None, RESOURCES)
-    for item in cells:
-        needs = re.match(r"# needs: ([\w ]+)", item.cell.source)
-        if reason := run.lacking(needs[1]) if needs else "":
+    for item, needs in cells:
+        run = Run("nbval", load_profile(committed_profile(item.path)), None, RESOURCES)
+        if reason := run.lacking(needs):
             item.add_marker(pytest.mark.skip(reason=f"not attempted, because {reason}"))
+
+
+def _needs(source: str) -> re.Match | None:
+    return re.match(r"# needs: ([\w ]+)", source)

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from notebook_pages import choose, copy_notebook, open_and_run
+from committed import committed_profile
+from notebook_pages import CHECKOUT, choose, copy_notebook, open_and_run
 from playwright.sync_api import expect
 
 from textnorm_lib.judging.widgets import ALIGNMENT_WORDS, COMPARISON_WORDS
-from textnorm_lib.study.config import DEFAULT_PROFILE
 from textnorm_lib.study.store import RESULTS
 
 RUNS_WITHIN_MS = 300_000  # of a notebook, beside other work
 SHOWS_WITHIN_MS = 20_000
 ANNOTATOR = "Zoë"
+PROFILE = committed_profile(CHECKOUT / "notebooks" / "01_build_tia2.ipynb")
 pytestmark = pytest.mark.xdist_group("browser")
 
 
@@ -175,11 +176,11 @@ def test_images_are_labelled_in_notebook_01(lab, page):
     copy_notebook(lab, "01_build_tia2.ipynb", annotator=ANNOTATOR)
     open_and_run(lab, page, "01_build_tia2.ipynb")
     Interface(page, {}, {}).wait_for()
-    shown = lab.artifacts / "shown" / DEFAULT_PROFILE / "01_build_tia2"
+    shown = lab.artifacts / "shown" / PROFILE / "01_build_tia2"
     images = {(file.read_bytes(),): file.name for file in shown.glob("*.png")}
     interface = Interface(page, images, questions(ALIGNMENT_WORDS))
     fits(interface, "alignment")
-    path = lab.artifacts / "labels" / DEFAULT_PROFILE / "01_build_tia2" / f"{ANNOTATOR}.jsonl"
+    path = lab.artifacts / "labels" / PROFILE / "01_build_tia2" / f"{ANNOTATOR}.jsonl"
     work_through(interface, ("good", "bad", "skip"), path, lab.folder / "01_build_tia2.ipynb", "alignment")
     alts = interface.root.locator("img").evaluate_all("images => images.map(image => image.alt)")
     assert all(alts)
@@ -194,14 +195,15 @@ def test_sets_are_compared_in_notebook_07(lab, page):
     copy_notebook(lab, "07_human_evaluation.ipynb", annotator=ANNOTATOR)
     open_and_run(lab, page, "07_human_evaluation.ipynb")
     Interface(page, {}, {}).wait_for()
-    tables = [pd.read_parquet(file) for file in RESULTS.glob("pair_sets/*/*.parquet")]
+    stored = [file for root in (lab.artifacts / "steps", RESULTS) for file in root.glob("pair_sets/*/*.parquet")]
+    tables = [pd.read_parquet(file) for file in stored]
     table = next(table for table in tables if set(table["opponent"]) == {"clip"})
-    folder = lab.artifacts / "shown" / DEFAULT_PROFILE / "07_human_evaluation"
+    folder = lab.artifacts / "shown" / PROFILE / "07_human_evaluation"
     shown = {
         tuple((folder / image).read_bytes() for image in (*row.left, *row.right)): row.comparison
         for row in table.itertuples()
     }
     interface = Interface(page, shown, questions(COMPARISON_WORDS))
     fits(interface, "comparison")
-    path = lab.artifacts / "labels" / DEFAULT_PROFILE / "07_human_evaluation" / f"{ANNOTATOR}.jsonl"
+    path = lab.artifacts / "labels" / PROFILE / "07_human_evaluation" / f"{ANNOTATOR}.jsonl"
     work_through(interface, ("left", "tie", "right"), path, lab.folder / "07_human_evaluation.ipynb", "comparison")

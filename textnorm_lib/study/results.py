@@ -130,6 +130,8 @@ def _agree(one: pd.Series, other: pd.Series) -> bool:
 def report(compared: Compared) -> str:
     """One or two lines for who ran the study."""
     total = sum(map(len, (compared.same, compared.different, compared.not_computed)))
+    if not total:
+        return "results: none are in the repository to compare with"
     lines = [f"results: {len(compared.same)} of {total} stored results were reproduced within rounding"]
     if compared.different:
         lines.append(
