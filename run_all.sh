@@ -24,7 +24,7 @@ usage() {
     compute a random share of results/ again and compare: images, votes and scores of some prompts, and some steps
 ./run_all.sh check    check that papers_figures/ is complete and up to date (default profile)
 ./run_all.sh test     run all tests: style, house, modules, notebooks, the smoke profile
-./run_all.sh refresh  after a run of mini: the notebooks in place and results/, as they are to be committed
+./run_all.sh refresh  after a run of the profile that the notebooks have: these in place, and results/ if it is mini
 TEXT
 }
 
@@ -133,7 +133,7 @@ refresh() {
   printf '%s\n' notebooks/0[0-7]*.ipynb notebooks/A1*.ipynb | TEXTNORM_ANEW=0 xargs -P 2 -n 1 jupyter nbconvert --to notebook --execute --inplace
   TEXTNORM_ANEW=0 jupyter nbconvert --to notebook --execute --inplace notebooks/08*.ipynb
   nbstripout --keep-output --keep-count --keep-id --extra-keys "cell.metadata.execution" notebooks/[0-9A]*.ipynb
-  python -m textnorm_lib results collect
+  if grep -q 'profile = \\"mini\\"' notebooks/04*.ipynb; then python -m textnorm_lib results collect; fi
 }
 
 run_tests() {
