@@ -15,7 +15,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundErro
 from toys import study_of
 
 from textnorm_lib import rewards
-from textnorm_lib.__main__ import main
+from textnorm_lib.__main__ import images_asked_for, main, models_of
 from textnorm_lib.images import sampling
 from textnorm_lib.study.config import load_profile
 from textnorm_lib.study.preflight import disk_problems, model_problems, seconds_stored
@@ -143,7 +143,7 @@ def test_all_problems_are_listed_and_none_twice(run, tmp_path):
 
 def test_a_model_with_two_keys_is_looked_at_once(tmp_path):
     study = study_of(tmp_path, "smoke", {"generator.model": "no folder", "ddpo.model": "no folder"})
-    problems = model_problems(study.models())
+    problems = model_problems(models_of(study))
     assert len(problems) == 1 and problems[0].startswith("generator.model and ddpo.model: ")
 
 
@@ -172,7 +172,7 @@ def test_a_disk_that_is_too_small_is_named_with_what_is_needed_and_free(run, tmp
 
 
 def test_what_is_written_already_needs_no_room_again(tmp_path, monkeypatch):
-    images, steps = study_of(tmp_path, "smoke").images_asked_for(), tmp_path / "artifacts" / "steps" / "make_images"
+    images, steps = images_asked_for(study_of(tmp_path, "smoke")), tmp_path / "artifacts" / "steps" / "make_images"
     _disk(monkeypatch, 1e6)
     assert len(disk_problems(images)) == 1
     steps.mkdir(parents=True)
