@@ -31,8 +31,10 @@ class Interface:
         self.history, self.events = [], []
 
     def find(self):
-        """Wait until it is there, and have it in sight."""
+        """Wait until it is there and the cells below have run, during which no answer is heard; have it in sight."""
         self.wait_for()
+        running = self.page.locator(".jp-InputPrompt").filter(has_text="[*]")
+        expect(running).to_have_count(0, timeout=RUNS_WITHIN_MS)
         self.root.scroll_into_view_if_needed()
         expect(self.root).to_have_attribute("data-number", re.compile(r"\d"), timeout=SHOWS_WITHIN_MS)
 
