@@ -142,9 +142,9 @@ run_tests() {
   ruff format --check .
   lint-imports
   python -m pytest tests -n 2 --dist loadgroup --ignore tests/whole/test_exercises.py
-  python -m pytest --nbval notebooks -n 2 --dist loadfile -p no:cacheprovider
   run_notebooks smoke no
   python -m textnorm_lib report smoke --check
+  python -m pytest --nbval notebooks -n 2 --dist loadfile -p no:cacheprovider
   python -m pytest tests/whole/test_exercises.py -n 2  # the notebooks once more, with what the smoke run stored
   run_paper_toy
   python -m textnorm_lib report --check
