@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import cohen_kappa_score
 
 from textnorm_lib.judging.comparisons import make_comparisons
 from textnorm_lib.judging.labelled import answer_all, comparison_votes, people_agree
 from textnorm_lib.judging.labelling import COMPARISON, LabelItem, Session, comparison_items
 from textnorm_lib.judging.verdicts import comparisons_needed, majority, sign_test_power, sign_tests, win_tie_loss
+from textnorm_lib.stats.agreement import cohen_kappa
 from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.progress import progress
@@ -115,8 +115,7 @@ def agreement_by_slip(votes: pd.DataFrame) -> pd.DataFrame:
         among, outcomes = people_agree(of_slip), majority(of_slip).set_index(_KEYS)["outcome"]
         for row in among[among["pair"] == "all"].itertuples():
             pair = [side.xs(row.question, level="question").sort_index() for side in (without, outcomes)]
-            kappa = cohen_kappa_score(*pair) if pd.concat(pair).nunique() > 1 else np.nan
-            rows.append((slip, row.question, row.n, row.same, row.coefficient, kappa))
+            rows.append((slip, row.question, row.n, row.same, row.coefficient, cohen_kappa(*pair)))
     return pd.DataFrame(rows, columns=["slip", "question", "n", "same", "alpha", "kappa_of_majorities"])
 
 

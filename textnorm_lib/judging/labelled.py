@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import krippendorff
 import numpy as np
 import pandas as pd
-from sklearn.metrics import cohen_kappa_score
 
 from textnorm_lib.judging.comparisons import votes_on
 from textnorm_lib.judging.labelling import ALIGNMENT, COMPARISON, LabelItem, Session, read_labels
+from textnorm_lib.stats.agreement import cohen_kappa, nominal_alpha
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.files import check_regular
 from textnorm_lib.study.progress import progress
@@ -95,13 +94,10 @@ def people_agree(votes: pd.DataFrame) -> pd.DataFrame:
         for pair in combinations(wide, 2):
             first, second = wide[[*pair]].dropna().to_numpy().T
             same.append(first == second)
-            kappa = cohen_kappa_score(first, second) if len({*first, *second}) > 1 else np.nan
-            rows.append((question, ", ".join(pair), len(first), _mean(same[-1]), kappa))
+            rows.append((question, ", ".join(pair), len(first), _mean(same[-1]), cohen_kappa(first, second)))
         counts = pd.crosstab(group["item"], group["answer"]).to_numpy()
-        counts = counts[counts.sum(axis=1) > 1]
-        several = (counts.sum(axis=0) > 0).sum() > 1
-        alpha = krippendorff.alpha(value_counts=counts, level_of_measurement="nominal") if several else np.nan
-        rows.append((question, "all", len(counts), _mean(np.concatenate([*same, []])), alpha))
+        several = (counts.sum(axis=1) > 1).sum()
+        rows.append((question, "all", several, _mean(np.concatenate([*same, []])), nominal_alpha(counts)))
     return pd.DataFrame(rows, columns=["question", "pair", "n", "same", "coefficient"])
 
 

@@ -12,7 +12,7 @@ Metrics are computed per prompt and averaged over prompts. A resample redraws wh
 prompt are not independent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,13 @@ def prompt_metrics(images: pd.DataFrame, rewards: Sequence[str]) -> pd.DataFrame
     naming the prompt and the reward, and for a missing column or a row without a prompt.
     """
     keys = ["set", "prompt"] if "set" in images else ["prompt"]
-    _require_columns("images", images, [*keys, "label", "rating", *rewards])
+    columns = [*keys, "label", "rating", *rewards]
+    if missing := [column for column in columns if column not in images]:
+        raise DataError(f"images has no column {missing[0]!r}; needed are {', '.join(columns)}")
+    if images.empty:
+        raise DataError("images has no rows")
+    if (nameless := images["prompt"].isna()).any():
+        raise DataError(f"images: row {nameless.argmax()} has no prompt")
     rows = []
     for key, group in images.groupby(keys, sort=False, observed=True):
         labels, ratings = group["label"].to_numpy(), group["rating"].to_numpy()
@@ -91,7 +97,7 @@ def summarise(per_prompt: pd.DataFrame, *, resamples: int, confidence: float, se
     ``per_prompt`` is tidy: set, prompt, reward, metric, value; a prompt without a value (nan) is left out of the mean.
     Returns set, reward, metric, mean, low, high, n_prompts, for each set and for ``"all"``, the prompts of all sets
     together. All rewards and metrics of a set share their resamples. The interval is nan with fewer than two prompts,
-    or so few that a resample may hold none with a value. Raises ``DataError`` for a table that is not of that form.
+    or so few that a resample may hold none with a value.
     """
     tables = []
     for name, values in _values_of_sets(per_prompt).items():
@@ -119,7 +125,7 @@ def compare(
     ties, losses (prompts), p_wilcoxon, p_holm. Wilcoxon's signed-rank test is two-sided and keeps tied prompts, half of
     their ranks on each side (``zsplit``): AP@5 ties often, and to drop those prompts would overstate what the others
     show. Holm's family is all comparisons, rewards x metrics, of one set. Raises ``DataError`` for an unknown reward or
-    metric, and as ``summarise`` does.
+    metric.
     """
     sets = _values_of_sets(per_prompt)
     rewards = list(sets[ALL_SETS].columns.unique("reward"))
@@ -216,16 +222,15 @@ def _interval_of_means(values: pd.DataFrame, **options) -> tuple[np.ndarray, np.
 
 def _values_of_sets(per_prompt: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Per set, and for all together: prompts x (reward, metric), prompts sorted, columns as they first occur."""
-    keys = ["set", "prompt", "reward", "metric"]
-    _require_columns("per_prompt", per_prompt, [*keys, "value"])
-    if (per_prompt["set"] == ALL_SETS).any():
-        raise DataError(f"per_prompt: {ALL_SETS!r} stands for the sets together and cannot name one of them")
-    if (repeated := per_prompt.duplicated(keys)).any():
-        row = " / ".join(map(str, per_prompt.loc[repeated, keys].iloc[0]))
-        raise DataError(f"per_prompt: {row} occurs twice; one value each is needed")
     columns = pd.MultiIndex.from_frame(per_prompt[["reward", "metric"]].drop_duplicates())
     wide = per_prompt.pivot(index=["set", "prompt"], columns=["reward", "metric"], values="value")[columns]
     return {name: wide.loc[[name]] for name in per_prompt["set"].unique()} | {ALL_SETS: wide}
+
+
+def each_set_and_all(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The name and the rows of each set, then ``ALL_SETS`` and all rows."""
+    yield from table.groupby("set", sort=False)
+    yield ALL_SETS, table
 
 
 def _wilcoxon(differences: np.ndarray) -> float:
@@ -245,17 +250,6 @@ def _pair_differences(rewards: ArrayLike, ratings: ArrayLike) -> tuple[np.ndarra
         )
     first, second = np.triu_indices(rewards.size, k=1)
     return rewards[first] - rewards[second], ratings[first] - ratings[second]
-
-
-def _require_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise DataError(f"{name} has no column {missing[0]!r}; needed are {', '.join(columns)}")
-    if table.empty:
-        raise DataError(f"{name} has no rows")
-    for key in ("set", "prompt", "reward", "metric"):
-        if key in columns and table[key].isna().any():
-            raise DataError(f"{name}: row {table[key].isna().argmax()} has no {key}")
 
 
 # The metrics of thousands of rewards of one prompt's images at once, for searches over settings.

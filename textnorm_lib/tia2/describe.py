@@ -160,7 +160,7 @@ def agreement(images: pd.DataFrame, *, resamples: int, confidence: float, seed: 
         alpha, low, high = alpha_interval(
             votes, group["prompt"].to_numpy(), resamples=resamples, confidence=confidence, seed=seed
         )
-        pairs = cohen_kappas(votes)["kappa"]
+        pairs = cohen_kappas(votes)
         complete = votes[(votes != -1).all(axis=1)]
         unanimous = (complete == complete[:, :1]).all(axis=1).mean()
         kappas = dict(zip(("cohen_12", "cohen_13", "cohen_23"), pairs, strict=True))
@@ -180,7 +180,7 @@ def other_labels(images: pd.DataFrame) -> pd.DataFrame:
     for name, group in progress(groups, "Dawid-Skene", unit="set"):
         votes = group[VOTES].to_numpy()
         majority = group["label"].to_numpy() == 1
-        posterior, _ = dawid_skene(votes)
+        posterior = dawid_skene(votes)
         rules = {
             "majority": majority,
             "Dawid-Skene": posterior > 0.5,
