@@ -95,9 +95,9 @@ def summarise(per_prompt: pd.DataFrame, *, resamples: int, confidence: float, se
     """Mean over prompts of each set, reward and metric, with its percentile bootstrap interval (section 4.3, table 1).
 
     ``per_prompt`` is tidy: set, prompt, reward, metric, value; a prompt without a value (nan) is left out of the mean.
-    Returns set, reward, metric, mean, low, high, n_prompts, for each set and for ``"all"``, the prompts of all sets
-    together. All rewards and metrics of a set share their resamples. The interval is nan with fewer than two prompts,
-    or so few that a resample may hold none with a value.
+    Returns set (each and ``"all"``, the prompts of all sets together), reward, metric, mean, low, high, n_prompts. All
+    rewards and metrics of a set share their resamples. The interval is nan with fewer than two prompts, or so few that
+    a resample may hold none with a value.
     """
     tables = []
     for name, values in _values_of_sets(per_prompt).items():
