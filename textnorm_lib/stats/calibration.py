@@ -129,7 +129,7 @@ def _groups(probabilities: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
 
 
 def _sums_of_prompts(group: pd.DataFrame, bins: int) -> pd.DataFrame:
-    """A row a prompt: (images, good, probability, squared) x bin, each summed over the prompt's images in the bin."""
+    """Per prompt (images, good, probability, squared) x bin, each summed over the prompt's images in the bin."""
     probability, label = group["probability"], group["label"].astype(float)
     edges = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1)[1:-1]))
     values = {"images": 1.0, "good": label, "probability": probability, "squared": (probability - label) ** 2}

@@ -66,7 +66,7 @@ def alignment_metrics(rewards: ArrayLike, labels: ArrayLike, ratings: ArrayLike)
 def prompt_metrics(images: pd.DataFrame, rewards: Sequence[str]) -> pd.DataFrame:
     """``alignment_metrics`` of every prompt and reward, tidy: (set,) prompt, reward, metric, value.
 
-    ``images`` has one row an image with the columns prompt, label, rating, one column per name in ``rewards`` and
+    ``images`` has one row per image with the columns prompt, label, rating, one column per name in ``rewards`` and
     possibly set. Prompts keep the order in which they first occur. Raises ``DataError`` as ``alignment_metrics`` does,
     naming the prompt and the reward, and for a missing column or a row without a prompt.
     """
@@ -175,9 +175,9 @@ def pairwise_accuracy(rewards: ArrayLike, ratings: ArrayLike, *, tie_threshold: 
 def calibrate_ties(rewards: Sequence[ArrayLike], ratings: Sequence[ArrayLike]) -> tuple[float, float]:
     """The tie threshold that maximises mean ``pairwise_accuracy`` over prompts, and that mean (their section 5).
 
-    ``rewards`` and ``ratings`` hold one (n_i,) array a prompt, n_i >= 2. Tried are 0 and every observed |difference| of
-    rewards; of equally good thresholds the smallest is taken. Calibrate on other prompts than those evaluated: on the
-    same ones the accuracy is too good, as of any parameter fitted to what it is judged by.
+    ``rewards`` and ``ratings`` hold one (n_i,) array per prompt, n_i >= 2. Tried are 0 and every observed |difference|
+    of rewards; of equally good thresholds the smallest is taken. Calibrate on other prompts than those evaluated: a
+    parameter flatters the data that it was fitted to.
     """
     if len(rewards) != len(ratings) or len(rewards) == 0:
         raise DataError(f"rewards has {len(rewards)} prompts, ratings {len(ratings)}: equally many, not 0, are needed")
@@ -195,7 +195,7 @@ def calibrate_ties(rewards: Sequence[ArrayLike], ratings: Sequence[ArrayLike]) -
 
 
 def _average_precision(hits: np.ndarray, places: np.ndarray, k: int) -> float:
-    """AP@k from the good images (m,) among the ``places`` (m,) best: a 0, then one entry a distinct reward.
+    """AP@k from the good images (m,) among the ``places`` (m,) best: a 0, then one entry per distinct reward.
 
     Interpolating the hits at place k gives the block of ties that straddles it the share of the places left to it.
     """
@@ -252,14 +252,11 @@ def _pair_differences(rewards: ArrayLike, ratings: ArrayLike) -> tuple[np.ndarra
     return rewards[first] - rewards[second], ratings[first] - ratings[second]
 
 
-# The metrics of thousands of rewards of one prompt's images at once, for searches over settings.
-
-
 def ranking_metrics(rewards: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """AUROC and AP@5, 10, 25 of many rewards of one prompt's images at once: (c, n) with labels (n,) -> (c,) each.
+    """AUROC and AP@5, 10, 25 of thousands of rewards at once, for searches over settings: (c, n), labels (n,) -> (c,).
 
-    The same numbers as ``metrics.alignment_metrics``, and as tolerant of ties. ``rewards`` finite, both labels
-    present. Raises ``DataError`` for one label only.
+    The numbers and the treatment of ties are those of ``alignment_metrics``; ``rewards`` are finite and belong to one
+    prompt. Raises ``DataError`` where one label only occurs.
     """
     good = int(labels.sum())
     bad = labels.size - good

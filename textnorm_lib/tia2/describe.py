@@ -32,7 +32,7 @@ def collect_contrastive(*sets: OfficialSet) -> pd.DataFrame:
 
 @step(1)
 def set_statistics(images: pd.DataFrame, contrastive: pd.DataFrame | None = None) -> pd.DataFrame:
-    """A row a set and one for all: prompts, images, contrastive prompts, good images, skips, one-label prompts.
+    """A row for each set and one for all: prompts, images, contrastive prompts, good images, skips, one-label prompts.
 
     Without ``contrastive`` the columns that count its prompts are left out.
     """
@@ -142,7 +142,7 @@ def slot_influence(images: pd.DataFrame) -> pd.DataFrame:
 
 @step(1)
 def agreement(images: pd.DataFrame, *, resamples: int, confidence: float, seed: int) -> pd.DataFrame:
-    """Agreement of the three slots, a row a set: Krippendorff's alpha with interval, Fleiss' and Cohen's kappas."""
+    """Agreement of the three slots in each set: Krippendorff's alpha with interval, Fleiss' and Cohen's kappas."""
     rows = []
     options = {"resamples": resamples, "confidence": confidence, "seed": seed}
     for name, group in progress(list(images.groupby("set", sort=False)), "agreement", unit="set"):

@@ -1,6 +1,6 @@
 """TIA2 as its authors released it: found or downloaded, then read with every entry checked.
 
-Source: the public GitHub repository kykim0/TextNorm at one commit (Apache-2.0), three JSON files a set. The release
+Source: the public GitHub repository kykim0/TextNorm at one commit (Apache-2.0), three JSON files per set. The release
 holds prompts, votes and per-prompt metrics, not the 27,500 images. Look-up order: the folder in ``TEXTNORM_TIA2_DIR``,
 the local cache, a download in which every file must have the SHA-256 pinned here.
 """
@@ -116,7 +116,7 @@ def load_official(set_name: str, folder: Path | str | None = None) -> OfficialSe
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept for this user, one folder a commit."""
+    """Where downloads are kept for this user, one folder per commit."""
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("textnorm-study")) / "tia2" / COMMIT
@@ -142,7 +142,7 @@ def release_available() -> tuple[bool, str]:
     """Whether there is anything for ``load_official`` to read, and if not, one line that says why. Never raises.
 
     A folder that the variable names counts as there: if it is wrong, ``load_official`` must say so, not be passed over.
-    Cheap where the variable or the cache decides; otherwise tries the download, once a process if it fails.
+    Cheap where the variable or the cache decides; otherwise tries the download, once per process if it fails.
     """
     try:
         if os.environ.get(VARIABLE) or _intact(cache_folder()):
