@@ -222,10 +222,8 @@ class Session:
 
 
 def _check_items(items: Sequence[LabelItem], annotator: str) -> None:
-    if not annotator.strip() or not annotator.isprintable():
-        raise DataError(f"annotator is {annotator!r:.80}; give a name")
-    if len(annotator) > _LONGEST_NAME:
-        raise DataError(f"annotator is {annotator!r:.80}...; give a name of at most {_LONGEST_NAME} characters")
+    if not annotator.strip() or not annotator.isprintable() or len(annotator) > _LONGEST_NAME:
+        raise DataError(f"annotator is {annotator!r:.80}; give a printable name of at most {_LONGEST_NAME} characters")
     names = [item.name for item in items]
     if not names or len(set(names)) < len(names):
         raise DataError(f"{len(names)} items have {len(set(names))} different names; give each one its own")

@@ -52,10 +52,8 @@ def alignment_metrics(rewards: ArrayLike, labels: ArrayLike, ratings: ArrayLike)
     _, false, _, true, _ = confusion_matrix_at_thresholds(labels, rewards)  # one point a distinct reward, best first
     bad, good = np.append(0, false), np.append(0, true)
     values = {"auroc": np.trapezoid(good, bad) / (good[-1] * bad[-1])}
-    values |= {
-        name: _average_precision(good, good + bad, k)
-        for name, k in {"auprc": labels.size, "ap5": 5, "ap10": 10, "ap25": 25}.items()
-    }
+    for name, k in (("auprc", labels.size), ("ap5", 5), ("ap10", 10), ("ap25", 25)):
+        values[name] = _average_precision(good, good + bad, k)
     constant = np.ptp(rewards) == 0 or np.ptp(ratings) == 0
     values["spearman"] = np.nan if constant else stats.spearmanr(rewards, ratings).statistic
     values["kendall"] = np.nan if constant else stats.kendalltau(rewards, ratings).statistic
@@ -208,10 +206,8 @@ def _average_precision(hits: np.ndarray, places: np.ndarray, k: int) -> float:
 
 def _interval_of_means(values: pd.DataFrame, **options) -> tuple[np.ndarray, np.ndarray]:
     """Bootstrap interval of each column's mean over its rows (prompts) with a value: low (c,), high (c,)."""
-    table = values.to_numpy()
-    table = table[~np.isnan(table).all(axis=1)]  # a prompt that counts nowhere is not drawn
-    present = (~np.isnan(table)).astype(float)
-    filled = np.nan_to_num(table)
+    table = values.dropna(how="all").to_numpy()  # a prompt that counts nowhere is not drawn
+    present, filled = (~np.isnan(table)).astype(float), np.nan_to_num(table)
 
     def means(counts: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # 0 / 0: a resample without any value
@@ -286,16 +282,16 @@ def _average_precisions(hits: np.ndarray, ends: np.ndarray, k: int) -> np.ndarra
 def column(name: str, values: ArrayLike, valid: Callable[[np.ndarray], np.ndarray], needed: str) -> np.ndarray:
     """``values`` as floats (n,), n >= 1, all ``valid``; otherwise ``DataError`` with the first position that is not."""
     try:
-        column = np.asarray(values, dtype=float)
+        numbers = np.asarray(values, dtype=float)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor within a graph
         values = _listed(values)
-        column = np.array([_float(value) for value in values])
-    if column.ndim != 1 or column.size == 0:
-        raise DataError(f"{name} has shape {column.shape}: one number an image, and an image at least, are needed")
-    wrong = np.flatnonzero(~valid(column))
+        numbers = np.array([_float(value) for value in values])
+    if numbers.ndim != 1 or numbers.size == 0:
+        raise DataError(f"{name} has shape {numbers.shape}: one number an image, and an image at least, are needed")
+    wrong = np.flatnonzero(~valid(numbers))
     if wrong.size:
         raise DataError(f"{name}[{wrong[0]}] is {shown(list(values)[wrong[0]])}: {needed}")
-    return column
+    return numbers
 
 
 def finite_column(name: str, values: ArrayLike) -> np.ndarray:
