@@ -11,7 +11,7 @@ from textnorm_lib.stats.names import REWARD_NAMES
 from textnorm_lib.study import drawing, printed
 from textnorm_lib.study.items import FIGURES
 from textnorm_lib.tia2 import released
-from textnorm_lib.tia2.release_files import REWARDS
+from textnorm_lib.tia2.official import REWARDS
 
 BOOTSTRAP = {"resamples": 200, "confidence": 0.95, "seed": 0}
 

@@ -72,12 +72,7 @@ def test_a_simulation_is_the_same_again(world):
     pd.testing.assert_frame_equal(first, again)
 
 
-def test_what_cannot_be_simulated_is_named(world):
-    compared, judged, folder = world
-    with pytest.raises(DataError, match=r"slips has 1\.5"):
-        simulate_sittings(compared, judged, folder, n=4, slips=[1.5], seed=0)
-    with pytest.raises(DataError, match="some are missing"):
-        simulate_sittings(compared, judged.iloc[1:], folder, n=4, slips=[0.0], seed=0)
+def test_sets_that_were_not_chosen_are_named():
     with pytest.raises(DataError, match="no sets of 'clip' for n = 8"):
         pair_sets(pd.DataFrame({"n": [8], "model": ["textnorm"]}), model="textnorm", opponents=["clip"], n=8, seed=0)
 

@@ -1,14 +1,13 @@
 """Comparisons that are blind, balanced and the same from both sides; votes that are complete; results by hand."""
 
 import itertools
-import json
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from textnorm_lib.judging.comparisons import QUESTIONS, ask, blind, gold_judge, make_comparisons, read_votes
+from textnorm_lib.judging.comparisons import ask, blind, gold_judge, make_comparisons
 from textnorm_lib.judging.verdicts import comparisons_needed, majority, sign_test_power, sign_tests, win_tie_loss
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.store import Store
@@ -191,117 +190,6 @@ def test_a_comparison_given_twice_and_a_negative_threshold_are_refused(compariso
         ask(lambda shown: "tie", pd.concat([comparisons] * 2), name="judge_1", question="alignment", see=str)
     with pytest.raises(DataError, match="tie_within is -1"):
         gold_judge(tie_within=-1)
-
-
-def rows_of(comparisons: pd.DataFrame, *, seed: int = 0) -> list[dict[str, str]]:
-    """What three judges answered at random, in a random order."""
-    rng = np.random.default_rng(seed)
-    cells = itertools.product(comparisons["comparison"], NAMES, QUESTIONS)
-    answers = ["left", "tie", "right", "skip"]
-    rows = [
-        dict(zip(("comparison", "judge", "question"), cell, strict=True), answer=rng.choice(answers)) for cell in cells
-    ]
-    return [rows[i] for i in rng.permutation(len(rows))]
-
-
-def write(path, rows):
-    if path.suffix == ".csv":
-        pd.DataFrame(rows).to_csv(path, index=False)
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
-def test_votes_in_a_file_are_those_that_the_judges_would_have_given(ending, tmp_path, comparisons):
-    rows = rows_of(comparisons)
-    read = read_votes(write(tmp_path / f"votes{ending}", rows), comparisons, judges=NAMES)
-    given = {(row["comparison"], row["judge"], row["question"]): row["answer"] for row in rows}
-    asked = [
-        ask(
-            lambda s, k=(n, q): {"skip": None}.get(a := given[s.comparison, *k], a),
-            comparisons,
-            name=n,
-            question=q,
-            see=str,
-        )
-        for n, q in itertools.product(NAMES, QUESTIONS)
-    ]
-    keys = ["comparison", "judge", "question"]
-    pd.testing.assert_frame_equal(
-        read.sort_values(keys, ignore_index=True), pd.concat(asked).sort_values(keys, ignore_index=True)
-    )
-
-
-@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda rows: rows[1:], "votes{}: .* / judge_. / .* has no answer"),
-        (lambda rows: [*rows, rows[0]], "votes{}, line {}: .* has its answer in line {}; keep one"),
-        (
-            lambda rows: [*rows[:3], rows[3] | {"answer": "both"}, *rows[4:]],
-            "line {}: answer is 'both'; known are left, ",
-        ),
-        (lambda rows: [*rows[:3], rows[3] | {"answer": ""}, *rows[4:]], "line {}: answer is ''"),
-        (lambda rows: [*rows[:3], rows[3] | {"judge": "judge_4"}, *rows[4:]], "line {}: judge is 'judge_4'"),
-        (lambda rows: [*rows[:3], rows[3] | {"question": "beauty"}, *rows[4:]], "line {}: question is 'beauty'"),
-        (
-            lambda rows: [*rows[:3], rows[3] | {"comparison": "x"}, *rows[4:]],
-            "line {}: comparison is 'x'; known are those",
-        ),
-        (lambda rows: [row | {"model": "clip"} for row in rows], "exactly one comparison, one judge, one question"),
-        (lambda rows: [{k: v for k, v in row.items() if k != "judge"} for row in rows], "exactly one comparison"),
-    ],
-)
-def test_a_damaged_file_of_votes_is_named_with_its_line(ending, damage, message, tmp_path, comparisons):
-    rows = rows_of(comparisons)
-    first = 2 if ending == ".csv" else 1  # a header takes a line
-    known = {"votes{}, line {}": (ending, len(rows) + first, first), "votes{}": (ending,), "line {}": (first + 3,)}
-    values = next((values for start, values in known.items() if message.startswith(start)), ())
-    with pytest.raises(DataError, match=message.format(*values)) as raised:
-        read_votes(write(tmp_path / f"votes{ending}", damage(rows)), comparisons, judges=NAMES)
-    assert "\n" not in str(raised.value) and "votes" + ending in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("votes.txt", b"", "votes are read from .csv and .jsonl files"),
-        ("votes.csv", b"", "has no answer"),
-        (
-            "votes.csv",
-            b"comparison,judge,question,answer,answer\nx,judge_1,alignment,left,right\n",
-            "line 2: exactly one",
-        ),
-        ("votes.csv", b"comparison,judge,question,answer\nx,judge_1,alignment\n", "line 2: exactly one"),
-        ("votes.csv", b'comparison,judge,question,answer\n"x"y,judge_1,alignment,left\n', "at line 0 or the next"),
-        ("votes.csv", b"comparison,judge\n\xff\xfe", "save it as UTF-8 csv"),
-        ("votes.jsonl", b'{"comparison": "x"\n', "at line 1 or the next: .*save it as UTF-8 jsonl"),
-        ("votes.jsonl", b'["comparison", "judge"]\n', "line 1: exactly one"),
-        (
-            "votes.jsonl",
-            b'\n[["comparison", "x"], ["judge", "y"], ["question", "z"], ["answer", "tie"]]',
-            "line 2: exact",
-        ),
-        (
-            "votes.jsonl",
-            b'{"comparison": "x", "judge": "y", "question": "z", "answer": "tie", "answer": "left"}',
-            "exact",
-        ),
-        ("votes.jsonl", b'{"comparison": ["x"], "judge": "y", "question": "z", "answer": 1}', r"comparison is \['x'\]"),
-    ],
-)
-def test_files_that_are_no_votes_are_refused(name, content, message, tmp_path, comparisons):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=message) as raised:
-        read_votes(tmp_path / name, comparisons, judges=NAMES)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path, comparisons):
-    with pytest.raises(DataError, match=r"none\.csv: No such file"):
-        read_votes(tmp_path / "none.csv", comparisons, judges=NAMES)
 
 
 def votes_of(outcomes: dict[str, list[str]], *, set_name: str = "counting", opponent: str = "clip") -> pd.DataFrame:

@@ -32,7 +32,7 @@ def test_alpha_by_hand():
 @pytest.mark.parametrize("votes", [[[1, 1, 1], [1, 1, -1]], [[1, -1, -1], [-1, 0, -1]], [[1, 1, 1], [0, -1, -1]]])
 def test_alpha_is_nan_where_undefined(votes):
     assert np.isnan(krippendorff_alpha(votes))
-    assert np.isnan(alpha_interval(votes, [1, 2], resamples=100, confidence=0.9, seed=0)).all()
+    assert np.isnan(alpha_interval(np.array(votes), np.arange(2), resamples=100, confidence=0.9, seed=0)).all()
 
 
 def test_alpha_and_its_interval_are_the_packages():
@@ -58,69 +58,57 @@ def test_alpha_and_its_interval_are_the_packages():
 
 
 def test_one_prompt_has_no_interval():
-    alpha, low, high = alpha_interval([[1, 1, 0], [0, 0, 0]], ["a", "a"], resamples=100, confidence=0.9, seed=0)
+    votes, groups = np.array([[1, 1, 0], [0, 0, 0]]), np.array(["a", "a"])
+    alpha, low, high = alpha_interval(votes, groups, resamples=100, confidence=0.9, seed=0)
     assert np.isfinite(alpha) and np.isnan([low, high]).all()
 
 
 def test_fleiss_by_hand():
     # Agreement 1, 1/3, 1, mean 7/9; good votes 5/9, chance (25 + 16) / 81: (63 - 41) / (81 - 41). The skip is left out.
-    votes = [[1, 1, 1], [1, 1, 0], [0, 0, 0], [1, 0, -1]]
+    votes = np.array([[1, 1, 1], [1, 1, 0], [0, 0, 0], [1, 0, -1]])
     assert fleiss_kappa(votes) == pytest.approx(22 / 40)
-    assert np.isnan(fleiss_kappa([[1, 1, 1], [0, 0, -1]]))
+    assert np.isnan(fleiss_kappa(np.array([[1, 1, 1], [0, 0, -1]])))
 
 
 def test_cohen_by_hand():
-    votes = [[1, 1, -1], [1, 0, -1], [0, 0, -1], [0, 0, 1], [-1, 1, 1]]
-    table = cohen_kappas(votes)
-    assert table["pair"].to_list() == ["1-2", "1-3", "2-3"] and table["n"].to_list() == [4, 1, 2]
-    assert table["kappa"][0] == pytest.approx(0.5)  # agree on 3 of 4; by chance .5 * .25 + .5 * .75 = .5
-    assert table["kappa"][1] == 0  # 0 against 1, and nothing else
-    assert table["kappa"][2] == 0  # 0 1 against 1 1: agree on half, as by chance
-    assert cohen_kappas([[1, 1, -1]])["kappa"].isna().all()
+    kappas = cohen_kappas(np.array([[1, 1, -1], [1, 0, -1], [0, 0, -1], [0, 0, 1], [-1, 1, 1]]))
+    assert kappas[0] == pytest.approx(0.5)  # agree on 3 of 4; by chance .5 * .25 + .5 * .75 = .5
+    assert kappas[1] == 0  # 0 against 1, and nothing else
+    assert kappas[2] == 0  # 0 1 against 1 1: agree on half, as by chance
+    assert np.isnan(cohen_kappas(np.array([[1, 1, -1]]))).all()
 
 
 def test_perfect_agreement_is_one():
     votes = np.repeat([[1], [0], [1]], 3, axis=1)
     assert krippendorff_alpha(votes) == fleiss_kappa(votes) == 1
-    assert (cohen_kappas(votes)["kappa"] == 1).all()
+    assert cohen_kappas(votes) == [1, 1, 1]
 
 
-def test_dawid_skene_recovers_truth_and_accuracies():
+def test_dawid_skene_recovers_the_truth():
     truth, votes = simulated(4000)
     voted = (votes >= 0).any(axis=1)
     assert not voted.all()
-    good, confusion = dawid_skene(votes)
+    good = dawid_skene(votes)
     np.testing.assert_array_equal(np.isnan(good), ~voted)
     assert ((good[voted] >= 0) & (good[voted] <= 1)).all()
     majority = np.where(votes < 0, 0.5, votes).mean(axis=1) > 0.5
     assert ((good > 0.5) == truth)[voted].mean() > (majority == truth)[voted].mean() > 0.9
-    assert list(confusion) == ["slot", "truth", "vote", "probability"] and len(confusion) == 3 * 2 * 2
-    right = confusion[confusion["truth"] == confusion["vote"]]
-    assert right.groupby("slot")["probability"].mean().to_list() == pytest.approx(ACCURACY, abs=0.02)
-    assert confusion.groupby(["slot", "truth"])["probability"].sum().to_list() == pytest.approx([1] * 6)
-    again, same = dawid_skene(votes)
-    np.testing.assert_array_equal(good, again)
-    assert confusion.equals(same)
+    np.testing.assert_array_equal(good, dawid_skene(votes))
 
 
 def test_dawid_skene_with_a_vote_never_given():
-    confusion = dawid_skene([[1, 1, 1], [0, 0, 1], [0, 0, 1]])[1].set_index(["slot", "truth", "vote"])["probability"]
-    assert confusion[3, 0, 0] == 0 and confusion[3, 0, 1] == 1  # the third slot always says good
+    good = dawid_skene(np.array([[1, 1, 1], [0, 0, 1], [0, 0, 1]]))  # the third slot always says good
+    assert (good > 0.5).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: krippendorff_alpha([[1, 0, 2]]), r"votes\[0, 2\] is 2"),
-        (lambda: fleiss_kappa([[1, 0, np.nan]]), r"votes\[0, 2\] is nan"),
-        (lambda: cohen_kappas([1, 0, 1]), r"votes has shape \(3,\)"),
-        (lambda: dawid_skene([[1, 1, -1]]), "both good"),
-        (lambda: dawid_skene([[-1, -1, -1]]), "both good"),
-        (
-            lambda: alpha_interval([[1, 0, 1]], ["a", "b"], resamples=9, confidence=0.9, seed=0),
-            r"groups has shape \(2,\)",
-        ),
-        (lambda: alpha_interval([[1, 0, 1]], [None], resamples=9, confidence=0.9, seed=0), r"groups\[0\] is missing"),
+        (lambda: krippendorff_alpha([[1, 0, np.nan]]), r"votes\[0, 2\] is nan"),
+        (lambda: krippendorff_alpha([1, 0, 1]), r"votes has shape \(3,\)"),
+        (lambda: dawid_skene(np.array([[1, 1, -1]])), "both good"),
+        (lambda: dawid_skene(np.array([[-1, -1, -1]])), "both good"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -251,18 +251,15 @@ def test_holm_by_hand_within_each_set():
 
 
 @pytest.mark.parametrize(
-    ("damage", "options", "message"),
+    ("rewards", "options", "message"),
     [
-        (lambda table: table.drop(columns="set"), {}, "per_prompt has no column 'set'"),
-        (lambda table: pd.concat([table, table]), {}, "counting / counting 0 / a / auroc occurs twice"),
-        (lambda table: table.assign(set="all"), {}, "'all' stands for the sets together"),
-        (lambda table: table, {"reference": "c"}, "reference is 'c'"),
-        (lambda table: table[table["reward"] == "a"], {}, "reference is 'a'"),
-        (lambda table: table, {"metrics": ["auc"]}, "metrics names 'auc'"),
+        (["a", "b"], {"reference": "c"}, "reference is 'c'"),
+        (["a"], {}, "reference is 'a'"),
+        (["a", "b"], {"metrics": ["auc"]}, "metrics names 'auc'"),
     ],
 )
-def test_bad_per_prompt_tables_are_named(damage, options, message):
-    per_prompt = damage(tidy({"a": [0.1, 0.2], "b": [0.3, 0.4]}))
+def test_a_comparison_of_what_is_not_there_is_named(rewards, options, message):
+    per_prompt = tidy({reward: [0.1, 0.2] for reward in rewards})
     with pytest.raises(DataError, match=message):
         compare(per_prompt, **{"reference": "a", "metrics": ["auroc"], **BOOTSTRAP, **options})
 

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from textnorm_lib.study.errors import DataError, DataUnavailable
-from textnorm_lib.tia2 import load_official, official, release_files
+from textnorm_lib.tia2 import load_official, official
 
 SET = "counting"
 VOTES, CONTRASTIVE, SCORES = (path.format(SET) for path in official.FOLDERS.values())
@@ -30,9 +30,9 @@ def fake_objects(textnorm="textnorm_ur"):
             name = f"image_{number}_{i // 10}_{i % 10}.jpg"
             votes[name] = {"image": name, "caption": prompt, "human_labels": [1, 1, -1] if i < good else [0, 1, -1]}
         if good:
-            metrics = dict.fromkeys(release_files.SCORE_RANGES, 0.5) | {"spearman": -0.25, "ap25": 1.0000000000000002}
+            metrics = dict.fromkeys(official.SCORE_RANGES, 0.5) | {"spearman": -0.25, "ap25": 1.0000000000000002}
             knobs = {"scale": 3.0, "lambda": 0.5} if textnorm == "textnorm_ur" else {"scale": 3.0}
-            rewards = {reward: dict(metrics) for reward in release_files.REWARDS[:-1]}
+            rewards = {reward: dict(metrics) for reward in official.REWARDS[:-1]}
             scores[prompt] = {"human": good / 50, **rewards, textnorm: metrics | knobs}
     contrastive = {prompt: [f"not {prompt}", "something else"] for prompt in (ALSO_SCORED, SCORED, ALL_BAD)}
     return {VOTES: votes, CONTRASTIVE: contrastive, SCORES: scores}
@@ -82,8 +82,8 @@ def test_frames_of_a_valid_set(tmp_path):
     assert list(found.contrastive.columns) == ["prompt", "position", "contrastive_prompt"]
     assert list(found.scores.columns) == ["prompt", "reward", "metric", "value"]
     assert len(found.scores) == 2 * 5 * 7
-    assert tuple(found.scores["reward"].unique()) == release_files.REWARDS
-    assert set(found.scores["metric"]) == set(release_files.SCORE_RANGES)
+    assert tuple(found.scores["reward"].unique()) == official.REWARDS
+    assert set(found.scores["metric"]) == set(official.SCORE_RANGES)
     assert found.tuning.values.tolist() == [[p, "uncertainty", 3.0, 0.5] for p in (SCORED, ALSO_SCORED)]
     assert found.share_good.values.tolist() == [[SCORED, 0.4], [ALSO_SCORED, 0.02]]
 
@@ -353,7 +353,7 @@ def test_a_wrong_variable_is_an_error_not_a_fall_through(site, monkeypatch, tmp_
 
 def test_a_good_download_is_kept(site, tmp_path):
     assert official.locate_release() == tmp_path / "cache"
-    assert sorted(site.calls) == sorted(official.LAYOUT)
+    assert sorted(site.calls) == sorted(official.DIGESTS)
     assert site.options == {"progressbar": True, "timeout": official.TIMEOUT_S}
     kept = {str(p.relative_to(tmp_path / "cache")) for p in (tmp_path / "cache").rglob("*") if p.is_file()}
     assert kept == set(official.DIGESTS)
@@ -428,7 +428,8 @@ def test_the_cache_is_one_folder_a_commit():
 
 
 def test_every_file_has_a_digest():
-    assert set(official.LAYOUT.values()) == set(official.DIGESTS)
+    files = {path.format(name) for path in official.FOLDERS.values() for name in official.SETS}
+    assert files == set(official.DIGESTS)
     assert len(official.DIGESTS) == 9
     assert all(len(d) == 64 and int(d, 16) for d in official.DIGESTS.values())
 

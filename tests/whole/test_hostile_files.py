@@ -15,7 +15,6 @@ from PIL import Image
 
 from textnorm_lib.figures import report
 from textnorm_lib.images.pixels import square
-from textnorm_lib.judging.comparisons import read_votes
 from textnorm_lib.judging.labelling import FORMAT, alignment_items, read_labels
 from textnorm_lib.mini.annotators import load_annotator
 from textnorm_lib.mini.quality import load_quality_judge
@@ -88,12 +87,10 @@ def test_an_image_that_is_cut_short_or_overwritten_is_read_or_refused(tmp_path, 
 READERS = {
     "image": lambda path: square(path, 8, "image 0"),
     "labels": read_labels,
-    "votes": lambda path: read_votes(path.with_suffix(".jsonl"), COMPARISONS, judges=["j"]),
     "annotator": load_annotator,
     "quality judge": load_quality_judge,
     "checkpoint": lambda path: Checkpoint(path, "ImageReward"),
 }
-COMPARISONS = pd.DataFrame([dict.fromkeys(["comparison", "set", "prompt", "model", "opponent", "left_model"], "c")])
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
@@ -177,8 +174,8 @@ def test_any_bytes_for_a_record_a_notebook_a_manifest_or_a_curve_are_read_or_one
         lambda: resume(tmp_path, None, None, told={}, may_change=()),
         lambda: load_lora(None, tmp_path),
     )
-    load_votes = (lambda: read_votes(tmp_path / "1.jsonl", COMPARISONS, judges=["j"]),)
-    for load in (*load_records, *load_runs, *load_votes):
+    load_answers = (lambda: read_labels(tmp_path / "1.jsonl"),)
+    for load in (*load_records, *load_runs, *load_answers):
         try:
             load()
         except StudyError as error:

@@ -30,7 +30,8 @@ from textnorm_lib.study.store import step
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told at this scale"
 NEGLIGIBLE = 0.05  # the paper says "negligible" without a number
-EVEN, MINOR = Fraction(1, 2), Fraction(1, 10)  # of decided prompts; the paper says "minor" without a number
+# Shares of decided prompts; the paper says "minor" without a number.
+EVEN, MOSTLY, MINOR = Fraction(1, 2), Fraction(TWICE, TWICE + 1), Fraction(1, 10)
 COLUMNS = ["claim", "where", "paper", "source", "difference", "low", "high", "n_prompts", "verdict"]
 RIVALS = (BASE, "imagereward", "pickscore")  # of figure 6
 POOR = ("clip", "blip2")  # the rewards that agree with people least in section 4
@@ -41,58 +42,49 @@ _BASELINES = tuple(REWARDS)
 class Claim:
     """Pairs of (a reward, the one that is claimed to be better) by AUROC over all sets, in the release and in ours.
 
-    No pairs: the release, or ours, says nothing of it.
+    No pairs: the release says nothing of it.
     """
 
     text: str
     where: str
     paper: str
+    ours: tuple[tuple[str, str], ...]
     released: tuple[tuple[str, str], ...] = ()
-    ours: tuple[tuple[str, str], ...] = ()
 
 
+_OTHERS = tuple((name, "pickscore") for name in _BASELINES if name != "pickscore")
 CLAIMS = (
-    Claim(
-        "PickScore agrees with people better than the other three rewards.",
-        "4.2",
-        "no number",
-        tuple((name, "pickscore") for name in _BASELINES if name != "pickscore"),
-        tuple((name, "pickscore") for name in _BASELINES if name != "pickscore"),
-    ),
+    Claim("PickScore agrees with people better than the other three rewards.", "4.2", "no number", _OTHERS, _OTHERS),
     Claim(
         "TextNorm with suitable prompts improves a reward (PickScore).",
         "table 1",
         ".764 to .780",
-        (),
         (("pickscore", "textnorm:pickscore"),),
     ),
     Claim(
         "Suitable prompts are better than random ones (PickScore).",
         "table 1",
         ".641 to .780",
-        (),
         (("random:pickscore", "textnorm:pickscore"),),
     ),
     Claim(
         "Random prompts make a reward worse (PickScore).",
         "table 1",
         ".764 to .641",
-        (),
         (("random:pickscore", "pickscore"),),
     ),
     Claim(
         "An ensemble under TextNorm is better than PickScore under TextNorm.",
         "table 1",
         ".780 to .822",
-        (),
         (("textnorm:pickscore", f"textnorm:{PAIR}"),),
     ),
     Claim(
         "TextNorm's ensemble is better than PickScore.",
         "table 1",
         ".764 to .822",
-        (("pickscore", "textnorm"),),
         (("pickscore", f"textnorm:{PAIR}"),),
+        (("pickscore", "textnorm"),),
     ),
 )
 
@@ -109,7 +101,6 @@ class ChoiceClaim:
     question: str
     opponents: tuple[str, ...]
     share: Fraction
-    where: str = "appendix 9"
     loses: bool = False
 
 
@@ -124,48 +115,28 @@ CHOICE_CLAIMS = (
         "In alignment TextNorm wins twice as often as it loses against ImageReward and PickScore",
         "two to three times",
         "alignment",
-        ("imagereward", "pickscore"),
-        Fraction(TWICE, TWICE + 1),
+        PAPERS_ENSEMBLE,
+        MOSTLY,
     ),
     ChoiceClaim(
         "TextNorm's choice looks hardly worse than ImageReward's and PickScore's",
         "comparable, or minor compromises",
         "quality",
-        ("imagereward", "pickscore"),
+        PAPERS_ENSEMBLE,
         EVEN - MINOR,
     ),
 )
+_WINS_TWICE = "in alignment TextNorm's model wins twice as often as it loses"
+_LOOKS = "TextNorm's model looks"
 TUNED_CLAIMS = {
     "RWR": (
-        ChoiceClaim(
-            "RWR: in alignment TextNorm's model wins twice as often as it loses",
-            "approximately twice as many wins",
-            "alignment",
-            RIVALS,
-            Fraction(TWICE, TWICE + 1),
-            "5.4",
-        ),
-        ChoiceClaim(
-            "RWR: TextNorm's model looks hardly worse", "comparable, or better", "quality", RIVALS, EVEN - MINOR, "5.4"
-        ),
+        ChoiceClaim(f"RWR: {_WINS_TWICE}", "approximately twice as many wins", "alignment", RIVALS, MOSTLY),
+        ChoiceClaim(f"RWR: {_LOOKS} hardly worse", "comparable, or better", "quality", RIVALS, EVEN - MINOR),
     ),
     "DDPO": (
+        ChoiceClaim(f"DDPO: {_WINS_TWICE}", "more dramatic than for RWR", "alignment", RIVALS, MOSTLY),
         ChoiceClaim(
-            "DDPO: in alignment TextNorm's model wins twice as often as it loses",
-            "more dramatic than for RWR",
-            "alignment",
-            RIVALS,
-            Fraction(TWICE, TWICE + 1),
-            "5.4",
-        ),
-        ChoiceClaim(
-            "DDPO: TextNorm's model looks worse, it loses",
-            "at the expense of quality",
-            "quality",
-            RIVALS,
-            EVEN,
-            "5.4",
-            True,
+            f"DDPO: {_LOOKS} worse, it loses", "at the expense of quality", "quality", RIVALS, EVEN, loses=True
         ),
     ),
 }
@@ -183,7 +154,7 @@ def verdict(low: Sequence[float], high: Sequence[float]) -> str:
 def judge_claims(
     released: pd.DataFrame, ours: pd.DataFrame, shares: pd.DataFrame, *, resamples: int, confidence: float, seed: int
 ) -> pd.DataFrame:
-    """A row a claim: claim, where, paper, source ("released" or "ours"), difference, low, high, n_prompts, verdict.
+    """A row per claim: claim, where, paper, source ("released" or "ours"), difference, low, high, n_prompts, verdict.
 
     ``released`` and ``ours``: metrics of prompts, tidy; ours as ``Pipeline.sealed_metrics``. ``shares``: as
     ``ablations.softmax_shares`` gives them, with random prompts among the contrasts. Of a claim about several pairs the
@@ -200,23 +171,22 @@ def judge_claims(
 
 
 def _judge_pairs(claim: Claim, source: str, metrics: pd.DataFrame, options: dict) -> tuple:
+    about = (claim.text, claim.where, claim.paper, source)
     pairs = claim.released if source == "released" else claim.ours
     if not pairs:
-        return (claim.text, claim.where, claim.paper, source, np.nan, np.nan, np.nan, 0, "not in the release")
+        return (*about, np.nan, np.nan, np.nan, 0, "not in the release")
     auroc = metrics[metrics["metric"] == "auroc"]
     together = auroc.assign(prompt=auroc["set"] + ": " + auroc["prompt"], set="together")
     found = compare_pairs(together, pairs=pairs, metrics=["auroc"], **options)
-    found = found[found["set"] == ALL_SETS]
-    return (claim.text, claim.where, claim.paper, source, *_smallest(found.assign(n_prompts=_prompts(found))))
+    return (*about, *_smallest(found[found["set"] == ALL_SETS]))
 
 
 def _judge_everywhere(source: str, metrics: pd.DataFrame, options: dict) -> tuple:
     """TextNorm against each reward on each set by each metric: 84 differences."""
     best = "textnorm" if source == "released" else f"textnorm:{PAIR}"
     found = compare_pairs(metrics, pairs=[(name, best) for name in _BASELINES], metrics=list(METRICS), **options)
-    found = found[found["set"] != ALL_SETS]
     text = "TextNorm improves all measured metrics on all three sets (the smallest of 84 differences)."
-    return (text, "4.3", "in bold throughout", source, *_smallest(found.assign(n_prompts=_prompts(found))))
+    return (text, "4.3", "in bold throughout", source, *_smallest(found[found["set"] != ALL_SETS]))
 
 
 def _judge_counting(source: str, metrics: pd.DataFrame, options: dict) -> tuple:
@@ -227,29 +197,25 @@ def _judge_counting(source: str, metrics: pd.DataFrame, options: dict) -> tuple:
     def difference(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
         return one.mean(axis=axis) - other.mean(axis=axis)
 
-    low, high = _bootstrap(samples, difference, **options)
     text = "Rewards are weaker at counting than at composition (PickScore)."
-    value, n = difference(*samples, axis=0), sum(map(len, samples))
-    return (text, "4.3", "no number", source, value, low, high, n, verdict([low], [high]))
+    return (text, "4.3", "no number", source, *_drawn(samples, difference, **options))
 
 
 def _judge_share(reward: str, shares: pd.DataFrame, options: dict) -> tuple:
     """Half of the contrasts are random prompts; the difference is what is left of the bound."""
     own = shares[(shares["reward"] == reward) & (shares["kind"] == "random")]["share"].to_numpy()
-    left = NEGLIGIBLE - own
-    low, high = _bootstrap([left], np.mean, **options)
     text = f"Prompts unlike in syntax and meaning add next to nothing to the softmax ({reward}: .05 minus their share)."
-    said = verdict([low], [high])
-    return (text, "4.1", "confirmed, no number", "ours", left.mean(), low, high, own.size, said)
+    return (text, "4.1", "confirmed, no number", "ours", *_drawn([NEGLIGIBLE - own], np.mean, **options))
 
 
-def _bootstrap(
+def _drawn(
     samples: Sequence[np.ndarray], statistic: Callable, *, resamples: int, confidence: float, seed: int
-) -> tuple[float, float]:
-    """The percentile interval of a statistic of samples that are drawn again apart from each other."""
+) -> tuple:
+    """A statistic of samples, its percentile interval (each sample is drawn again for itself), n, and the verdict."""
     options = {"n_resamples": resamples, "confidence_level": confidence, "rng": np.random.default_rng(seed)}
     drawn = stats.bootstrap(samples, statistic, method="percentile", **options).confidence_interval
-    return drawn.low, drawn.high
+    value, n = statistic(*samples, axis=0), sum(map(len, samples))
+    return (value, drawn.low, drawn.high, n, verdict([drawn.low], [drawn.high]))
 
 
 @step(2)
@@ -261,19 +227,18 @@ def judge_choice_claims(
     ``tests``: as from ``sign_tests_by_size``, with TextNorm as the model; ``compared``: as from ``compare_gold``, with
     TextNorm as the reference; ``late``: as from ``late_gains``. Where wins are claimed, n_prompts counts decided ones.
     """
-    rows = [_judge_choice(claim, tests, confidence) for claim in CHOICE_CLAIMS]
+    rows = [_judge_choice(claim, "appendix 9", tests, confidence) for claim in CHOICE_CLAIMS]
     found = compared[(compared["set"] == ALL_SETS) & compared["reward"].isin(_BASELINES)]
     text = "TextNorm's best of the largest n has a higher rating than each reward's (the smallest of 4 differences)."
-    rows.append((text, "appendix 9", "by wins only", "ours", *_smallest(found.assign(n_prompts=_prompts(found)))))
+    rows.append((text, "appendix 9", "by wins only", "ours", *_smallest(found)))
     blip2 = late[(late["set"] == ALL_SETS) & (late["reward"] == "blip2")]
-    worse = blip2.assign(difference=-blip2["mean"], low=-blip2["high"], high=-blip2["low"])
     before, after = blip2[["before", "after"]].iloc[0]
     text = f"BLIP-2's choice gets worse as n grows (rating at n = {before} minus that at {after})."
-    rows.append((text, "5.2", "figure 4, by eye", "ours", *_smallest(worse)))
+    rows.append((text, "5.2", "figure 4, by eye", "ours", *_smallest(_losses(blip2))))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _judge_choice(claim: ChoiceClaim, tests: pd.DataFrame, confidence: float) -> tuple:
+def _judge_choice(claim: ChoiceClaim, where: str, tests: pd.DataFrame, confidence: float) -> tuple:
     """A row, with exact intervals, which lie above 1/2 just where more are won by the two-sided sign test.
 
     Prompts are counted, as in that test, and not their two comparisons as in the paper: those share a prompt.
@@ -288,27 +253,24 @@ def _judge_choice(claim: ChoiceClaim, tests: pd.DataFrame, confidence: float) ->
         rows.append((*np.subtract(share, float(claim.share)), decided))
     found = pd.DataFrame(rows, columns=["difference", "low", "high", "n_prompts"])
     text = f"{claim.text}: over {claim.share} of the decided prompts (the smallest of {len(found)})."
-    return (text, claim.where, claim.paper, "ours", *_smallest(found))
+    return (text, where, claim.paper, "ours", *_smallest(found))
 
 
 @step(1)
 def judge_tuned_claims(
     tests: pd.DataFrame, gains: pd.DataFrame, cells: pd.DataFrame, *, way: str, confidence: float
 ) -> pd.DataFrame:
-    """A row a claim about models tuned in one ``way`` ("RWR" or "DDPO"): as ``judge_claims``, all "ours".
+    """A row per claim about models tuned in one ``way`` ("RWR" or "DDPO"): as ``judge_claims``, all "ours".
 
     ``tests``: as from ``sign_tests_by_size``, on the votes of ``judge_tuned``; ``gains`` and ``cells`` as from
     ``tuning_gains`` and ``prompt_gains``, of one KL coefficient. Where a rival was not tuned, the others are judged.
     """
     tests = tests[tests["model"] == "textnorm"]
-    rows = [_judge_choice(claim, tests, confidence) for claim in TUNED_CLAIMS[way]]
+    rows = [_judge_choice(claim, "5.4", tests, confidence) for claim in TUNED_CLAIMS[way]]
     last = gains[(gains["set"] == ALL_SETS) & (gains["what"] == "gold") & gains["tuned_on"].isin(POOR)]
     last = last[last["checkpoint"] == last["checkpoint"].max()]
-    worse = last.assign(difference=-last["mean"], low=-last["high"], high=-last["low"])
-    text = (
-        f"{way}: a model tuned on a poorly aligned reward ends below the base (rating, the smallest of {len(worse)})."
-    )
-    rows.append((text, "5.3", "figures 1 and 5, by eye", "ours", *_smallest(worse)))
+    text = f"{way}: a model tuned on a poorly aligned reward ends below the base (rating, the smallest of {len(last)})."
+    rows.append((text, "5.3", "figures 1 and 5, by eye", "ours", *_smallest(_losses(last))))
     beside = _gold_beside(cells, confidence)
     text = f"{way}: TextNorm's model ends with a higher rating than each other's (the smallest of {len(beside)})."
     rows.append((text, "5.3", "figure 5, by eye", "ours", *_smallest(beside)))
@@ -326,12 +288,14 @@ def _gold_beside(cells: pd.DataFrame, confidence: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["difference", "low", "high", "n_prompts"]).astype(float)
 
 
+def _losses(gains: pd.DataFrame) -> pd.DataFrame:
+    return gains.assign(difference=-gains["mean"], low=-gains["high"], high=-gains["low"])
+
+
 def _smallest(found: pd.DataFrame) -> tuple:
-    """Of several differences (difference, low, high, n_prompts) the smallest, and the verdict on all of them."""
+    """Of several differences (difference, low, high; n_prompts, or wins, ties and losses) the smallest: its numbers,
+    and the verdict on all of them.
+    """
     least = found.sort_values("difference", kind="stable").iloc[0]
-    values = (least["difference"], least["low"], least["high"], int(least["n_prompts"]))
-    return (*values, verdict(found["low"], found["high"]))
-
-
-def _prompts(compared: pd.DataFrame) -> pd.Series:
-    return compared[["wins", "ties", "losses"]].sum(axis=1)
+    n = least["n_prompts"] if "n_prompts" in found else least[["wins", "ties", "losses"]].sum()
+    return (least["difference"], least["low"], least["high"], int(n), verdict(found["low"], found["high"]))

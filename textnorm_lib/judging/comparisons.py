@@ -6,13 +6,10 @@ and balanced. A judge gets a ``BlindComparison``: no names of models, and of the
 because the path of an image may name its model. ``judging/verdicts.py`` makes results of the votes.
 """
 
-import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +17,6 @@ import pandas as pd
 
 from textnorm_lib.stats.names import PROMPT
 from textnorm_lib.study.errors import DataError
-from textnorm_lib.study.files import check_regular
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import step
 
@@ -28,7 +24,6 @@ QUESTIONS = ("alignment", "quality")  # in the order in which they are asked
 ANSWERS = ("left", "tie", "right", "skip")
 SETS_PER_PROMPT, IMAGES_PER_SET = 2, 4
 
-_OF_VOTE = ["comparison", "judge", "question", "answer"]
 _ROUNDING_DECIMALS = 12  # the same numbers in another order can have means some 1e-16 apart
 
 
@@ -48,10 +43,10 @@ def make_comparisons(
 ) -> pd.DataFrame:
     """Sets of one model's images against sets of another's for the same prompts, the sides dealt at random.
 
-    ``images_a`` and ``images_b`` have one row an image: model (one name each), set, prompt, image (what ``blind`` looks
-    it up by), for each prompt exactly as many as are shown; the first ones make the first set, and so on. The models
-    take turns on the left, each begins in half of the prompts, drawn at random. Which of the two is called a matters to
-    the columns model and opponent and to nothing else.
+    ``images_a`` and ``images_b`` have one row per image: model (one name each), set, prompt, image (what ``blind``
+    looks it up by), for each prompt exactly as many as are shown; the first ones make the first set, and so on. The
+    models take turns on the left, and each begins in half of the prompts, drawn at random. Which of the two is called a
+    matters to the columns model and opponent and to nothing else.
 
     Returns comparison, set, prompt, number (1 .. ``sets_per_prompt``), model (a), opponent (b), left_model, left, right
     (lists of images), seed. Raises ``DataError`` for a missing column or value, models that are not two, and, naming
@@ -97,7 +92,7 @@ def ask(
     question: str,
     see: Mapping[Any, Any] | Callable[[Any], Any],
 ) -> pd.DataFrame:
-    """One judge's votes on one question, one row a comparison, in the form that ``judging/verdicts.py`` takes.
+    """One judge's votes on one question, one row per comparison, in the form that ``judging/verdicts.py`` takes.
 
     ``judge`` takes a ``BlindComparison`` and returns "left", "tie", "right", or None to skip; ``see`` as for ``blind``.
     Returns comparison, set, prompt, model, opponent, left_model, judge (its ``name``), question, answer. Raises
@@ -134,35 +129,6 @@ def gold_judge(*, tie_within: float) -> Callable[[BlindComparison], str]:
     return judge
 
 
-def read_votes(path: Path | str, comparisons: pd.DataFrame, *, judges: Sequence[str]) -> pd.DataFrame:
-    """The votes in a file, in the form that ``ask`` gives them.
-
-    The file is CSV with a header (.csv) or one JSON object a line (.jsonl), with comparison, judge, question, answer
-    (one of ``ANSWERS``): one answer of each judge to each question on each comparison, in any order. Raises
-    ``DataError`` for anything else, naming the file and the line.
-    """
-    path = Path(path)
-    known = {"comparison": set(comparisons["comparison"]), "judge": judges, "question": QUESTIONS, "answer": ANSWERS}
-    found: dict[tuple[str, ...], tuple[int, str]] = {}
-    for line, keys, values in _lines(path):
-        where = f"{path}, line {line}"
-        if sorted(keys) != sorted(_OF_VOTE) or len(values) != len(keys):
-            raise DataError(f"{where}: exactly one {', one '.join(_OF_VOTE)} are needed")
-        vote = dict(zip(keys, values, strict=True))
-        for key in _OF_VOTE:
-            if not isinstance(vote[key], str) or vote[key] not in known[key]:
-                these = "those of the comparisons given" if key == "comparison" else ", ".join(known[key])
-                raise DataError(f"{where}: {key} is {vote[key]!r:.80}; known are {these}")
-        cell = tuple(vote[key] for key in _OF_VOTE[:3])
-        if cell in found:
-            raise DataError(f"{where}: {' / '.join(cell)} has its answer in line {found[cell][0]}; keep one of the two")
-        found[cell] = line, vote["answer"]
-    for cell in product(comparisons["comparison"], judges, QUESTIONS):
-        if cell not in found:
-            raise DataError(f"{path}: {' / '.join(cell)} has no answer; add a line with it (skip is an answer)")
-    return votes_on([(*cell, answer) for cell, (_, answer) in found.items()], comparisons)
-
-
 def _sets_of_images(name: str, images: pd.DataFrame, sets: int) -> tuple[str, dict[tuple, list[list]]]:
     """The model, and by set and prompt its sets of images."""
     columns = ["model", "set", "prompt", "image"]
@@ -194,36 +160,9 @@ def _look(see: Mapping[Any, Any] | Callable[[Any], Any], image: Any) -> Any:
 
 
 def votes_on(rows: list[tuple[str, str, str, str]], comparisons: pd.DataFrame) -> pd.DataFrame:
-    """Answers with what they are about, in the order of ``comparisons``."""
+    """Answers (comparison, judge, question, answer) with what they are about, in the order of ``comparisons``."""
     if (twice := comparisons["comparison"].duplicated()).any():
         first = comparisons["comparison"][twice].iloc[0]
         raise DataError(f"comparison {first} occurs twice; drop one, or give each pair of models its own names")
     about = comparisons[["comparison", "set", "prompt", "model", "opponent", "left_model"]]
-    return about.merge(pd.DataFrame(rows, columns=_OF_VOTE), on="comparison")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, list[str], list[Any]]]:
-    """Number, keys and values of each line with a vote."""
-    if path.suffix not in (".csv", ".jsonl"):
-        raise DataError(f"{path}: votes are read from .csv and .jsonl files; name it by what it holds")
-    line = 0
-    try:
-        check_regular(path)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
-                reader = csv.reader(file, strict=True)
-                header = next(reader, [])
-                for row in filter(None, reader):
-                    line = reader.line_num
-                    yield line, header, row
-                return
-            for line, text in enumerate(file, start=1):
-                if text.strip():
-                    found = json.loads(text, object_pairs_hook=tuple)  # every pair, and unlike any other JSON value
-                    pairs = found if isinstance(found, tuple) else ()
-                    yield line, [key for key, _ in pairs], [value for _, value in pairs]
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; give the file of the votes") from None
-    except (csv.Error, ValueError, RecursionError) as error:  # ValueError: bad JSON, or bytes that are no UTF-8
-        why = " ".join(str(getattr(error, "msg", error)).split())
-        raise DataError(f"{path}, at line {line} or the next: {why}; save it as UTF-8 {path.suffix[1:]}") from None
+    return about.merge(pd.DataFrame(rows, columns=["comparison", "judge", "question", "answer"]), on="comparison")

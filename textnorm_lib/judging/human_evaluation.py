@@ -17,12 +17,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import cohen_kappa_score
 
 from textnorm_lib.judging.comparisons import make_comparisons
 from textnorm_lib.judging.labelled import answer_all, comparison_votes, people_agree
 from textnorm_lib.judging.labelling import COMPARISON, LabelItem, Session, comparison_items
-from textnorm_lib.judging.verdicts import comparisons_needed, majority, sign_test_power, sign_tests, win_tie_loss
+from textnorm_lib.judging.verdicts import (
+    comparisons_needed,
+    majority,
+    rates,
+    sign_test_power,
+    sign_tests,
+    win_tie_loss,
+)
+from textnorm_lib.stats.agreement import cohen_kappa
 from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.progress import progress
@@ -57,17 +64,11 @@ def simulate_sittings(
     """Votes of simulated people on ``comparisons``, three for each slip: as ``comparisons.ask``, and slip.
 
     ``judged`` (``selection.judge_sets``) has the judges' votes on them, those for ``n``; ``images`` is the folder of
-    what is shown. Raises ``DataError`` for a slip outside [0, 1] and a comparison on which a judge has no vote.
+    what is shown.
     """
-    if wrong := [slip for slip in slips if not 0 <= slip <= 1]:
-        raise DataError(f"slips has {wrong[0]}: a probability is needed")
     answers = judged[(judged["n"] == n) & judged["comparison"].isin(comparisons["comparison"])]
     answers = answers.set_index(["judge", *_KEYS])["answer"].to_dict()
     judges = sorted({judge for judge, *_ in answers})
-    if len(answers) != len(judges) * len(comparisons) * len(COMPARISON):
-        raise DataError(
-            f"{len(answers)} votes of {len(judges)} judges on {len(comparisons)} comparisons: some are missing"
-        )
     items = comparison_items(comparisons, lambda image: images / image)
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -115,8 +116,7 @@ def agreement_by_slip(votes: pd.DataFrame) -> pd.DataFrame:
         among, outcomes = people_agree(of_slip), majority(of_slip).set_index(_KEYS)["outcome"]
         for row in among[among["pair"] == "all"].itertuples():
             pair = [side.xs(row.question, level="question").sort_index() for side in (without, outcomes)]
-            kappa = cohen_kappa_score(*pair) if pd.concat(pair).nunique() > 1 else np.nan
-            rows.append((slip, row.question, row.n, row.same, row.coefficient, kappa))
+            rows.append((slip, row.question, row.n, row.same, row.coefficient, cohen_kappa(*pair)))
     return pd.DataFrame(rows, columns=["slip", "question", "n", "same", "alpha", "kappa_of_majorities"])
 
 
@@ -126,18 +126,14 @@ def power_curves(*, ratio: float, ties: Sequence[float], prompts: Sequence[int])
 
     ``ties`` are shares of prompts that are tied.
     """
-    rows = [(tied, n, sign_test_power(n, **_rates(ratio, tied))) for tied, n in product(ties, prompts)]
+    grid = product(ties, prompts)
+    rows = [(tied, n, sign_test_power(n, **rates(ratio, decided=1 - tied))) for tied, n in grid]
     return pd.DataFrame(rows, columns=["ties", "prompts", "power"])
 
 
 @step(1)
 def prompts_needed(*, ratios: Sequence[float], ties: Sequence[float], power: float) -> pd.DataFrame:
     """How many prompts the sign test needs to find each ratio of wins to losses: ratio, ties, prompts."""
-    rows = [
-        (ratio, tied, comparisons_needed(**_rates(ratio, tied), power=power)) for ratio, tied in product(ratios, ties)
-    ]
+    grid = product(ratios, ties)
+    rows = [(ratio, tied, comparisons_needed(**rates(ratio, decided=1 - tied), power=power)) for ratio, tied in grid]
     return pd.DataFrame(rows, columns=["ratio", "ties", "prompts"])
-
-
-def _rates(ratio: float, tied: float) -> dict[str, float]:
-    return {"win": (1 - tied) * ratio / (ratio + 1), "loss": (1 - tied) / (ratio + 1)}

@@ -5,10 +5,8 @@
     people_agree(votes)
 
 Files can be read while somebody still labels; what has no answer yet has no row. The profile names the files of three
-people (``tia2.votes``) once they are through with notebook 01; from then on their votes are the benchmark's, as the
-released ones are the paper's:
-
-    votes = run.step(people_votes, study.images, *answers_files(profile.tia2.votes))
+people (``tia2.votes``) once they are through with notebook 01; from then on ``people_votes`` are the benchmark's, as
+the released ones are the paper's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +14,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import krippendorff
 import numpy as np
 import pandas as pd
-from sklearn.metrics import cohen_kappa_score
 
 from textnorm_lib.judging.comparisons import votes_on
 from textnorm_lib.judging.labelling import ALIGNMENT, COMPARISON, LabelItem, Session, read_labels
+from textnorm_lib.stats.agreement import cohen_kappa, nominal_alpha
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.files import check_regular
 from textnorm_lib.study.progress import progress
@@ -58,8 +55,8 @@ def _answers(
     files: Sequence[Path | str], questions: Mapping[str, Sequence[str]], what: str, known: pd.Series
 ) -> pd.DataFrame:
     """item, question, answer, name of all ``files``, which ask ``questions`` of ``known`` items."""
-    wanted, rows, file_of = {name: [*answers] for name, answers in questions.items()}, [], {}
-    known = set(known)
+    wanted, known = {name: [*answers] for name, answers in questions.items()}, set(known)
+    rows, file_of = [], {}
     for file in map(Path, files):
         labels = read_labels(file)
         name = labels.header["annotator"]
@@ -95,18 +92,11 @@ def people_agree(votes: pd.DataFrame) -> pd.DataFrame:
         for pair in combinations(wide, 2):
             first, second = wide[[*pair]].dropna().to_numpy().T
             same.append(first == second)
-            kappa = cohen_kappa_score(first, second) if len({*first, *second}) > 1 else np.nan
-            rows.append((question, ", ".join(pair), len(first), _mean(same[-1]), kappa))
+            rows.append((question, ", ".join(pair), len(first), pd.Series(same[-1]).mean(), cohen_kappa(first, second)))
         counts = pd.crosstab(group["item"], group["answer"]).to_numpy()
-        counts = counts[counts.sum(axis=1) > 1]
-        several = (counts.sum(axis=0) > 0).sum() > 1
-        alpha = krippendorff.alpha(value_counts=counts, level_of_measurement="nominal") if several else np.nan
-        rows.append((question, "all", len(counts), _mean(np.concatenate([*same, []])), alpha))
+        several = (counts.sum(axis=1) > 1).sum()
+        rows.append((question, "all", several, pd.Series(np.concatenate([*same, []])).mean(), nominal_alpha(counts)))
     return pd.DataFrame(rows, columns=["question", "pair", "n", "same", "coefficient"])
-
-
-def _mean(same: np.ndarray) -> float:
-    return float(same.mean()) if same.size else np.nan
 
 
 def answer_all(session: Session, judge: Callable[[LabelItem, str], str]) -> None:

@@ -80,13 +80,13 @@ class Cell:
 
 
 def alignment_items(images: pd.DataFrame, folder: Path) -> list[LabelItem]:
-    """One item an image: ``images`` has image (a file in ``folder``) and prompt. Raises as ``files.file_within``."""
+    """One item per image: ``images`` has image (a file in ``folder``) and prompt. Raises as ``files.file_within``."""
     pairs = zip(images["image"], images["prompt"], strict=True)
     return [LabelItem(image, prompt, ((file_within(folder, image),),)) for image, prompt in pairs]
 
 
 def comparison_items(comparisons: pd.DataFrame, see: Callable[[Any], Path]) -> list[LabelItem]:
-    """One item a comparison of ``comparisons.make_comparisons``; ``see`` gives an image's file."""
+    """One item per comparison of ``comparisons.make_comparisons``; ``see`` gives an image's file."""
     return [LabelItem(one.comparison, one.prompt, (one.left, one.right)) for one in blind(comparisons, see=see)]
 
 
@@ -113,10 +113,11 @@ def open_session(
 class Session:
     """One annotator's answers to ``questions`` (each with the answers that it may have) on ``items``.
 
-    Begins the file ``path``, or goes on with it at its first open cell; without a path it is a rehearsal, whose file
-    goes with it. Raises ``DataError`` for items that share a name or lack a file, for a name that cannot be printed,
-    and for a file that is open elsewhere, is damaged or holds other items, questions, annotator or seed; ``StoreError``
-    where nothing can be written.
+    Begins the file ``path``, or goes on with it at its first open cell; ``cut_short`` says whether it ended in a line
+    that was cut short, which was removed. Without a path it is a ``rehearsal``, whose file goes with it. Raises
+    ``DataError`` for items that share a name or lack a file, for a name that cannot be printed, and for a file that is
+    open elsewhere, is damaged or holds other items, questions, annotator or seed; ``StoreError`` where nothing can be
+    written.
     """
 
     def __init__(
@@ -128,8 +129,9 @@ class Session:
         annotator: str,
         seed: int,
     ) -> None:
-        self._temporary = tempfile.TemporaryDirectory() if path is None else None
-        self.path = Path(self._temporary.name, "rehearsal.jsonl") if self._temporary else Path(path)
+        self.rehearsal = path is None
+        self._temporary = tempfile.TemporaryDirectory() if self.rehearsal else None
+        self.path = Path(self._temporary.name, "rehearsal.jsonl") if self.rehearsal else Path(path)
         self.annotator = annotator
         self.questions = {name: tuple(answers) for name, answers in questions.items()}
         _check_items(items, annotator)
@@ -142,7 +144,7 @@ class Session:
         self.cells = [Cell(ordered[place], question) for place in order for question in self.questions]
         self._place = {cell.key: place for place, cell in enumerate(self.cells)}
         self._file = LabelFile(self.path, header)
-        self._labels = self._file.labels
+        self._labels, self.cut_short = self._file.labels, self._file.cut_short
         if strange := self._labels.answers.keys() - self._place.keys():
             self.close()
             raise DataError(f"{self.path} has an answer to {min(strange)}, which is none of these items; mend the line")
@@ -157,16 +159,6 @@ class Session:
     def done(self) -> int:
         """The number of cells that have an answer."""
         return len(self._labels.answers)
-
-    @property
-    def rehearsal(self) -> bool:
-        """Whether nothing is kept."""
-        return self._temporary is not None
-
-    @property
-    def cut_short(self) -> bool:
-        """Whether the file ended in a line that was cut short, which was removed."""
-        return self._file.cut_short
 
     @property
     def seconds_left(self) -> float | None:
@@ -230,10 +222,8 @@ class Session:
 
 
 def _check_items(items: Sequence[LabelItem], annotator: str) -> None:
-    if not annotator.strip() or not annotator.isprintable():
-        raise DataError(f"annotator is {annotator!r:.80}; give a name")
-    if len(annotator) > _LONGEST_NAME:
-        raise DataError(f"annotator is {annotator!r:.80}...; give a name of at most {_LONGEST_NAME} characters")
+    if not annotator.strip() or not annotator.isprintable() or len(annotator) > _LONGEST_NAME:
+        raise DataError(f"annotator is {annotator!r:.80}; give a printable name of at most {_LONGEST_NAME} characters")
     names = [item.name for item in items]
     if not names or len(set(names)) < len(names):
         raise DataError(f"{len(names)} items have {len(set(names))} different names; give each one its own")
@@ -280,7 +270,7 @@ class LabelFile:
             earlier.close()
         self._lock = self._locked()
         try:
-            self.labels, self.cut_short = self._resume(header)
+            self._resume(header)
         except BaseException:
             self._lock.release()
             raise
@@ -320,27 +310,28 @@ class LabelFile:
             raise StoreError(f"{self.path}: {error.strerror}; give a folder that can be written") from None
         return lock
 
-    def _resume(self, header: dict[str, Any]) -> tuple[Labels, bool]:
-        """What the file says so far, and whether a last line was cut short."""
+    def _resume(self, header: dict[str, Any]) -> None:
+        """Read what the file says so far, without a last line that was cut short, or begin it."""
         try:
+            stored = b""
             if self.path.exists():
                 check_regular(self.path)
-            stored = self.path.read_bytes() if self.path.exists() else b""
+                stored = self.path.read_bytes()
             whole = stored[: stored.rfind(b"\n") + 1]
             if whole:
-                labels = read_labels(self.path)
-                _check_same(self.path, labels.header, header)
+                self.labels = read_labels(self.path)
+                _check_same(self.path, self.labels.header, header)
             elif _line(header).startswith(stored):
-                labels = Labels(header)
+                self.labels = Labels(header)
             else:  # not ours to mend
                 raise DataError(f"{self.path} is no file of labels; take another name")
+            self.cut_short = len(whole) < len(stored)
             self._file = self.path.open("ab", buffering=0)
             self._file.truncate(len(whole))
             if not whole:
                 self.append(header)
         except OSError as error:
             raise StoreError(f"{self.path}: {error.strerror}; give a file that can be written") from None
-        return labels, len(whole) < len(stored)
 
 
 def read_labels(path: Path) -> Labels:

@@ -81,10 +81,7 @@ def _by_both(
 _ENSEMBLE = UNDER_TEXTNORM + PAIR
 _01, _02, _02B, _03 = "01_build_tia2", "02_benchmark_rewards", "02b_benchmark_mini_rewards", "03_textnorm_ablations"
 _04, _05, _06 = "04_best_of_n", "05_rwr_finetuning", "06_ddpo_finetuning"
-_PROMPTS, _IMAGES = (
-    ", ".join(f"{{tab05_tia2_statistics; set={name}; {column}}}" for name in SET_ORDER)
-    for column in ("prompts", "images")
-)
+_PROMPTS = ", ".join(f"{{tab05_tia2_statistics; set={name}; prompts}}" for name in SET_ORDER)
 _FIGURE_6 = ("fig59_rwr_judged", "tab35_rwr_judged"), ("fig64_ddpo_judged", "tab38_ddpo_judged")
 _FIGURE_9 = ("fig51_best_of_n_judged", "tab30_best_of_n_judged")
 
@@ -304,7 +301,7 @@ _REFERENCE = re.compile(r"\{(?:(same \S+|judge) \| )?([^}]+)\}")
 
 @step(1)
 def judge_paper_items(tables: Tables, *, profile: str, rows: str) -> pd.DataFrame:
-    """A row an item of the paper, as texts: ``COLUMNS``, with the numbers as the tables have them.
+    """A row per item of the paper, as texts: ``COLUMNS``, with the numbers as the tables have them.
 
     ``rows``: ``ROWS``, with which the result's key changes. A text that refers to a table that was not made says so.
     Raises ``DataError`` for a reference that fits no cell.
@@ -327,14 +324,15 @@ def _told(text: str, tables: Tables) -> str:
     """The text with what its references give."""
     if any(table_of(reference) not in tables.names for _, reference in _REFERENCE.findall(text)):
         return ABSENT
-    return _REFERENCE.sub(lambda found: _given(*found.groups(), tables), text)
 
+    def given(found: re.Match) -> str:
+        asked, reference = found.groups()
+        if asked == "judge":
+            row, _ = row_of(tables, reference)
+            return verdict([row["low"]], [row["high"]])
+        number = quote(tables, reference)
+        if asked:
+            return SAME if number == asked.removeprefix("same ") else OTHER
+        return number
 
-def _given(asked: str, reference: str, tables: Tables) -> str:
-    if asked == "judge":
-        row, _ = row_of(tables, reference)
-        return verdict([row["low"]], [row["high"]])
-    found = quote(tables, reference)
-    if asked:
-        return SAME if found == asked.removeprefix("same ") else OTHER
-    return found
+    return _REFERENCE.sub(given, text)

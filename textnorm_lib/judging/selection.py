@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from textnorm_lib.judging.comparisons import IMAGES_PER_SET, SETS_PER_PROMPT, ask, gold_judge, make_comparisons
-from textnorm_lib.judging.verdicts import sign_test_power, sign_tests, win_tie_loss
+from textnorm_lib.judging.verdicts import rates, sign_test_power, sign_tests, win_tie_loss
 from textnorm_lib.optimise.best_of_n import choose_best, expected_gold, kl_best_of_n
 from textnorm_lib.optimise.checkpoints import selection_costs
 from textnorm_lib.optimise.pool import QUALITY, check_choosers, pooled_deviations
@@ -42,8 +42,8 @@ _RUN = ["tuned_on", "beta", "run"]
 def choose_sets(images: pd.DataFrame, *, choosers: Sequence[str], sizes: Sequence[int]) -> pd.DataFrame:
     """The sets of each chooser for each n of ``sizes``: set, prompt, model (the chooser), n, number, place, image.
 
-    ``images`` as ``pool.join_judges`` gives them. Raises ``DataError`` for an n of which the pool does not hold two
-    disjoint batches, and as ``check_choosers``.
+    ``images`` as from ``pool.join_judges``. Raises ``DataError`` where the pool does not hold two disjoint batches of
+    n, and as ``check_choosers``.
     """
     images = check_choosers(images, [name for name in choosers if name != RATING])  # who may well find all images good
     rows = []
@@ -70,22 +70,24 @@ def judge_sets(
 ) -> pd.DataFrame:
     """The votes of three judges on the sets of ``model`` against those of each opponent, n by n: as ``ask``, and n.
 
-    ``chosen`` as ``choose_sets`` gives it. Judge i asks for alignment what annotator i voted on each image (a skip as
-    one half) and for quality what quality judge i says; it prefers the higher mean. Equal means tie, of quality those
-    at most ``quality_tie`` apart, in the judge's unit: the pooled standard deviation of its numbers for a prompt's
-    images. Raises ``DataError`` for a quality judge without one.
+    ``chosen`` as from ``choose_sets``. For alignment judge i asks what annotator i voted on each image (a skip is one
+    half), for quality what quality judge i says, and prefers the higher mean. Equal means tie, of quality also those at
+    most ``quality_tie`` of the judge's units apart (``pool.pooled_deviations``, which may raise ``DataError``).
     """
     votes = images.set_index("image")[VOTES].replace(SKIP, 0.5)
     quality = images.set_index("image")[list(QUALITY)] / pooled_deviations(images, QUALITY)
-    questions = (("alignment", votes, 0.0), ("quality", quality, quality_tie))
+    questions = (
+        ("alignment", votes, gold_judge(tie_within=0)),
+        ("quality", quality, gold_judge(tie_within=quality_tie)),
+    )
     found = []
     for n, of_size in chosen.groupby("n"):
         sets = dict(list(of_size.groupby("model")))
         for opponent in opponents:
             comparisons = make_comparisons(sets[model], sets[opponent], seed=seed)
-            for question, values, tie in questions:
+            for question, values, judge in questions:
                 for number, column in enumerate(values, 1):
-                    judge, see = gold_judge(tie_within=tie), values[column].to_dict()
+                    see = values[column].to_dict()
                     answers = ask(judge, comparisons, name=f"judge_{number}", question=question, see=see)
                     found.append(answers.assign(n=n))
     return pd.concat(found, ignore_index=True)
@@ -99,28 +101,26 @@ def outcomes_by_size(votes: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
 
 @step(1)
 def sign_tests_by_size(votes: pd.DataFrame) -> pd.DataFrame:
-    """``sign_tests`` of the votes on each n: its columns, n, and the test's power.
+    """``sign_tests`` of the votes on each n: its columns, n, n_prompts and the test's power.
 
-    ``power``: how likely the test was to find that a model wins twice as many prompts as it loses, with as many prompts
-    as there are and as many tied as were; nan where all are tied. Holm's family is all tests of one n and set.
+    The power is the probability of finding that a model wins twice as many prompts as it loses, among as many prompts
+    and with as many ties as there are; nan where all are tied. Holm's family is all tests of one n and set.
     """
     tests = pd.concat([sign_tests(rows).assign(n=n) for n, rows in votes.groupby("n")], ignore_index=True)
     prompts = tests[["prompts_won", "prompts_tied", "prompts_lost"]].sum(axis=1)
     decided = 1 - tests["prompts_tied"] / prompts
-    return tests.assign(power=[_power(*pair) for pair in zip(prompts, decided, strict=True)], n_prompts=prompts)
-
-
-def _power(prompts: int, decided: float) -> float:
-    if decided == 0:
-        return np.nan
-    return sign_test_power(prompts, win=decided * TWICE / (TWICE + 1), loss=decided / (TWICE + 1))
+    power = [
+        sign_test_power(n, **rates(TWICE, decided=share)) if share else np.nan
+        for n, share in zip(prompts, decided, strict=True)
+    ]
+    return tests.assign(power=power, n_prompts=prompts)
 
 
 @step(1)
 def proxy_curves(images: pd.DataFrame, *, rewards: Sequence[str], sizes: Sequence[int]) -> pd.DataFrame:
     """What each reward itself thinks of its best of n: set, prompt, reward, n, proxy (0 at n = 1).
 
-    In standard deviations of the reward over the prompt's pool, the only unit that rewards share.
+    The unit is the reward's standard deviation over the prompt's pool, the only one that rewards share.
     """
     rows = []
     for (name, prompt), pool in check_choosers(images, rewards).groupby(PROMPT, sort=False):
@@ -133,10 +133,10 @@ def proxy_curves(images: pd.DataFrame, *, rewards: Sequence[str], sizes: Sequenc
 
 @step(1)
 def mean_curves(gold: pd.DataFrame, proxy: pd.DataFrame, **settings: float) -> pd.DataFrame:
-    """Mean gain in gold and in proxy over n = 1, with intervals: set, reward, what, n, distance, mean, low, high, ...
+    """Mean gain in ``gold`` (``gold_curves``) and ``proxy`` (``proxy_curves``) over n = 1.
 
-    ``gold`` as from ``gold_curves``, ``proxy`` as from ``proxy_curves``; ``distance`` is the square root of the KL
-    divergence, ``settings`` are those of ``metrics.summarise``, which also gives n_prompts.
+    Returns as ``metrics.summarise``, whose ``settings`` are given, with n for the metric, what ("gold" or "proxy"), and
+    distance, the square root of the KL divergence.
     """
     gains = {"gold": gold.assign(value=gold["gold"] - gold["base"]), "proxy": proxy.rename(columns={"proxy": "value"})}
     tables = [
@@ -148,10 +148,10 @@ def mean_curves(gold: pd.DataFrame, proxy: pd.DataFrame, **settings: float) -> p
 
 @step(1)
 def late_gains(gold: pd.DataFrame, **settings: float) -> pd.DataFrame:
-    """What the last quadrupling of n does to gold: below 0, choosing among more images makes the choice worse.
+    """What the last quadrupling of n does to ``gold``: below 0, choosing among more images makes the choice worse.
 
-    ``gold`` as from ``gold_curves`` with sizes that double. Returns as ``metrics.summarise``, and before and after, the
-    two n. No form of curve is assumed, which the peak of a fit depends on.
+    ``gold`` as from ``gold_curves`` with sizes that double. Returns as ``metrics.summarise``, and the two n, before and
+    after. The peak of a fitted curve would depend on the form that is assumed; this does not.
     """
     sizes = sorted(gold["n"].unique())
     before, after = sizes[-3], sizes[-1]

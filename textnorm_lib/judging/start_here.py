@@ -1,6 +1,6 @@
 """Notebook 00 in miniature: a few prompts, sixteen images of each, and whose favourite among them is good.
 
-    study.start.rewarded.value      # a row an image: set, prompt, image, clip, textnorm, the votes, label
+    study.start.rewarded.value      # a row per image: set, prompt, image, clip, textnorm, the votes, label
     favourites = run.step(pick_favourites, study.start.images, study.start.rewarded)
 
 The prompts are of development classes, and the images have a seed of their own, so that no other notebook knows them.
@@ -45,7 +45,7 @@ def join_labels(images: pd.DataFrame, *labels: pd.DataFrame) -> pd.DataFrame:
 
 @step(1)
 def pick_favourites(made: Path, images: pd.DataFrame) -> pd.DataFrame:
-    """Of each prompt the image made first, CLIP's favourite and TextNorm's: a row each.
+    """Each prompt's first image, CLIP's favourite and TextNorm's, a row for each.
 
     Returns chooser ("first", "clip", "textnorm"), set, prompt, image, the votes, label, share_good (of all the prompt's
     images; nan without votes) and png, the file's bytes. Of equal values the earlier image is the favourite.

@@ -22,7 +22,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from textnorm_lib.judging.comparisons import ANSWERS
-from textnorm_lib.stats.metrics import ALL_SETS, holm
+from textnorm_lib.stats.metrics import each_set_and_all, holm
 from textnorm_lib.stats.names import PROMPT
 from textnorm_lib.study.errors import DataError, is_number, shown
 from textnorm_lib.study.store import step
@@ -33,16 +33,17 @@ OUTCOMES = ("win", "tie", "loss")
 _NEGLIGIBLE = 1e-13  # of a probability
 _MOST = 100_000  # comparisons that a power is computed for; more would take minutes, and nobody makes so many
 _ABOUT = ["comparison", *PROMPT, "model", "opponent"]
+_GROUP = ["set", "model", "opponent", "question"]
 
 
 @step(1)
 def majority(votes: pd.DataFrame) -> pd.DataFrame:
     """The outcome of each comparison and question: comparison, set, prompt, model, opponent, question, outcome.
 
-    ``votes`` as from ``comparisons.ask`` or ``read_votes``, those of three judges together: comparison, set, prompt,
-    model, opponent, left_model, judge, question, answer ("left", "tie", "right" or "skip"). ``outcome`` is "win",
-    "tie" or "loss", of model against opponent. Raises ``DataError`` for a missing column, an unknown answer, a
-    left_model that is neither, a vote given twice, and a comparison without exactly three votes on each question.
+    ``votes`` as from ``comparisons.ask``, those of three judges together: comparison, set, prompt, model, opponent,
+    left_model, judge, question, answer ("left", "tie", "right" or "skip"). ``outcome`` is "win", "tie" or "loss", of
+    model against opponent. Raises ``DataError`` for a missing column, an unknown answer, a left_model that is neither,
+    a vote given twice, and a comparison without exactly three votes on each question.
     """
     votes = _checked(votes)
     side = votes["answer"].map({"left": 1, "right": -1}).fillna(0)
@@ -71,18 +72,18 @@ def win_tie_loss(votes: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFra
             count, size = hits.sum(), sizes.sum()
             bounds = _interval(hits, sizes, confidence)
             rows.append((*key, outcome, count, count / size, *bounds, size, len(sizes)))
-    columns = ["set", "model", "opponent", "question", "outcome", "count", "share", "low", "high"]
-    return pd.DataFrame(rows, columns=[*columns, "n_comparisons", "n_prompts"])
+    numbers = ["count", "share", "low", "high", "n_comparisons", "n_prompts"]
+    return pd.DataFrame(rows, columns=[*_GROUP, "outcome", *numbers])
 
 
 @step(1)
 def sign_tests(votes: pd.DataFrame) -> pd.DataFrame:
     """Whether each model wins more often than it loses: exact two-sided sign tests over prompts.
 
-    ``votes`` as for ``majority``. A prompt is won if more of its comparisons are won than lost, and lost in the
-    opposite case; tied ones are dropped, as the sign test does. Returns set (each and ``"all"``), model, opponent,
-    question, prompts_won, prompts_tied, prompts_lost, p_sign (1 where no prompt is decided), p_holm. Holm's family is
-    all tests of one set. Raises ``DataError`` as ``majority``.
+    ``votes`` as for ``majority``. A prompt is won if more of its comparisons are won than lost, lost in the opposite
+    case, and otherwise tied and dropped. Returns set (each and ``"all"``), model, opponent, question, prompts_won,
+    prompts_tied, prompts_lost, p_sign (1 where no prompt is decided), p_holm (Holm's family is all tests of one set).
+    Raises ``DataError`` as ``majority``.
     """
     rows = []
     for key, group in _groups(majority(votes)):
@@ -90,8 +91,7 @@ def sign_tests(votes: pd.DataFrame) -> pd.DataFrame:
         won, lost = int((balance > 0).sum()), int((balance < 0).sum())
         p_value = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
         rows.append((*key, won, len(balance) - won - lost, lost, p_value))
-    columns = ["set", "model", "opponent", "question", "prompts_won", "prompts_tied", "prompts_lost", "p_sign"]
-    table = pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=[*_GROUP, "prompts_won", "prompts_tied", "prompts_lost", "p_sign"])
     table["p_holm"] = table.groupby("set")["p_sign"].transform(lambda p_values: holm(p_values.to_numpy()))
     return table
 
@@ -111,6 +111,11 @@ def sign_test_power(n: int, *, win: float, loss: float, alpha: float = 0.05) -> 
     rare -= stats.binom.cdf(rare, decided, 0.5) > alpha / 2  # so many of one kind, or fewer, are significant
     few_wins, few_losses = (stats.binom.cdf(rare, decided, rate / (win + loss)) for rate in (win, loss))
     return float(stats.binom.pmf(decided, n, win + loss) @ (few_wins + few_losses))
+
+
+def rates(ratio: float, *, decided: float) -> dict[str, float]:
+    """The win and loss rates where a share ``decided`` is won or lost, and ``ratio`` times as many won as lost."""
+    return {"win": decided * ratio / (ratio + 1), "loss": decided / (ratio + 1)}
 
 
 def comparisons_needed(win: float, loss: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
@@ -136,8 +141,8 @@ def comparisons_needed(win: float, loss: float, *, power: float = 0.8, alpha: fl
 
 def _check_rates(n: int, win: float, loss: float, alpha: float) -> None:
     """Raise ``DataError`` unless these can be a number of comparisons and the probabilities of their outcomes."""
-    rates = all(is_number(rate, 0, 1) for rate in (win, loss, alpha))
-    if not (rates and 0 < win + loss <= 1 and 0 < alpha < 1 and isinstance(n, Integral) and is_number(n, 1, _MOST)):
+    possible = all(is_number(rate, 0, 1) for rate in (win, loss, alpha)) and 0 < win + loss <= 1 and 0 < alpha < 1
+    if not (possible and isinstance(n, Integral) and is_number(n, 1, _MOST)):
         told = f"n is {shown(n)}, win {shown(win)}, loss {shown(loss)}, alpha {shown(alpha)}"
         raise DataError(f"{told}: a whole n from 1 to {_MOST:,} and probabilities are needed")
 
@@ -156,8 +161,8 @@ def _interval(hits: np.ndarray, sizes: np.ndarray, confidence: float) -> tuple[f
 
 def _groups(outcomes: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str, str], pd.DataFrame]]:
     """(set, model, opponent, question) and its rows, for each set and all together."""
-    for name, rows in [*outcomes.groupby("set", sort=False), (ALL_SETS, outcomes)]:
-        for key, group in rows.groupby(["model", "opponent", "question"], sort=False):
+    for name, rows in each_set_and_all(outcomes):
+        for key, group in rows.groupby(_GROUP[1:], sort=False):
             yield (name, *key), group
 
 

@@ -102,13 +102,9 @@ class LabellingInterface(anywidget.AnyWidget):
     def _redraw(self, note: str) -> None:
         session, words, cell = self._session, self._words, self._session.current
         self._number += 1
-        shown = {
-            "number": self._number,
-            "note": note or self._standing,
-            "done": session.done,
-            "total": len(session.cells),
-        }
-        shown |= {"prompt": "", "asks": "", "answers": [], "given": None, "left": _time_left(session.seconds_left)}
+        shown = {"number": self._number, "note": note or self._standing, "done": session.done}
+        shown |= {"total": len(session.cells), "left": _time_left(session.seconds_left)}
+        shown |= {"prompt": "", "asks": "", "answers": [], "given": None}
         with self.hold_sync():
             if cell:
                 answers = [[answer, words.answers[answer]] for answer in session.questions[cell.question]]
@@ -139,19 +135,16 @@ def _images(head: str, files: Sequence[Path]) -> list[dict[str, str]]:
     """What the page needs of each: the image itself, since a file's name might tell who made it, and its alt text."""
     images = []
     for place, file in enumerate(files, start=1):
+        if (ending := file.suffix.lower()) not in _KINDS:
+            raise DataError(f"{file}: browsers are given {', '.join(_KINDS)}; convert it")
+        try:
+            content = base64.b64encode(file.read_bytes()).decode()
+        except OSError as error:
+            remedy = "put the image back and press a key for back or forward"
+            raise DataError(f"{file}: {error.strerror}; {remedy}") from None
         alt = f"{head}, image {place} of {len(files)}" if head else "The image to judge"
-        images.append({"source": _as_data(file), "alt": alt})
+        images.append({"source": f"data:{_KINDS[ending]};base64,{content}", "alt": alt})
     return images
-
-
-def _as_data(file: Path) -> str:
-    if file.suffix.lower() not in _KINDS:
-        raise DataError(f"{file}: browsers are given {', '.join(_KINDS)}; convert it")
-    try:
-        content = base64.b64encode(file.read_bytes()).decode()
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}; put the image back and press a key for back or forward") from None
-    return f"data:{_KINDS[file.suffix.lower()]};base64,{content}"
 
 
 def _time_left(seconds: float | None) -> str:

@@ -1,6 +1,7 @@
 """From a reward to a probability: a logistic map, its errors and its reliability curve.
 
-A reward is a number on a scale of its own. Read as a probability it needs a map; here one a reward for all prompts,
+A reward is a number on a scale of its own. Read as a probability it needs a map; here one map per reward serves all
+prompts,
 
     P(good | score s) = 1 / (1 + exp(-(a + b s))),
 
@@ -12,7 +13,7 @@ With p_i that probability, z_i the label, and B_1 .. B_m bins of equally many im
 (Naeini, Cooper and Hauskrecht 2015; Brier 1950). Intervals draw whole prompts again with the bins held fixed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from textnorm_lib.stats.intervals import prompt_bootstrap
-from textnorm_lib.stats.metrics import ALL_SETS
+from textnorm_lib.stats.metrics import each_set_and_all
 from textnorm_lib.stats.rankings import check_scores
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.progress import progress
@@ -73,20 +74,20 @@ def calibration_errors(
     reference, n_prompts, n_images. The ECE adds up amounts without their signs, so chance alone makes it positive and
     every resample more so. Its ``reference`` is how far: the upper end of the interval that these prompts would give
     were each bin right on average (nan if a bin holds one prompt only); where the value is not above it ``low`` is 0.
-    That of the Brier score is its value if all images had one probability, the share of good ones in all sets.
+    The ``reference`` of the Brier score is its value if all images had one probability, the share of good ones in all
+    sets.
     """
     rows = []
     constant = probabilities["label"].mean()
-    for name, reward, group in progress(list(_groups(probabilities)), "calibration", unit="rewards"):
+    for name, reward, group in progress(_groups(probabilities), "calibration", unit="rewards"):
         sums = _sums_of_prompts(group, bins)
-        errors, low, high = _errors(sums, resamples=resamples, confidence=confidence, seed=seed)
-        counts = {"n_prompts": len(sums), "n_images": len(group)}
-        low[0] *= errors[0] > high[2]
-        references = (high[2], ((constant - group["label"]) ** 2).mean())
-        for place, metric in enumerate(("ece", "brier")):
-            row = {"set": name, "reward": reward, "metric": metric, "value": errors[place], "low": low[place]}
-            rows.append({**row, "high": high[place], "reference": references[place], **counts})
-    return pd.DataFrame(rows)
+        value, low, high = _errors(sums, resamples=resamples, confidence=confidence, seed=seed)
+        low[0] *= value[0] > high[2]
+        of_constant = ((constant - group["label"]) ** 2).mean()
+        rows.append((name, reward, "ece", value[0], low[0], high[0], high[2], len(sums), len(group)))
+        rows.append((name, reward, "brier", value[1], low[1], high[1], of_constant, len(sums), len(group)))
+    columns = ["set", "reward", "metric", "value", "low", "high", "reference", "n_prompts", "n_images"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 @step(1)
@@ -101,7 +102,7 @@ def reliability_curves(
     so few that a resample may leave the bin empty.
     """
     tables = []
-    for name, reward, group in progress(list(_groups(probabilities)), "reliability", unit="rewards"):
+    for name, reward, group in progress(_groups(probabilities), "reliability", unit="rewards"):
         sums = _sums_of_prompts(group, bins)
         good, size = sums["good"].to_numpy(), sums["images"].to_numpy()
 
@@ -111,24 +112,24 @@ def reliability_curves(
 
         low, high = prompt_bootstrap(shares, len(sums), resamples=resamples, confidence=confidence, seed=seed)
         total = sums.sum().unstack(level=0)
-        curve = pd.DataFrame({"probability": total["probability"] / total["images"]})
-        curve["share_good"] = total["good"] / total["images"]
+        curve = total[["probability", "good"]].div(total["images"], axis=0).rename(columns={"good": "share_good"})
         curve = curve.assign(low=low, high=high, n_prompts=(size > 0).sum(axis=0), n_images=total["images"].astype(int))
         tables.append(curve.reset_index().assign(set=name, reward=reward))
     columns = ["set", "reward", "bin", "probability", "share_good", "low", "high", "n_prompts", "n_images"]
     return pd.concat(tables, ignore_index=True)[columns]
 
 
-def _groups(probabilities: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """The rows of each set, and of all together, by reward: set, reward, rows."""
-    for name in [*probabilities["set"].unique(), ALL_SETS]:
-        chosen = probabilities if name == ALL_SETS else probabilities[probabilities["set"] == name]
-        for reward, group in chosen.groupby("reward", sort=False):
-            yield name, reward, group
+def _groups(probabilities: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """Set, reward and their rows, also of all sets together."""
+    return [
+        (name, reward, group)
+        for name, rows in each_set_and_all(probabilities)
+        for reward, group in rows.groupby("reward", sort=False)
+    ]
 
 
 def _sums_of_prompts(group: pd.DataFrame, bins: int) -> pd.DataFrame:
-    """A row a prompt: (images, good, probability, squared) x bin, each summed over the prompt's images in the bin."""
+    """Per prompt (images, good, probability, squared) x bin, each summed over the prompt's images in the bin."""
     probability, label = group["probability"], group["label"].astype(float)
     edges = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1)[1:-1]))
     values = {"images": 1.0, "good": label, "probability": probability, "squared": (probability - label) ** 2}

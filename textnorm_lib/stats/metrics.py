@@ -12,7 +12,7 @@ Metrics are computed per prompt and averaged over prompts. A resample redraws wh
 prompt are not independent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,10 +52,8 @@ def alignment_metrics(rewards: ArrayLike, labels: ArrayLike, ratings: ArrayLike)
     _, false, _, true, _ = confusion_matrix_at_thresholds(labels, rewards)  # one point a distinct reward, best first
     bad, good = np.append(0, false), np.append(0, true)
     values = {"auroc": np.trapezoid(good, bad) / (good[-1] * bad[-1])}
-    values |= {
-        name: _average_precision(good, good + bad, k)
-        for name, k in {"auprc": labels.size, "ap5": 5, "ap10": 10, "ap25": 25}.items()
-    }
+    for name, k in (("auprc", labels.size), ("ap5", 5), ("ap10", 10), ("ap25", 25)):
+        values[name] = _average_precision(good, good + bad, k)
     constant = np.ptp(rewards) == 0 or np.ptp(ratings) == 0
     values["spearman"] = np.nan if constant else stats.spearmanr(rewards, ratings).statistic
     values["kendall"] = np.nan if constant else stats.kendalltau(rewards, ratings).statistic
@@ -66,12 +64,18 @@ def alignment_metrics(rewards: ArrayLike, labels: ArrayLike, ratings: ArrayLike)
 def prompt_metrics(images: pd.DataFrame, rewards: Sequence[str]) -> pd.DataFrame:
     """``alignment_metrics`` of every prompt and reward, tidy: (set,) prompt, reward, metric, value.
 
-    ``images`` has one row an image with the columns prompt, label, rating, one column per name in ``rewards`` and
+    ``images`` has one row per image with the columns prompt, label, rating, one column per name in ``rewards`` and
     possibly set. Prompts keep the order in which they first occur. Raises ``DataError`` as ``alignment_metrics`` does,
     naming the prompt and the reward, and for a missing column or a row without a prompt.
     """
     keys = ["set", "prompt"] if "set" in images else ["prompt"]
-    _require_columns("images", images, [*keys, "label", "rating", *rewards])
+    columns = [*keys, "label", "rating", *rewards]
+    if missing := [column for column in columns if column not in images]:
+        raise DataError(f"images has no column {missing[0]!r}; needed are {', '.join(columns)}")
+    if images.empty:
+        raise DataError("images has no rows")
+    if (nameless := images["prompt"].isna()).any():
+        raise DataError(f"images: row {nameless.argmax()} has no prompt")
     rows = []
     for key, group in images.groupby(keys, sort=False, observed=True):
         labels, ratings = group["label"].to_numpy(), group["rating"].to_numpy()
@@ -89,9 +93,9 @@ def summarise(per_prompt: pd.DataFrame, *, resamples: int, confidence: float, se
     """Mean over prompts of each set, reward and metric, with its percentile bootstrap interval (section 4.3, table 1).
 
     ``per_prompt`` is tidy: set, prompt, reward, metric, value; a prompt without a value (nan) is left out of the mean.
-    Returns set, reward, metric, mean, low, high, n_prompts, for each set and for ``"all"``, the prompts of all sets
-    together. All rewards and metrics of a set share their resamples. The interval is nan with fewer than two prompts,
-    or so few that a resample may hold none with a value. Raises ``DataError`` for a table that is not of that form.
+    Returns set (each and ``"all"``, the prompts of all sets together), reward, metric, mean, low, high, n_prompts. All
+    rewards and metrics of a set share their resamples. The interval is nan with fewer than two prompts, or so few that
+    a resample may hold none with a value.
     """
     tables = []
     for name, values in _values_of_sets(per_prompt).items():
@@ -119,7 +123,7 @@ def compare(
     ties, losses (prompts), p_wilcoxon, p_holm. Wilcoxon's signed-rank test is two-sided and keeps tied prompts, half of
     their ranks on each side (``zsplit``): AP@5 ties often, and to drop those prompts would overstate what the others
     show. Holm's family is all comparisons, rewards x metrics, of one set. Raises ``DataError`` for an unknown reward or
-    metric, and as ``summarise`` does.
+    metric.
     """
     sets = _values_of_sets(per_prompt)
     rewards = list(sets[ALL_SETS].columns.unique("reward"))
@@ -169,9 +173,9 @@ def pairwise_accuracy(rewards: ArrayLike, ratings: ArrayLike, *, tie_threshold: 
 def calibrate_ties(rewards: Sequence[ArrayLike], ratings: Sequence[ArrayLike]) -> tuple[float, float]:
     """The tie threshold that maximises mean ``pairwise_accuracy`` over prompts, and that mean (their section 5).
 
-    ``rewards`` and ``ratings`` hold one (n_i,) array a prompt, n_i >= 2. Tried are 0 and every observed |difference| of
-    rewards; of equally good thresholds the smallest is taken. Calibrate on other prompts than those evaluated: on the
-    same ones the accuracy is too good, as of any parameter fitted to what it is judged by.
+    ``rewards`` and ``ratings`` hold one (n_i,) array per prompt, n_i >= 2. Tried are 0 and every observed |difference|
+    of rewards; of equally good thresholds the smallest is taken. Calibrate on other prompts than those evaluated: a
+    parameter flatters the data that it was fitted to.
     """
     if len(rewards) != len(ratings) or len(rewards) == 0:
         raise DataError(f"rewards has {len(rewards)} prompts, ratings {len(ratings)}: equally many, not 0, are needed")
@@ -189,7 +193,7 @@ def calibrate_ties(rewards: Sequence[ArrayLike], ratings: Sequence[ArrayLike]) -
 
 
 def _average_precision(hits: np.ndarray, places: np.ndarray, k: int) -> float:
-    """AP@k from the good images (m,) among the ``places`` (m,) best: a 0, then one entry a distinct reward.
+    """AP@k from the good images (m,) among the ``places`` (m,) best: a 0, then one entry per distinct reward.
 
     Interpolating the hits at place k gives the block of ties that straddles it the share of the places left to it.
     """
@@ -202,10 +206,8 @@ def _average_precision(hits: np.ndarray, places: np.ndarray, k: int) -> float:
 
 def _interval_of_means(values: pd.DataFrame, **options) -> tuple[np.ndarray, np.ndarray]:
     """Bootstrap interval of each column's mean over its rows (prompts) with a value: low (c,), high (c,)."""
-    table = values.to_numpy()
-    table = table[~np.isnan(table).all(axis=1)]  # a prompt that counts nowhere is not drawn
-    present = (~np.isnan(table)).astype(float)
-    filled = np.nan_to_num(table)
+    table = values.dropna(how="all").to_numpy()  # a prompt that counts nowhere is not drawn
+    present, filled = (~np.isnan(table)).astype(float), np.nan_to_num(table)
 
     def means(counts: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # 0 / 0: a resample without any value
@@ -216,16 +218,15 @@ def _interval_of_means(values: pd.DataFrame, **options) -> tuple[np.ndarray, np.
 
 def _values_of_sets(per_prompt: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Per set, and for all together: prompts x (reward, metric), prompts sorted, columns as they first occur."""
-    keys = ["set", "prompt", "reward", "metric"]
-    _require_columns("per_prompt", per_prompt, [*keys, "value"])
-    if (per_prompt["set"] == ALL_SETS).any():
-        raise DataError(f"per_prompt: {ALL_SETS!r} stands for the sets together and cannot name one of them")
-    if (repeated := per_prompt.duplicated(keys)).any():
-        row = " / ".join(map(str, per_prompt.loc[repeated, keys].iloc[0]))
-        raise DataError(f"per_prompt: {row} occurs twice; one value each is needed")
     columns = pd.MultiIndex.from_frame(per_prompt[["reward", "metric"]].drop_duplicates())
     wide = per_prompt.pivot(index=["set", "prompt"], columns=["reward", "metric"], values="value")[columns]
     return {name: wide.loc[[name]] for name in per_prompt["set"].unique()} | {ALL_SETS: wide}
+
+
+def each_set_and_all(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The name and the rows of each set, then ``ALL_SETS`` and all rows."""
+    yield from table.groupby("set", sort=False)
+    yield ALL_SETS, table
 
 
 def _wilcoxon(differences: np.ndarray) -> float:
@@ -247,25 +248,11 @@ def _pair_differences(rewards: ArrayLike, ratings: ArrayLike) -> tuple[np.ndarra
     return rewards[first] - rewards[second], ratings[first] - ratings[second]
 
 
-def _require_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise DataError(f"{name} has no column {missing[0]!r}; needed are {', '.join(columns)}")
-    if table.empty:
-        raise DataError(f"{name} has no rows")
-    for key in ("set", "prompt", "reward", "metric"):
-        if key in columns and table[key].isna().any():
-            raise DataError(f"{name}: row {table[key].isna().argmax()} has no {key}")
-
-
-# The metrics of thousands of rewards of one prompt's images at once, for searches over settings.
-
-
 def ranking_metrics(rewards: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """AUROC and AP@5, 10, 25 of many rewards of one prompt's images at once: (c, n) with labels (n,) -> (c,) each.
+    """AUROC and AP@5, 10, 25 of thousands of rewards at once, for searches over settings: (c, n), labels (n,) -> (c,).
 
-    The same numbers as ``metrics.alignment_metrics``, and as tolerant of ties. ``rewards`` finite, both labels
-    present. Raises ``DataError`` for one label only.
+    The numbers and the treatment of ties are those of ``alignment_metrics``; ``rewards`` are finite and belong to one
+    prompt. Raises ``DataError`` where one label only occurs.
     """
     good = int(labels.sum())
     bad = labels.size - good
@@ -295,16 +282,16 @@ def _average_precisions(hits: np.ndarray, ends: np.ndarray, k: int) -> np.ndarra
 def column(name: str, values: ArrayLike, valid: Callable[[np.ndarray], np.ndarray], needed: str) -> np.ndarray:
     """``values`` as floats (n,), n >= 1, all ``valid``; otherwise ``DataError`` with the first position that is not."""
     try:
-        column = np.asarray(values, dtype=float)
+        numbers = np.asarray(values, dtype=float)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor within a graph
         values = _listed(values)
-        column = np.array([_float(value) for value in values])
-    if column.ndim != 1 or column.size == 0:
-        raise DataError(f"{name} has shape {column.shape}: one number an image, and an image at least, are needed")
-    wrong = np.flatnonzero(~valid(column))
+        numbers = np.array([_float(value) for value in values])
+    if numbers.ndim != 1 or numbers.size == 0:
+        raise DataError(f"{name} has shape {numbers.shape}: one number an image, and an image at least, are needed")
+    wrong = np.flatnonzero(~valid(numbers))
     if wrong.size:
         raise DataError(f"{name}[{wrong[0]}] is {shown(list(values)[wrong[0]])}: {needed}")
-    return column
+    return numbers
 
 
 def finite_column(name: str, values: ArrayLike) -> np.ndarray:

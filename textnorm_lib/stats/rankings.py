@@ -1,10 +1,9 @@
 """How the rewards order the images of one prompt: against the ratings, and against each other.
 
 Everything here is within a prompt, because the scores of different prompts have different levels: that CLIP gives
-"a neon sign of a frog" less than "two dogs" says nothing about their images. As in ``stats/metrics.py`` a prompt counts
-only where both labels occur. Every function is a step; ``images`` is one row an image with the columns set, prompt,
-image, vote_1, vote_2, vote_3, label, rating and one per name in ``rewards``, the score of the image with its own
-prompt.
+"a neon sign of a frog" less than "two dogs" says nothing about their images. A prompt counts only where both labels
+occur. ``images`` has one row per image: set, prompt, image, label, rating and, per name in ``rewards``, the score of
+the image with its own prompt.
 """
 
 import itertools
@@ -14,13 +13,12 @@ import numpy as np
 import pandas as pd
 
 from textnorm_lib.stats.metrics import ALL_SETS, summarise
+from textnorm_lib.stats.names import PROMPT
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.store import step
 
 RATING = "rating"  # what people say, beside the rewards
 SPREAD = {"p5": 0.05, "p25": 0.25, "p75": 0.75, "p95": 0.95}
-
-_PROMPT = ["set", "prompt"]
 
 
 def check_scores(images: pd.DataFrame, rewards: Sequence[str]) -> pd.DataFrame:
@@ -50,10 +48,10 @@ def scores_by_rating(
     chosen = images[_has_both_labels(images)]
     if chosen.empty:
         raise DataError("no prompt of images has both labels; build the benchmark with more images a prompt")
-    scores = chosen.groupby(_PROMPT, sort=False)[list(rewards)]
+    scores = chosen.groupby(PROMPT, sort=False)[list(rewards)]
     equal = scores.transform("max") == scores.transform("min")
     standard = ((chosen[list(rewards)] - scores.transform("mean")) / scores.transform("std", ddof=0)).mask(equal)
-    keys = [*_PROMPT, "rating"]
+    keys = [*PROMPT, "rating"]
     tidy = chosen[keys].join(standard).melt(keys, var_name="reward").dropna()
     by_prompt = tidy.groupby([*keys, "reward"], sort=False)["value"].mean().reset_index()
     means = summarise(
@@ -75,16 +73,15 @@ def rank_correlations(images: pd.DataFrame, *, rewards: Sequence[str]) -> pd.Dat
     """
     images = check_scores(images, rewards)
     names = [*rewards, RATING]
-    prompts = [images["set"], images["prompt"]]
-    ranks = images.groupby(_PROMPT, sort=False)[names].rank().where(_has_both_labels(images))
-    rho = ranks.groupby(prompts, sort=False).corr()
+    ranks = images.groupby(PROMPT, sort=False)[names].rank().where(_has_both_labels(images))
+    rho = ranks.groupby([images["set"], images["prompt"]], sort=False).corr()
     pairs = [
         rho[two].xs(one, level=2).rename("value").reset_index().assign(reward=one, metric=two)
         for one, two in itertools.combinations(names, 2)
     ]
-    return pd.concat(pairs, ignore_index=True)[[*_PROMPT, "reward", "metric", "value"]]
+    return pd.concat(pairs, ignore_index=True)[[*PROMPT, "reward", "metric", "value"]]
 
 
 def _has_both_labels(images: pd.DataFrame) -> pd.Series:
     """Of each image, whether its prompt has good and bad ones."""
-    return images.groupby(_PROMPT, sort=False)["label"].transform("nunique") == 2
+    return images.groupby(PROMPT, sort=False)["label"].transform("nunique") == 2

@@ -70,6 +70,6 @@ def pick_to_label(made: Path, *, per_set: int, seed: int) -> pd.DataFrame:
 
 @step(1)
 def label_images(votes: pd.DataFrame) -> pd.DataFrame:
-    """Votes to labels and ratings, one row an image, as ``describe.collect_images`` does for the released sets."""
+    """Votes to labels and ratings, one row per image, as ``describe.collect_images`` does for the released sets."""
     tables = [image_table(rows.drop(columns="set")).assign(set=name) for name, rows in votes.groupby("set", sort=False)]
     return pd.concat(tables, ignore_index=True)

@@ -1,7 +1,6 @@
 """What TIA2 is: statistics, labels and agreement of the released sets.
 
-Every function is a step. ``images`` is one row an image (set, image, prompt, vote_1, vote_2, vote_3, label, rating; see
-``labels.py``); a vote is 1 good, 0 bad, -1 skip.
+Every function is a step; ``images`` has one row per image, as ``labels.image_table`` makes them, and set.
 """
 
 import numpy as np
@@ -9,6 +8,8 @@ import pandas as pd
 
 from textnorm_lib.prompts.templates import CATEGORIES, categorise, parse_counting
 from textnorm_lib.stats.agreement import alpha_interval, cohen_kappas, dawid_skene, fleiss_kappa
+from textnorm_lib.stats.metrics import each_set_and_all
+from textnorm_lib.stats.names import PROMPT
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import step
 from textnorm_lib.tia2.labels import VOTES, image_table
@@ -31,38 +32,27 @@ def collect_contrastive(*sets: OfficialSet) -> pd.DataFrame:
 
 @step(1)
 def set_statistics(images: pd.DataFrame, contrastive: pd.DataFrame | None = None) -> pd.DataFrame:
-    """A row a set and one for all: prompts, images, contrastive prompts, good images, skips, one-label prompts.
+    """A row for each set and one for all: prompts, images, contrastive prompts, good images, skips, one-label prompts.
 
     Without ``contrastive`` the columns that count its prompts are left out.
     """
     rows = []
-    for name in [*images["set"].unique(), "all"]:
-        chosen = images if name == "all" else images[images["set"] == name]
-        share = chosen.groupby(["set", "prompt"], sort=False)["label"].mean()
+    for name, chosen in each_set_and_all(images):
+        share = chosen.groupby(PROMPT, sort=False)["label"].mean()
         votes = chosen[VOTES].to_numpy()
-        rows.append(
-            {
-                "set": name,
-                "prompts": len(share),
-                "images": len(chosen),
-                "votes": votes.size,
-                **_contrastive_sizes(contrastive, share.index),
-                "share_good": chosen["label"].mean(),
-                "share_skipped": (votes == -1).mean(),
-                "images_with_skip": (votes == -1).any(axis=1).mean(),
-                "prompts_all_bad": (share == 0).sum(),
-                "prompts_all_good": (share == 1).sum(),
-            }
-        )
+        row = {"set": name, "prompts": len(share), "images": len(chosen), "votes": votes.size}
+        if contrastive is not None:
+            sizes = contrastive.groupby(PROMPT, sort=False).size().loc[share.index]
+            row |= {"contrastive_least": sizes.min(), "contrastive_mean": sizes.mean(), "contrastive_most": sizes.max()}
+        row |= {
+            "share_good": chosen["label"].mean(),
+            "share_skipped": (votes == -1).mean(),
+            "images_with_skip": (votes == -1).any(axis=1).mean(),
+            "prompts_all_bad": (share == 0).sum(),
+            "prompts_all_good": (share == 1).sum(),
+        }
+        rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _contrastive_sizes(contrastive: pd.DataFrame | None, prompts: pd.MultiIndex) -> dict[str, float]:
-    """The least, mean and largest number of contrastive prompts of these (set, prompt); nothing without any."""
-    if contrastive is None:
-        return {}
-    sizes = contrastive.groupby(["set", "prompt"], sort=False).size().loc[prompts]
-    return {"contrastive_least": sizes.min(), "contrastive_mean": sizes.mean(), "contrastive_most": sizes.max()}
 
 
 @step(2)
@@ -87,7 +77,7 @@ def categories(images: pd.DataFrame) -> pd.DataFrame:
 @step(1)
 def share_good(images: pd.DataFrame) -> pd.DataFrame:
     """Share of good images per prompt, as per-prompt values: set, prompt, reward ("people"), metric, value."""
-    share = images.groupby(["set", "prompt"], sort=False)["label"].mean()
+    share = images.groupby(PROMPT, sort=False)["label"].mean()
     return share.rename("value").reset_index().assign(reward="people", metric="share_good")
 
 
@@ -116,8 +106,8 @@ def slots_by_prompt(images: pd.DataFrame) -> pd.DataFrame:
     """Per prompt, each vote slot's and the majority's share of good among those who answered."""
     votes = images[VOTES].where(images[VOTES] != -1)
     shares = votes.set_axis(SLOTS, axis=1).assign(majority=images["label"], set=images["set"], prompt=images["prompt"])
-    means = shares.groupby(["set", "prompt"], sort=False).mean().reset_index()
-    return means.melt(["set", "prompt"], var_name="reward").dropna().assign(metric="share_good").reset_index(drop=True)
+    means = shares.groupby(PROMPT, sort=False).mean().reset_index()
+    return means.melt(PROMPT, var_name="reward").dropna().assign(metric="share_good").reset_index(drop=True)
 
 
 @step(2)
@@ -152,21 +142,17 @@ def slot_influence(images: pd.DataFrame) -> pd.DataFrame:
 
 @step(1)
 def agreement(images: pd.DataFrame, *, resamples: int, confidence: float, seed: int) -> pd.DataFrame:
-    """Agreement of the three slots, a row a set: Krippendorff's alpha with interval, Fleiss' and Cohen's kappas."""
+    """Agreement of the three slots in each set: Krippendorff's alpha with interval, Fleiss' and Cohen's kappas."""
     rows = []
-    groups = list(images.groupby("set", sort=False))
-    for name, group in progress(groups, "agreement", unit="set"):
+    options = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    for name, group in progress(list(images.groupby("set", sort=False)), "agreement", unit="set"):
         votes = group[VOTES].to_numpy()
-        alpha, low, high = alpha_interval(
-            votes, group["prompt"].to_numpy(), resamples=resamples, confidence=confidence, seed=seed
-        )
-        pairs = cohen_kappas(votes)["kappa"]
+        coefficients = (*alpha_interval(votes, group["prompt"].to_numpy(), **options), fleiss_kappa(votes))
         complete = votes[(votes != -1).all(axis=1)]
         unanimous = (complete == complete[:, :1]).all(axis=1).mean()
-        kappas = dict(zip(("cohen_12", "cohen_13", "cohen_23"), pairs, strict=True))
-        row = {"set": name, "alpha": alpha, "low": low, "high": high, "fleiss": fleiss_kappa(votes)}
-        rows.append({**row, **kappas, "unanimous": unanimous, "images": len(votes), "complete": len(complete)})
-    return pd.DataFrame(rows)
+        rows.append((name, *coefficients, *cohen_kappas(votes), unanimous, len(votes), len(complete)))
+    kappas = ["fleiss", "cohen_12", "cohen_13", "cohen_23"]
+    return pd.DataFrame(rows, columns=["set", "alpha", "low", "high", *kappas, "unanimous", "images", "complete"])
 
 
 @step(1)
@@ -176,14 +162,11 @@ def other_labels(images: pd.DataFrame) -> pd.DataFrame:
     Dawid-Skene estimates each slot's own error rates from the votes of the set and weighs its votes by them.
     """
     rows = []
-    groups = list(images.groupby("set", sort=False))
-    for name, group in progress(groups, "Dawid-Skene", unit="set"):
-        votes = group[VOTES].to_numpy()
-        majority = group["label"].to_numpy() == 1
-        posterior, _ = dawid_skene(votes)
+    for name, group in progress(list(images.groupby("set", sort=False)), "Dawid-Skene", unit="set"):
+        votes, majority = group[VOTES].to_numpy(), group["label"].to_numpy() == 1
         rules = {
             "majority": majority,
-            "Dawid-Skene": posterior > 0.5,
+            "Dawid-Skene": dawid_skene(votes) > 0.5,
             "unanimous": (votes == 1).all(axis=1),
             "any good": (votes == 1).any(axis=1),
         }
@@ -196,6 +179,5 @@ def other_labels(images: pd.DataFrame) -> pd.DataFrame:
 @step(1)
 def one_label_prompts(share: pd.DataFrame) -> pd.DataFrame:
     """The prompts whose 50 images all have one label, so that no metric is defined: set, prompt, label."""
-    rows = share[share["value"].isin([0.0, 1.0])]
-    label = rows["value"].map({0.0: "all bad", 1.0: "all good"})
-    return pd.DataFrame({"set": rows["set"], "prompt": rows["prompt"], "label": label}).reset_index(drop=True)
+    labels = share["value"].map({0.0: "all bad", 1.0: "all good"})
+    return share[PROMPT].assign(label=labels).dropna(ignore_index=True)

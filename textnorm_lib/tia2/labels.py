@@ -44,9 +44,9 @@ def or_unlabelled(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def image_table(votes_frame: pd.DataFrame) -> pd.DataFrame:
-    """One row an image, in the order in which the images first occur.
+    """One row per image, in the order in which the images first occur.
 
-    Takes columns image, prompt, annotator (1..3), vote (one row a vote, any order); returns image, prompt, vote_1,
+    Takes columns image, prompt, annotator (1..3), vote (one row per vote, in any order); returns image, prompt, vote_1,
     vote_2, vote_3, label, rating. Raises ``DataError`` for an image that has not exactly one vote of each annotator
     (under one prompt), or a vote outside {1, 0, -1}.
     """

@@ -1,8 +1,6 @@
-"""The release as a study's prompts and contrastive prompts; its scores, arranged for the paper's tables and heat maps;
-an audit of how TextNorm's were tuned.
+"""The release as a study's prompts and contrastive prompts, its scores for tables and heat maps, how they were tuned.
 
-Every function is a step: it takes the released sets (or another step's frame) and returns a tidy frame. The scores are
-per-prompt metrics (one row a prompt, reward and metric); the rewards of single images were not released.
+The scores are metrics of prompts, a row per prompt, reward and metric; the rewards of single images were not released.
 """
 
 from itertools import chain, islice, zip_longest
@@ -13,6 +11,7 @@ import pandas as pd
 from textnorm_lib.prompts.sets import DEVELOPMENT, SEALED, side_of
 from textnorm_lib.prompts.templates import CLASSES, parse_composition, parse_counting
 from textnorm_lib.stats.intervals import prompt_bootstrap
+from textnorm_lib.stats.names import FOUR, PROMPT
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.store import step
 from textnorm_lib.tia2.official import OfficialSet
@@ -75,14 +74,12 @@ def differences_by_class(scores: pd.DataFrame, *, resamples: int, confidence: fl
     def mean_by_classes(counts: np.ndarray) -> np.ndarray:
         return mean_by_prompts((counts[:, places[:, 0]] * counts[:, places[:, 1]]).astype(float))
 
-    rows = []
+    tables = []
     for drawn, statistic, n in (("prompts", mean_by_prompts, len(gains)), ("classes", mean_by_classes, len(CLASSES))):
         low, high = prompt_bootstrap(statistic, n, **options)
-        rows.append(
-            pd.DataFrame({"reward": gains.columns, "difference": gains.mean().to_numpy(), "low": low, "high": high})
-        )
-        rows[-1].insert(2, "drawn", drawn)
-    return pd.concat(rows, ignore_index=True)
+        found = {"difference": gains.mean(), "drawn": drawn, "low": low, "high": high}
+        tables.append(pd.DataFrame(found).reset_index())
+    return pd.concat(tables, ignore_index=True)
 
 
 @step(1)
@@ -98,12 +95,9 @@ def tuning_shares(tuning: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for parameter, grid in (("scale", SCALES), ("penalty", PENALTIES)):
         for name, group in tuning.dropna(subset=[parameter]).groupby("set", sort=False):
-            used = group[parameter].value_counts()
-            unknown = set(used.index) - set(grid)
-            if unknown:
+            if unknown := set(group[parameter]) - set(grid):
                 raise ValueError(f"{name}: {parameter} {sorted(unknown)} is not on the grid {grid}")
-            for value in grid:
-                prompts = int(used.get(value, 0))
+            for value, prompts in group[parameter].value_counts().reindex(grid, fill_value=0).items():
                 rows.append((name, parameter, value, prompts, prompts / len(group)))
     return pd.DataFrame(rows, columns=["set", "parameter", "value", "prompts", "share"])
 
@@ -117,17 +111,14 @@ def choose_in_hindsight(scores: pd.DataFrame) -> pd.DataFrame:
     share the first place, their metrics are averaged. TextNorm's own choice was among 20 settings (5 scales and 4
     penalties; 5 for the composition set).
     """
-    wide = scores.pivot_table(index=["set", "prompt", "reward"], columns="metric", values="value", sort=False)
+    wide = scores.pivot_table(index=[*PROMPT, "reward"], columns="metric", values="value", sort=False)
     ap = wide[list(AP_METRICS)].mean(axis=1)
     chosen = [wide.xs("textnorm", level="reward").assign(reward="textnorm")]
-    for name, candidates in (
-        ("hindsight2", ["imagereward", "pickscore"]),
-        ("hindsight4", ["clip", "blip2", "imagereward", "pickscore"]),
-    ):
+    for name, candidates in (("hindsight2", ("imagereward", "pickscore")), ("hindsight4", FOUR)):
         among = ap[ap.index.isin(candidates, level="reward")]
-        best = among[among >= among.groupby(["set", "prompt"], sort=False).transform("max") - 1e-12].index
-        chosen.append(wide.loc[best].groupby(["set", "prompt"], sort=False).mean().assign(reward=name))
-    return pd.concat(chosen).reset_index().melt(["set", "prompt", "reward"], var_name="metric", value_name="value")
+        best = among[among >= among.groupby(PROMPT, sort=False).transform("max") - 1e-12].index
+        chosen.append(wide.loc[best].groupby(PROMPT, sort=False).mean().assign(reward=name))
+    return pd.concat(chosen).reset_index().melt([*PROMPT, "reward"], var_name="metric", value_name="value")
 
 
 def grid(frame: pd.DataFrame, reward: str) -> pd.DataFrame:
@@ -152,7 +143,7 @@ def released_prompts(*sets: OfficialSet, only: str | None, **per_set: int) -> pd
             raise DataError(f"{number} prompts of the released {official.name} set; it has {len(taken)} to choose from")
         chosen.append((official.name, [prompt for prompt in prompts if prompt in taken]))
     rows = [(name, prompt) for name, prompts in chosen for prompt in prompts]
-    return pd.DataFrame(rows, columns=["set", "prompt"])
+    return pd.DataFrame(rows, columns=PROMPT)
 
 
 @step(1)
@@ -162,7 +153,7 @@ def released_sets(prompts: pd.DataFrame, *sets: OfficialSet) -> pd.DataFrame:
     A language model wrote them, or people and rules (the paper does not say of which prompts).
     """
     released = pd.concat([official.contrastive for official in sets]).rename(columns={"contrastive_prompt": "text"})
-    return prompts[["set", "prompt"]].merge(released[["prompt", "text"]], on="prompt").assign(kind="released")
+    return prompts[PROMPT].merge(released[["prompt", "text"]], on="prompt").assign(kind="released")
 
 
 @step(1)
