@@ -20,8 +20,15 @@ from textnorm_lib.mini.quality import rate_quality
 from textnorm_lib.mini.scenes import sample_scenes
 from textnorm_lib.optimise import outcomes
 from textnorm_lib.optimise.best_of_n import gold_curves
-from textnorm_lib.optimise.checkpoints import join_models, measure_divergences, sample_checkpoints
-from textnorm_lib.optimise.finetuning import choose_open_prompts, read_curves, run_ddpo, run_rwr
+from textnorm_lib.optimise.finetuning import (
+    choose_open_prompts,
+    join_models,
+    measure_divergences,
+    read_curves,
+    run_ddpo,
+    run_rwr,
+    sample_checkpoints,
+)
 from textnorm_lib.optimise.pool import CHOOSERS, TEXTNORM, join_judges, name_textnorm
 from textnorm_lib.prompts.random import random_sets
 from textnorm_lib.prompts.rules import rule_sets

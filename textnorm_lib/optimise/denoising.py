@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from textnorm_lib.optimise.lora import base_only
+from textnorm_lib.optimise.training import base_only
 from textnorm_lib.study.errors import ConfigError
 
 
@@ -111,6 +111,11 @@ def ddim_steps(scheduler, count: int, *, without_noise: int = 0, device: torch.d
     ]
     a, b, sigma = torch.tensor(rows, dtype=torch.float64).float().to(device).unbind(dim=1)
     return Steps(ddim.timesteps.to(device), a, b, sigma)
+
+
+def latent_shape(unet) -> tuple[int, int, int]:
+    """(c, h, w) of a latent."""
+    return unet.config.in_channels, unet.config.sample_size, unet.config.sample_size
 
 
 def draw_noise(seeds: Sequence[int], steps: int, shape: tuple[int, ...]) -> torch.Tensor:
