@@ -245,9 +245,9 @@ def test_a_stopped_step_finds_its_runs_again_and_ends_in_the_same_adapters(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"rewards": ["blip2"]}, "column 'blip2' is missing"),
+        ({"rewards": ["blip2"]}, "no column 'blip2'"),
         ({"recipe": {**RWR["recipe"], "images_per_prompt": 6, "best": 3}}, "'a deer' has 5 images, not 6"),
-        ({"recipe": {**RWR["recipe"], "images_per_prompt": 5, "best": 2}}, r"clip is nan for a deer_4.png"),
+        ({"recipe": {**RWR["recipe"], "images_per_prompt": 5, "best": 2}}, "clip of 'a deer_4.png' is nan"),
     ],
 )
 def test_what_rwr_cannot_be_trained_on_is_refused_in_one_line(model, made, judged, tmp_path, options, said):

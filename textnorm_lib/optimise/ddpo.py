@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 
 from textnorm_lib.images.sampling import autocast, image_seed
-from textnorm_lib.optimise.denoising import Trajectories, ddim_steps, decode, draw_noise, guided, latent_shape, sample
+from textnorm_lib.optimise.denoising import Trajectories, ddim_steps, decode, guided, sample_in_batches
 from textnorm_lib.optimise.policy_gradient import RunningStatistics, clipped_loss, step_weights
 from textnorm_lib.optimise.training import Trainer
 from textnorm_lib.study.errors import ConfigError, StudyError
@@ -49,18 +49,16 @@ def train_ddpo(
 
     ``reward(images, prompts, metadata) -> (rewards, info)`` takes images (n, 3, h, w) float32 in [0, 1] on the CPU, one
     prompt and one {"seed": ...} an image, and gives (n,) finite numbers; info is not looked at. ``gold``, of the same
-    form, is measured and never trained on. Goes on from the latest checkpoint in ``folder``, to the same weights as a
-    run that was never stopped (bit for bit on a CPU with the same number of threads and processes). Under ``accelerate
-    launch`` each process takes its share of the batches, gradients are summed, and the first one writes.
+    form, is measured and never trained on.
 
-    Returns the curve (in the first process), also in ``folder``/curve.jsonl, a row an epoch: reward, reward_std, gold,
-    kl, loss, ratio, first_ratio_error (largest |r - 1| in the first update), clip_share, gradient_norm (before
-    clipping), images_per_s. Row e is measured on images of the model after e epochs (``checkpoint_e``). kl is in nats
-    an image over the trained steps; None where it was not looked at.
+    Goes on from the latest checkpoint in ``folder``, in any number of processes, and fails, as ``training.Trainer``
+    says; ``ConfigError`` also for prompts given twice and batches that the processes cannot share, ``StudyError`` for a
+    reward that fails or is no finite number.
 
-    Raises ``ConfigError`` where anything but an adapter would be trained and for other settings than those of the run
-    in ``folder``; ``StudyError`` for a reward that fails or is no finite number, with the epoch, and for a gradient
-    that is none, with the update as well; ``StoreError`` and ``DataError`` for files. The last good checkpoint stays.
+    Returns the curve, a row an epoch: epoch, reward, reward_std, gold, kl, loss, ratio, first_ratio_error (largest
+    |r - 1| in the first update), clip_share, gradient_norm (before clipping), images_per_s. Row e is measured on images
+    of the model after e epochs (``checkpoint_e``). kl is in nats an image over the trained steps; None where it was not
+    looked at.
     """
     return pd.DataFrame(_Ddpo(pipeline, list(prompts), reward, gold, settings, folder).run(description))
 
@@ -101,41 +99,41 @@ class _Ddpo(Trainer):
     def step(self, epoch: int) -> dict[str, Any]:
         """Sample, score and train."""
         started, settings = time.monotonic(), self.settings
-        total, size = settings.images_per_epoch, settings.batch_size
-        numbers = (torch.arange(total) + epoch * total).view(-1, size)  # images of the run
-        places, counts = numbers % len(self.prompts), numbers // len(self.prompts)  # prompt, its how-manieth image
-        own = self.processes.own(places).flatten()
-        prompts = [self.prompts[place] for place in own]
-        pairs = zip(prompts, self.processes.own(counts).flatten().tolist(), strict=True)
-        seeds = [image_seed(prompt, count, seed=settings.seed) for prompt, count in pairs]
-        texts = self.texts[own.to(self.device)]
+        everyone, rows, seeds = self._plan(epoch)
+        prompts, texts = [self.prompts[row] for row in rows], self.texts[rows.to(self.device)]
         looked = settings.kl_coefficient > 0 or epoch % settings.kl_every == 0
         trajectories, images = self._sample(texts, seeds, with_base=looked)
         shown = (images, prompts, tuple({"seed": seed} for seed in seeds))
         rewards = self._scores("the reward", self.reward, *shown)
-        row = {"reward": rewards.mean().item(), "reward_std": rewards.std(correction=0).item()}
+        told = {"reward": rewards.mean().item(), "reward_std": rewards.std(correction=0).item()}
         if self.gold:
-            row["gold"] = self._scores("the gold reward", self.gold, *shown).mean().item()
-        everyone = [self.prompts[place] for place in places.flatten()]
-        advantages = torch.from_numpy(self.statistics.update(everyone, rewards.flatten().numpy())).view_as(places)
-        row["kl"] = None
+            told["gold"] = self._scores("the gold reward", self.gold, *shown).mean().item()
+        told["kl"] = None
         if looked:
             nats = trajectories.kl.double() * trajectories.latents[0, 0].numel()
-            row["kl"] = self.processes.gather(nats.unflatten(0, (-1, size))).sum(dim=2).mean().item()
-        row |= self._learn(trajectories, texts, self.processes.own(advantages).flatten(), epoch)
-        return row | {"images_per_s": round(total / (time.monotonic() - started), 2)}
+            nats = self.processes.gather(nats.unflatten(0, (-1, settings.batch_size)))
+            told["kl"] = nats.sum(dim=2).mean().item()
+        advantages = torch.from_numpy(self.statistics.update(everyone, rewards.flatten().numpy())).view_as(rewards)
+        told |= self._learn(trajectories, texts, self.processes.own(advantages).flatten(), epoch)
+        return told | {"images_per_s": round(settings.images_per_epoch / (time.monotonic() - started), 2)}
+
+    def _plan(self, epoch: int) -> tuple[list[str], torch.Tensor, list[int]]:
+        """The prompts of all processes' images; of this process's the rows in ``prompts``, and the seeds."""
+        settings, total = self.settings, self.settings.images_per_epoch
+        numbers = (torch.arange(total) + epoch * total).view(-1, settings.batch_size)  # images of the run
+        rows, counts = numbers % len(self.prompts), numbers // len(self.prompts)  # prompt, its how-manieth image
+        own, own_counts = (self.processes.own(part).flatten() for part in (rows, counts))
+        pairs = zip(own.tolist(), own_counts.tolist(), strict=True)
+        seeds = [image_seed(self.prompts[row], count, seed=settings.seed) for row, count in pairs]
+        return [self.prompts[row] for row in rows.flatten()], own, seeds
 
     def _sample(self, texts: torch.Tensor, seeds: list[int], *, with_base: bool) -> tuple[Trajectories, torch.Tensor]:
         """The trajectories and images of this process's batches."""
-        settings, size = self.settings, self.settings.batch_size
+        settings, batch = self.settings, {"batch_size": self.settings.batch_size, "dtype": self.settings.dtype}
         options = {"scale": settings.guidance_scale, "frozen_empty": settings.frozen_empty, "with_base": with_base}
-        parts, images = [], []
-        for start in range(0, len(seeds), size):
-            here = slice(start, start + size)
-            noise = draw_noise(seeds[here], len(self.steps), latent_shape(self.unet)).to(self.device)
-            with autocast(self.device.type, settings.dtype):
-                parts.append(sample(self.unet, self.steps, texts[here], self.empty_text, noise, **options))
-                images.append(decode(self.pipeline.vae, parts[-1].latents[:, -1]))
+        parts = list(sample_in_batches(self.unet, self.steps, texts, self.empty_text, seeds, **batch, **options))
+        with autocast(self.device.type, settings.dtype):
+            images = [decode(self.pipeline.vae, part.latents[:, -1]) for part in parts]
         return Trajectories.join(parts), torch.cat(images)
 
     def _scores(self, what: str, function: RewardFunction, images: torch.Tensor, prompts, metadata) -> torch.Tensor:

@@ -26,9 +26,9 @@ import torch
 
 from textnorm_lib.confidence.textnorm import TextNormReward
 from textnorm_lib.images.pixels import from_tensor
-from textnorm_lib.images.sampling import autocast, generate, load_pipeline, plan_images
+from textnorm_lib.images.sampling import generate, load_pipeline, plan_images
 from textnorm_lib.optimise import ddpo, rwr
-from textnorm_lib.optimise.denoising import ddim_steps, draw_noise, latent_shape, sample
+from textnorm_lib.optimise.denoising import ddim_steps, sample_in_batches
 from textnorm_lib.optimise.training import ATTENTION, CURVE, FEED_FORWARD, add_lora, load_lora
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.scoring import REWARDS
@@ -374,8 +374,8 @@ def measure_divergences(
         raise ConfigError(f"left_out is {left_out} of {steps} steps: some have to count")
     models = all_models(trained, checkpoints)[1:]
     plan = plan_images(prompts["prompt"].tolist(), -(-paths // len(prompts)), seed=seed)
-    options = {"steps": steps, "left_out": left_out, "scale": guidance_scale, "batch_size": batch_size, "dtype": dtype}
-    work = partial(_divergences, weights=model, plan=plan, **options)
+    counted, sampling = {"steps": steps, "left_out": left_out}, {"batch_size": batch_size, "dtype": dtype}
+    work = partial(_divergences, weights=model, plan=plan, **counted, scale=guidance_scale, **sampling)
     found = in_workers(work, models, workers=_at_once(workers))
     found = progress(found, "divergences", total=len(models), unit="models")
     tables = [prompts.assign(**one.columns, kl=nats) for one, nats in zip(models, found, strict=True)]
@@ -384,26 +384,15 @@ def measure_divergences(
 
 @torch.no_grad()
 def _divergences(
-    model: Model,
-    *,
-    weights: Weights,
-    plan: pd.DataFrame,
-    steps: int,
-    left_out: int,
-    scale: float,
-    batch_size: int,
-    dtype: str,
+    model: Model, *, weights: Weights, plan: pd.DataFrame, steps: int, left_out: int, **options: Any
 ) -> np.ndarray:
     """The mean of each prompt of ``plan``, in its order."""
     pipeline = _with_adapter(weights, model)
-    device, unet = pipeline.device, pipeline.unet
-    path, (rows, prompts) = ddim_steps(pipeline.scheduler, steps, device=device), pd.factorize(plan["prompt"])
-    texts, empties = pipeline.encode_prompt(prompts.tolist(), device, 1, True)
+    path, (rows, prompts) = ddim_steps(pipeline.scheduler, steps, device=pipeline.device), pd.factorize(plan["prompt"])
+    texts, empties = pipeline.encode_prompt(prompts.tolist(), pipeline.device, 1, True)
+    data = (pipeline.unet, path, texts[rows], empties[:1], plan["seed"].tolist())
     nats = []
-    for start in range(0, len(plan), batch_size):
-        here = slice(start, start + batch_size)
-        noise = draw_noise(plan["seed"][here].tolist(), steps, latent_shape(unet)).to(device)
-        with autocast(device.type, dtype):
-            made = sample(unet, path, texts[rows[here]], empties[:1], noise, scale=scale, with_base=True)
-        nats += (made.kl[:, : steps - left_out].double().sum(dim=1) * noise[0, 0].numel()).tolist()
+    for made in sample_in_batches(*data, with_base=True, **options):
+        counted = made.kl[:, : steps - left_out].double().sum(dim=1)
+        nats += (counted * made.latents[0, 0].numel()).tolist()
     return pd.Series(nats).groupby(rows).mean().to_numpy()

@@ -185,10 +185,9 @@ def verdicts(gains: pd.DataFrame, declines: pd.DataFrame, errors: pd.DataFrame) 
         names = {"mean": what, "low": f"{what}_low", "high": f"{what}_high", "standard_error": f"{what}_error"}
         told = told.merge(found[[*keys, *names]].rename(columns=names), on=keys, validate="1:1")
     told = told.merge(errors, on=[*keys, "checkpoint"], validate="1:1")
-    for what in ("proxy", "gold"):
+    for what, here in (("proxy", "proxy_does"), ("gold", "gold_here")):
         reach = CLEAR * told[f"{what}_image_error"]
-        told[f"{what}_here"] = _in_words(told[what] - reach, told[what] + reach)
-    told = told.rename(columns={"proxy_here": "proxy_does"})
+        told[here] = _in_words(told[what] - reach, told[what] + reach)
     for what in ("gold", "late"):
         told[f"{what}_does"] = _in_words(told[f"{what}_low"], told[f"{what}_high"])
     rises, falls, late = told["proxy_does"] == "rises", told["gold_does"] == "falls", told["late_does"] == "falls"

@@ -49,6 +49,7 @@ from textnorm_lib.images.pixels import square
 from textnorm_lib.images.sampling import autocast
 from textnorm_lib.optimise.best_of_n import choose_best
 from textnorm_lib.optimise.training import Trainer, base_only
+from textnorm_lib.stats.rankings import check_scores
 from textnorm_lib.study.errors import ConfigError, DataError, StudyError
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.settings import RwrSettings as Settings
@@ -72,23 +73,19 @@ class Examples(NamedTuple):
 def choose_examples(images: pd.DataFrame, *, reward: str, settings: Settings) -> pd.DataFrame:
     """Each prompt's best images by ``reward``, best first, with their weights: prompt, image, reward, weight.
 
-    With "centred" weights its worst images follow, as many.
-
-    ``images``: prompt, image (its file's name) and the column ``reward``, with as many rows a prompt as ``settings``
-    say. Raises ``DataError`` for a column or images that are missing, and a reward that is no finite number.
+    With "centred" weights its worst images follow, as many. ``images``: prompt, image (its file's name) and the column
+    ``reward``, with as many rows a prompt as ``settings`` say. Raises ``DataError`` for images that are missing, a
+    column ``reward`` that is, and a reward that is no finite number.
     """
-    if missing := [name for name in ("prompt", "image", reward) if name not in images]:
-        raise DataError(f"images: column {missing[0]!r} is missing; prompt, image and {reward} are needed")
     if images.empty:
         raise DataError("images has no rows; give the images of each prompt")
+    numbers = images.groupby("prompt", sort=False).size()
+    if (wrong := numbers != settings.images_per_prompt).any():
+        prompt = wrong.idxmax()
+        raise DataError(f"prompt {prompt!r} has {numbers[prompt]} images, not {settings.images_per_prompt}; make them")
     chosen = []
-    for prompt, group in images.groupby("prompt", sort=False, dropna=False):
-        if len(group) != settings.images_per_prompt:
-            raise DataError(f"prompt {prompt!r} has {len(group)} images, not {settings.images_per_prompt}; make them")
+    for prompt, group in check_scores(images, [reward]).groupby("prompt", sort=False):
         rewards = group[reward].to_numpy(float)
-        if (wrong := np.flatnonzero(~np.isfinite(rewards))).size:
-            image = group["image"].iloc[wrong[0]]
-            raise DataError(f"{reward} is {rewards[wrong[0]]} for {image} ({prompt}); a finite number is needed")
         ranking = choose_best(rewards, len(rewards), len(rewards))
         best = ranking[: settings.best]
         if settings.weighting == "centred":
@@ -144,17 +141,12 @@ def train_rwr(
 ) -> pd.DataFrame:
     """Tune the adapter that ``add_lora`` put on ``pipeline``, in place, on ``examples``.
 
-    Goes on from the latest checkpoint in ``folder`` (``checkpoint_00050`` is the one after 50 steps), to the same
-    weights as a run that was never stopped (bit for bit on a CPU with the same number of threads and processes).
+    Goes on from the latest checkpoint in ``folder`` (``checkpoint_00050`` is the one after 50 steps), in any number of
+    processes, and fails, as ``training.Trainer`` says; ``ConfigError`` also for a network that predicts neither noise
+    nor velocity and a batch that the processes cannot share, ``StudyError`` for a loss that is no number.
 
     Returns the curve: a row a step with step, loss (the weighted first term), kl (the squared difference; where beta is
     0 it is measured at the steps that end in a checkpoint, else nan), gradient_norm (before clipping), steps_per_s.
-    Under ``accelerate launch`` each process takes its share of a batch, gradients are averaged, the first one writes.
-
-    Raises ``ConfigError`` where anything but an adapter would be trained, for a network that predicts neither noise nor
-    velocity, for a batch that the processes cannot share, and for settings or examples other than those of the run in
-    ``folder``; ``StudyError``, with the step, for a loss or a gradient that is no number; ``StoreError`` and
-    ``DataError`` for files. The last good checkpoint stays.
     """
     rows = _Rwr(pipeline, examples, settings, folder).run(description)
     columns = ["step", "loss", "kl", "gradient_norm", "steps_per_s"]

@@ -147,12 +147,18 @@ def _adapter(unet) -> dict[str, torch.Tensor]:
 
 
 class Trainer:
-    """A run of fine-tuning: it trains all that is trainable in the U-Net, step by step, and goes on where it stopped.
+    """A run of fine-tuning: AdamW on all that is trainable in the U-Net, the loss scaled in half precision.
 
-    The optimiser is AdamW, with the loss scaled in half precision. Under ``accelerate launch`` gradients are summed
-    over the processes, and the first process writes. A method says what a ``step`` is (one of RWR, an epoch of DDPO)
-    and, with ``extra_state``, what else it has to find again after a stop. All that is random comes from the seed and
-    the step's number: no generator's state is kept.
+    It goes on from the latest checkpoint in its folder, to the same weights as a run that was never stopped (bit for
+    bit on a CPU with the same number of threads and processes). Under ``accelerate launch`` each process takes its
+    share of a batch, gradients are summed, and the first process writes.
+
+    Raises ``ConfigError`` where anything but an adapter would be trained and where the folder holds a run with other
+    settings; ``StudyError``, with the step, for a step that fails, as with a gradient that is no number; ``StoreError``
+    and ``DataError`` for files. The last good checkpoint always stays.
+
+    A method says what a ``step`` is (an epoch, in DDPO) and, with ``extra_state``, what else it has to find again after
+    a stop. All that is random comes from the seed and the step's number: no generator's state is kept.
     """
 
     unit: ClassVar[str]  # what the curve has a row for: a step, an epoch
@@ -197,11 +203,7 @@ class Trainer:
         return (step + 1) % self.settings.save_every == 0 or step + 1 == self.length
 
     def run(self, description: str) -> list[dict[str, Any]]:
-        """Train from the latest checkpoint, if there is one, to the end; the curve's rows (in the first process).
-
-        Raises ``ConfigError`` where ``folder`` holds another run, ``StudyError`` for a step that fails, with its
-        number, ``StoreError`` and ``DataError`` for files. The last good checkpoint always stays.
-        """
+        """Train to the end; the curve's rows (in the first process), also in the folder's curve.jsonl."""
         done = self._resume()
         steps = range(done, self.length)
         if self.processes.first:
