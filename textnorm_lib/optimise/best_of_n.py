@@ -80,8 +80,7 @@ def gold_curves(images: pd.DataFrame, *, rewards: Sequence[str], gold: str, size
     """``expected_gold`` of every prompt and reward for every n in ``sizes``.
 
     ``images``: one row an image with set, prompt, the column named ``gold`` and one per name in ``rewards``. Returns
-    set, prompt, reward, n, gold, base (the mean, n = 1), possible (best of n by gold itself). With n renamed to metric
-    and gold to value it is what ``metrics.summarise`` and ``metrics.compare`` take.
+    set, prompt, reward, n, gold, base (the mean, n = 1), possible (best of n by gold itself).
     """
     rows = []
     prompts = images.groupby(PROMPT, sort=False)

@@ -5,13 +5,12 @@
 
 Each epoch samples images from the current model (``optimise/denoising.py``), scores them, and trains on the transitions
 of their denoising (``optimise/policy_gradient.py``). The paper maximises E[r + lambda], with a divergence-based lambda
-of which it gives neither form nor weight; here it is -beta times the KL divergence to the base, step by step, and 0
-unless asked for.
+of which it gives neither form nor weight; here lambda is -beta times the KL divergence to the base, step by step.
 
 The only update of an epoch, as in the paper, is made at the model that sampled: r is 1 and nothing is ever clipped. Of
-several updates, each takes its share of every batch's transitions, images and steps mixed. (trl mixes steps as well,
-but an update takes all steps of a few images.) Every random number comes from the seed and the numbers of epoch, prompt
-and image: the images are the same for any number of processes.
+several updates, each takes its share of every batch's transitions, images and steps mixed; in trl an update takes all
+steps of a few images. Every random number comes from the seed and the numbers of epoch, prompt and image, so that the
+images are the same for any number of processes.
 """
 
 import hashlib

@@ -150,8 +150,8 @@ def sample(
     """Denoise ``noise`` (n, T + 1, c, h, w) under texts (n, l, d); ``empty_text`` (1, l, d) is the empty prompt's.
 
     ``frozen_empty`` takes the branch of the empty prompt from the frozen base and keeps its outputs, so that training
-    passes through the conditional branch alone. The policy is then that mixture, and what diffusers samples from the
-    saved adapter, tuned in both branches, is a near relative of it. ``with_base`` keeps the base's guided outputs.
+    passes through the conditional branch alone; what diffusers samples from the saved adapter, tuned in both branches,
+    is then a near relative of the policy. ``with_base`` keeps the base's guided outputs.
     """
     latents, log_probs, empties, bases, divergences = [noise[:, 0]], [], [], [], []
     decisions = steps.decisions  # once: on a GPU each look waits for the device

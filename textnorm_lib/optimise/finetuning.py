@@ -241,21 +241,16 @@ def _begin(run: Run, *, settings: Any, model: Weights, rank: int, targets: str):
 def _train_all(
     work: Callable[[Run], None], runs: list[Run], folder: Path, length: int, name: str, workers: int
 ) -> dict[str, Any]:
-    """``work`` on every run, with one bar over all of them."""
     curves = [folder / run.name / CURVE for run in runs]
 
     def done() -> int:
         return sum(path.read_bytes().count(b"\n") for path in curves if path.exists())
 
     with watch(done, f"{name}, {len(runs)} runs", total=length * len(runs), unit="steps"):
-        _do_all(work, runs, workers)
-    return {"runs": len(runs), "steps": length}
-
-
-def _do_all(work: Callable, tasks: Sequence, workers: int) -> None:
-    for _ in in_workers(work, tasks, workers=_at_once(workers)):
-        pass
+        for _ in in_workers(work, runs, workers=_at_once(workers)):
+            pass
     wait_for_all()
+    return {"runs": len(runs), "steps": length}
 
 
 def _device() -> str:
@@ -263,7 +258,7 @@ def _device() -> str:
 
 
 def _at_once(workers: int) -> int:
-    """On a GPU one after the other."""
+    """How many runs or models at a time: on a GPU one after the other."""
     return 1 if torch.cuda.is_available() else workers
 
 
@@ -316,7 +311,9 @@ def sample_checkpoints(
         return sum(1 for _ in folder.rglob("image_*.png"))
 
     with watch(made, f"images of {len(models)} models", total=total, unit="images"):
-        _do_all(work, models, workers)
+        for _ in in_workers(work, models, workers=_at_once(workers)):
+            pass
+    wait_for_all()
     index = [plan.assign(image=f"{one.place.as_posix()}/" + plan["image"], **one.columns) for one in models]
     pd.concat(index, ignore_index=True).to_parquet(folder / INDEX, index=False)
     return {"models": len(models), "images": total}

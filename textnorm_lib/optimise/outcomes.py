@@ -8,11 +8,11 @@ A *model* is a reward that it was tuned on and a KL coefficient (``tuned_on``, `
 of training only (sections 5.3 and 5.4). All numbers are gains over the base's images of the same prompts and seeds,
 their intervals those of ``stats/intervals.py``: there are none with one prompt or one run.
 
-The paper takes the earliest checkpoint at which the number of images that score higher than the base's reaches its
-maximum. Here an image meets the base's image of the same prompt and seed, and a tie is no win; where no image ever
-wins, the base is taken. The rule looks neither at losses nor at how far an image wins, and trusts the reward: one that
-is misaligned may choose a checkpoint that has long been overoptimized. Beside it stands the *oracle*: the earliest
-checkpoint with the highest mean gold.
+The paper takes the earliest checkpoint at which the number of images that score higher than the base's is largest. Here
+an image meets the base's image of the same prompt and seed, a tie is no win, and where no image ever wins, the base is
+taken. The rule looks neither at losses nor at how far an image wins, and it trusts the reward: a misaligned one may
+choose a checkpoint that has long been overoptimised. The *oracle* takes the earliest checkpoint of the highest mean
+gold.
 """
 
 from collections.abc import Iterator, Sequence
@@ -85,10 +85,9 @@ def prompt_gains(judged: pd.DataFrame, divergences: pd.DataFrame) -> pd.DataFram
 def image_errors(judged: pd.DataFrame) -> pd.DataFrame:
     """The standard error of each checkpoint's gains over the images, prompts and runs being taken as they are.
 
-    Whether training raised the reward that it trained on is a question about these models and the very prompts that
-    they were tuned on; what holds for other prompts and in other runs, the intervals of ``tuning_gains`` say.
-    ``judged`` and units as in ``prompt_gains``. Returns set (each and ``"all"``), tuned_on, beta, checkpoint,
-    proxy_image_error, gold_image_error.
+    Whether training raised its own reward is a question about these models and these prompts; what holds for others,
+    the intervals of ``tuning_gains`` say. ``judged`` and units as in ``prompt_gains``. Returns set (each and
+    ``"all"``), tuned_on, beta, checkpoint, proxy_image_error, gold_image_error.
     """
     keys, base, found = [*_MODEL, "checkpoint", *PROMPT, "seed"], judged["tuned_on"] == BASE, []
     for reward in judged["tuned_on"][~base].unique():
@@ -146,8 +145,8 @@ def gold_over_kl(cells: pd.DataFrame) -> pd.DataFrame:
 def late_declines(cells: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
     """The gold of each model's last checkpoint minus that of its best earlier one: below 0, it was trained too far.
 
-    The highest of several noisy means is too high, and what is compared with it seems to have fallen though nothing
-    has. So the best checkpoint of a run is looked up in the *other* runs. Returns set (each and ``"all"``), tuned_on,
+    The highest of several noisy means is too high, and what is compared with it seems to have fallen. So the best
+    checkpoint of a run is looked up in the *other* runs. Returns set (each and ``"all"``), tuned_on,
     beta, best (the earlier checkpoint with the highest mean over all runs, to be named only), mean, low, high,
     standard_error; these four are nan with a single checkpoint or run. Raises as ``tuning_gains``.
     """

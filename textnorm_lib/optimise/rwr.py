@@ -7,28 +7,28 @@ base's v_0:
     loss = mean of  w |v_theta(y_t, t, x) - v|^2  +  beta |v_theta(y_t, t, x) - v_0(y_t, t, x)|^2
 
 over images, noise levels and the elements of a latent. The first term stands for -w log p_theta(y | x): a bound of it,
-up to the weights of the noise levels. The objective as printed leaves open
+up to the weights of the noise levels. The printed objective leaves three things open:
 
-- how a reward becomes a weight. Origin and unit differ from model to model: PickScore's are all near 20, ImageReward's
+- How a reward becomes a weight. Origin and unit differ from model to model: PickScore's are all near 20, ImageReward's
   may be negative, which would push the model away from an image without bound. Here a prompt's weights are divided by
-  their mean (``weights_of``): they sum to k, prompts count alike, and beta means the same for every reward.
-- what the regulariser is. + beta log(p_theta / p_theta0), maximised over the kept images as it is printed, is beta more
-  on every weight but for a constant: it holds nothing near the base. Here it is the divergence of the tuned Gaussian
-  denoising steps from the base's: the squared difference above, up to a factor of the noise level.
-- what fitting to one's own images does by itself. A model that is trained on *all* of them with equal weights should
-  stay where it is. It does not: samples are sharper (guidance) and simpler than the model, which drifts towards them
-  and gets worse; on the mini world every reward falls by half a standard deviation in 80 steps, several times what the
-  choice of the best gains. Neither noise levels, nor more sampling steps, nor images without guidance cured that.
+  their mean (``weights_of``): prompts count alike, and beta means the same for every reward.
+- What the regulariser is. The printed + beta log(p_theta / p_theta0), maximised over the kept images, only adds beta to
+  every weight and holds nothing near the base. Here it is the divergence of the tuned Gaussian denoising steps from the
+  base's: the squared difference above, up to a factor of the noise level.
+- What fitting to one's own images does by itself. A model that is trained on *all* of them with equal weights drifts:
+  its samples are sharper (guidance) and simpler than the model is. On the mini world every reward falls by half a
+  standard deviation in 80 steps, several times what the choice of the best gains. Neither noise levels, nor more
+  sampling steps, nor images without guidance cured that.
 
-What cures it is a baseline. With *centred* weights, w = (r - mean) / deviation over all of a prompt's images, the pull
-towards one's own images cancels and the pull of the reward stays. The best k and the worst k are kept: they say most. A
-step takes them in pairs, one of each of one prompt at the same noise and noise level: most of what the loss of a single
-image says is about the noise, and in a pair it cancels. A network that could fit everything would end at
+A baseline cures it. With *centred* weights, w = (r - mean) / deviation over all of a prompt's images, the pull towards
+one's own images cancels and the pull of the reward stays. The best k and the worst k are kept, because they say most. A
+step takes them in pairs of one prompt at one noise and noise level: what a single image's loss says of the noise
+cancels in a pair. A network that could fit everything would end at
 
     v_theta = v_0 + E[w (v - v_0) | y_t, x] / (beta + E[w | y_t, x])
 
 so that beta says how far. Where a single image can be told from y_t and its w is below -beta, nothing bounds the way
-from it: such a model runs away. Where k is a fifth of all, weights are 1.4 in size on average; take no smaller beta.
+from it, and the model runs away. Where k is a fifth of all, weights are 1.4 in size on average: take no smaller beta.
 
     chosen = choose_examples(scored, reward="clip", settings=settings)
     examples = encode_examples(pipeline, chosen, folder=images)      # once: the loop reads no image and no text
@@ -99,10 +99,9 @@ def choose_examples(images: pd.DataFrame, *, reward: str, settings: Settings) ->
 def weights_of(rewards: np.ndarray, best: np.ndarray, weighting: str) -> np.ndarray:
     """The weights of one prompt's ``best`` images, which sum to their number; ``rewards`` (n,): of all its images.
 
-    "reward": in proportion to how far the reward lies above the lowest of the n, whatever its origin and unit;
-    "rank": in proportion to k, k - 1, ..., 1 from the best down; "equal": 1, only the choice counts.
-    And "centred", which sum to about 0: by how many standard deviations a reward lies above the prompt's mean, at most
-    ``MOST_CENTRED`` either way.
+    "reward": in proportion to how far the reward lies above the lowest of the n; "rank": to k, k - 1, ..., 1 from the
+    best down; "equal": 1, only the choice counts. And "centred", which sum to about 0: by how many standard deviations
+    a reward lies above the prompt's mean, at most ``MOST_CENTRED`` either way.
     """
     alike = np.ptp(rewards) == 0  # whatever rounding makes of their mean and deviation
     if weighting == "centred":

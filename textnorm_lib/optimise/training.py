@@ -255,38 +255,32 @@ class Trainer:
         return done
 
     def _save(self, done: int) -> None:
+        """Write the adapter, the optimiser's moments and the state after ``done`` steps.
+
+        Raises ``StoreError`` where they cannot be written; then the checkpoint before is still the latest.
+        """
+        final = self.folder / f"checkpoint_{done:05}"
+        partial = self.folder / f".{final.name}.partial"
+        entries = self.optimiser.state_dict()["state"].items()
+        moments = {f"{index}.{name}": value.cpu() for index, entry in entries for name, value in entry.items()}
         state = {self.unit: done, "told": self.told, **self.extra_state(), "scaler": self.scaler.state_dict()}
-        save_checkpoint(self.folder, done, self.pipeline, self.optimiser, state)
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            save_lora(self.pipeline, partial)
+            (partial / _OPTIMISER).write_bytes(save(moments))
+            (partial / _STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
+            digests = {name: digest((partial / name).read_bytes()) for name in (FILE, _OPTIMISER, _STATE)}
+            (partial / _DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
+            partial.replace(final)
+        except (OSError, SafetensorError, StoreError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            told = f"{final}: {reason}; {kept(self.folder)}"
+            raise StoreError(f"{told}: make room or make it writable, then run again") from error
 
 
 # ---- checkpoints and curves
-
-
-def save_checkpoint(folder: Path, done: int, pipeline, optimiser: torch.optim.Optimizer, state: Mapping) -> None:
-    """Write the adapter, the optimiser's moments and ``state`` (JSON) after ``done`` steps.
-
-    Raises ``StoreError`` where they cannot be written; then the checkpoint before is still the latest.
-    """
-    final = folder / f"checkpoint_{done:05}"
-    partial = folder / f".{final.name}.partial"
-    moments = {
-        f"{index}.{name}": value.cpu()
-        for index, entry in optimiser.state_dict()["state"].items()
-        for name, value in entry.items()
-    }
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_lora(pipeline, partial)
-        (partial / _OPTIMISER).write_bytes(save(moments))
-        (partial / _STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
-        digests = {name: digest((partial / name).read_bytes()) for name in (FILE, _OPTIMISER, _STATE)}
-        (partial / _DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
-        partial.replace(final)
-    except (OSError, SafetensorError, StoreError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise StoreError(f"{final}: {reason}; {kept(folder)}: make room or make it writable, then run again") from error
 
 
 def resume(
@@ -294,7 +288,7 @@ def resume(
 ) -> dict[str, Any] | None:
     """Set adapter and optimiser to the latest checkpoint in ``folder``; its state, None where there is none.
 
-    ``told`` is what the run is made of, as in the state that ``save_checkpoint`` wrote. Raises ``ConfigError`` where it
+    ``told`` is what the run is made of, as in the state that a ``Trainer`` wrote. Raises ``ConfigError`` where it
     differs in more than ``may_change``, ``DataError`` for files that are missing or changed; then nothing is set.
     """
     checkpoint = latest_checkpoint(folder)
