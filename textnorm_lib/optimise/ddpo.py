@@ -98,33 +98,33 @@ class _Ddpo(Trainer):
     def step(self, epoch: int) -> dict[str, Any]:
         """Sample, score and train."""
         started, settings = time.monotonic(), self.settings
-        everyone, rows, seeds = self._plan(epoch)
-        prompts, texts = [self.prompts[row] for row in rows], self.texts[rows.to(self.device)]
+        everyone, places, seeds = self._plan(epoch)
+        prompts, texts = [self.prompts[place] for place in places], self.texts[places.to(self.device)]
         looked = settings.kl_coefficient > 0 or epoch % settings.kl_every == 0
         trajectories, images = self._sample(texts, seeds, with_base=looked)
         shown = (images, prompts, tuple({"seed": seed} for seed in seeds))
         rewards = self._scores("the reward", self.reward, *shown)
-        told = {"reward": rewards.mean().item(), "reward_std": rewards.std(correction=0).item()}
+        row = {"reward": rewards.mean().item(), "reward_std": rewards.std(correction=0).item()}
         if self.gold:
-            told["gold"] = self._scores("the gold reward", self.gold, *shown).mean().item()
-        told["kl"] = None
+            row["gold"] = self._scores("the gold reward", self.gold, *shown).mean().item()
+        row["kl"] = None
         if looked:
             nats = trajectories.kl.double() * trajectories.latents[0, 0].numel()
             nats = self.processes.gather(nats.unflatten(0, (-1, settings.batch_size)))
-            told["kl"] = nats.sum(dim=2).mean().item()
+            row["kl"] = nats.sum(dim=2).mean().item()
         advantages = torch.from_numpy(self.statistics.update(everyone, rewards.flatten().numpy())).view_as(rewards)
-        told |= self._learn(trajectories, texts, self.processes.own(advantages).flatten(), epoch)
-        return told | {"images_per_s": round(settings.images_per_epoch / (time.monotonic() - started), 2)}
+        row |= self._learn(trajectories, texts, self.processes.own(advantages).flatten(), epoch)
+        return row | {"images_per_s": round(settings.images_per_epoch / (time.monotonic() - started), 2)}
 
     def _plan(self, epoch: int) -> tuple[list[str], torch.Tensor, list[int]]:
-        """The prompts of all processes' images; of this process's the rows in ``prompts``, and the seeds."""
+        """The prompts of all processes' images; of this process's images the places in ``prompts`` and the seeds."""
         settings, total = self.settings, self.settings.images_per_epoch
         numbers = (torch.arange(total) + epoch * total).view(-1, settings.batch_size)  # images of the run
-        rows, counts = numbers % len(self.prompts), numbers // len(self.prompts)  # prompt, its how-manieth image
-        own, own_counts = (self.processes.own(part).flatten() for part in (rows, counts))
+        places, counts = numbers % len(self.prompts), numbers // len(self.prompts)  # prompt, its how-manieth image
+        own, own_counts = (self.processes.own(part).flatten() for part in (places, counts))
         pairs = zip(own.tolist(), own_counts.tolist(), strict=True)
-        seeds = [image_seed(self.prompts[row], count, seed=settings.seed) for row, count in pairs]
-        return [self.prompts[row] for row in rows.flatten()], own, seeds
+        seeds = [image_seed(self.prompts[place], count, seed=settings.seed) for place, count in pairs]
+        return [self.prompts[place] for place in places.flatten()], own, seeds
 
     def _sample(self, texts: torch.Tensor, seeds: list[int], *, with_base: bool) -> tuple[Trajectories, torch.Tensor]:
         """The trajectories and images of this process's batches."""
