@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.side_by_side import Spent, resident_mib
 from textnorm_lib.images.sampling import load_pipeline
-from textnorm_lib.optimise.lora import ATTENTION, add_lora
+from textnorm_lib.optimise.training import ATTENTION, add_lora
 from textnorm_lib.prompts.sets import choose_prompts
 
 RANK = 4  # trl knows no other

@@ -8,7 +8,7 @@
 Notebooks take what several of them need from here and compute the rest themselves.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -18,10 +18,8 @@ from textnorm_lib.judging.labelled import answers_files, people_votes
 from textnorm_lib.mini.annotators import collect_votes
 from textnorm_lib.mini.quality import rate_quality
 from textnorm_lib.mini.scenes import sample_scenes
-from textnorm_lib.optimise import outcomes
+from textnorm_lib.optimise import finetuning, outcomes
 from textnorm_lib.optimise.best_of_n import gold_curves
-from textnorm_lib.optimise.checkpoints import join_models, measure_divergences, sample_checkpoints
-from textnorm_lib.optimise.finetuning import choose_open_prompts, read_curves, run_ddpo, run_rwr
 from textnorm_lib.optimise.pool import CHOOSERS, TEXTNORM, join_judges, name_textnorm
 from textnorm_lib.prompts.random import random_sets
 from textnorm_lib.prompts.rules import rule_sets
@@ -44,19 +42,11 @@ START_SEED = 2000  # no other purpose makes images of development prompts from i
 # Each reward alone, the paper's pair, all four.
 SEALED_ENSEMBLES = [*((name,) for name in REWARDS), tuning.PAPERS_ENSEMBLE, REWARDS]
 PATHS = 9  # from noise to image, on which a divergence is measured, at least one per prompt: it varies little
-UNCOUNTED_STEPS = 2  # of a divergence, the last ones (optimise/checkpoints.py)
-
-
-def _release(profile: Profile) -> str:
-    return release_available()[1]
+UNCOUNTED_STEPS = 2  # of a divergence, the last ones (optimise/finetuning.py)
 
 
 def _tia2(profile: Profile) -> str:
-    return "" if results_of(profile) else _release(profile)
-
-
-def _prompts(profile: Profile) -> str:
-    return _tia2(profile) if profile.prompts == "released" else ""
+    return "" if results_of(profile) else release_available()[1]
 
 
 def _annotators(profile: Profile) -> str:
@@ -71,9 +61,9 @@ def _labels(profile: Profile) -> str:
 
 # What a cell or a figure may need (``# needs: tia2 labels``), and why it cannot be had.
 RESOURCES = {
-    "release": _release,  # the released files themselves
+    "release": lambda _: release_available()[1],  # the released files themselves
     "tia2": _tia2,  # what follows from them: the files, or results/
-    "prompts": _prompts,  # those of the profile, which may be the release's
+    "prompts": lambda profile: _tia2(profile) if profile.prompts == "released" else "",  # those of the profile
     "annotators": _annotators,  # networks that vote on any image
     "labels": _labels,  # votes on the benchmark, of annotators or of people
 }
@@ -83,8 +73,7 @@ def start_run(notebook: str, *, profile: str = DEFAULT_PROFILE, force: bool = Fa
     """Begin a notebook's run: load the profile and let cells with ``# needs: ...`` ask for what they need.
 
     ``force`` computes every step again, also those whose results come with the repository. The variable TEXTNORM_ANEW
-    passes over these as well, and over what was stored before that second. Raises ``ConfigError`` for a profile that
-    does not exist or is not valid.
+    passes over these as well, and over what was stored before that second. Raises ``ConfigError`` for a bad profile.
     """
     return begin_run(notebook, profile, force=force, resources=RESOURCES)
 
@@ -99,6 +88,11 @@ class Judged:
     scores: dict[str, Artifact]  # of each reward: prompt, image, text, score (``rewards.scoring.read_scores``)
     rewarded: Artifact  # a row an image: set, prompt, image, the four rewards, textnorm; training may depend on it
     judged: Artifact | None  # with votes, label, rating, quality_1 .. 3 as well; None where nobody votes
+
+    @property
+    def known(self) -> Artifact:
+        """A row an image with all that is said of it."""
+        return self.judged or self.rewarded
 
 
 @dataclass(frozen=True)
@@ -162,14 +156,62 @@ class Pipeline:
 
     @property
     def sampling(self) -> dict:
-        """For ``sampling.generate``: steps, guidance_scale, batch_size, dtype."""
-        options = asdict(self.profile.generator)
-        return {name: options[name] for name in ("steps", "guidance_scale", "batch_size", "dtype")}
+        """For ``sampling.generate``."""
+        names = ("steps", "guidance_scale", "batch_size", "dtype")
+        return {name: getattr(self.profile.generator, name) for name in names}
 
     @cached_property
     def scenes(self) -> Artifact:
         """Scenes of the mini world with their captions, as its models learn from them: prompt, png."""
         return self.step(sample_scenes, number=24, seed=self.profile.seed)
+
+    # ---- what is done to any prompts and images
+
+    def _choose_prompts(self, per_set: PromptsPerSet, *, only: str | None = None) -> Artifact:
+        """So many prompts of each set, of one side only if asked for. Fewer are always among more."""
+        if self.profile.prompts == "released":
+            return self.step(released_prompts, *self.release, only=only, **asdict(per_set))
+        return self.step(prompts_of_sets, only=only, **asdict(per_set))
+
+    def _contrast(self, prompts: Artifact) -> Artifact:
+        """Contrastive prompts: the released ones of released prompts, by rule of the others."""
+        most = self.profile.contrastive_prompts
+        if self.profile.prompts == "released":
+            return self.step(first_contrasts, self.step(released_sets, prompts, *self.release), most=most)
+        return self.step(rule_sets, prompts, most=most)
+
+    def _make(self, prompts: Artifact, images_per_prompt: int, *, seed: int) -> Artifact:
+        options = {"images_per_prompt": images_per_prompt, "seed": self.profile.seed + seed}
+        return self.step(make_images, prompts, self.generator, **self.sampling, **options, workers=self.profile.workers)
+
+    def _score(self, images: Artifact, contrastive: Artifact, *, names: Iterable[str] = REWARDS) -> dict[str, Artifact]:
+        options = {"dtype": self.profile.rewards.dtype, "workers": self.profile.workers}
+        return {
+            name: self.step(score_images, images, contrastive, self.reward_model(name), name=name, **options)
+            for name in names
+        }
+
+    def _apply(
+        self, recipe: Artifact, images: Artifact, contrastive: Artifact, scores: dict[str, Artifact]
+    ) -> Artifact:
+        """A row an image of the folder ``images``, with its own scores and TextNorm by ``recipe``."""
+        own = self.step(own_scores, self.step(list_images, images), *scores.values(), names=list(scores))
+        return self.step(tuning.apply_recipes, own, contrastive, recipe, *scores.values(), names=list(scores))
+
+    def _vote(self, images: Artifact) -> Artifact:
+        return self.step(collect_votes, images, *_networks(self.profile.annotators), workers=self.profile.workers)
+
+    def _judge(self, prompts: Artifact, images: Artifact) -> Judged:
+        """The folder ``images`` with what everyone says of it."""
+        contrastive = self._contrast(prompts)
+        scores = self._score(images, contrastive)
+        rewarded = self.step(name_textnorm, self._apply(self.recipe, images, contrastive, scores), self.recipe)
+        judged = None
+        if self.profile.annotators:
+            judges = _networks(self.profile.quality_judges)
+            quality = self.step(rate_quality, images, *judges, workers=self.profile.workers)
+            judged = self.step(join_judges, rewarded, self.step(label_images, self._vote(images)), quality)
+        return Judged(prompts, images, contrastive, scores, rewarded, judged)
 
     # ---- the benchmark that is built here: prompts -> images -> votes -> labels
 
@@ -210,7 +252,7 @@ class Pipeline:
     @cached_property
     def labelled(self) -> Artifact:
         """``labels`` with a column per reward: the score of the image with its own prompt."""
-        return self._own_scores(self.labels, self.scores)
+        return self.step(own_scores, self.labels, *self.scores.values(), names=list(self.scores))
 
     @cached_property
     def development(self) -> Artifact:
@@ -226,23 +268,15 @@ class Pipeline:
 
     @cached_property
     def recipe(self) -> Artifact:
-        """TextNorm as notebooks 04 to 08 use it, one row: the paper's ensemble at its best setting.
+        """TextNorm of notebooks 04 to 08, one row: the paper's ensemble at its best setting, or the profile's."""
+        if given := self.profile.textnorm:
+            return self.step(tuning.given_recipe, **asdict(given))
+        return self._tune([tuning.PAPERS_ENSEMBLE], self.contrastive, self.scores)
 
-        Or as the profile gives it, where there are no votes to tune it on.
-        """
-        given = self.profile.textnorm
-        return self.step(tuning.given_recipe, **asdict(given)) if given else self.tuned([tuning.PAPERS_ENSEMBLE])
-
-    def tuned(
-        self,
-        ensembles: Sequence[Sequence[str]],
-        contrastive: Artifact | None = None,
-        scores: Mapping[str, Artifact] | None = None,
-    ) -> Artifact:
-        """Each ensemble's best setting on the development prompts, with contrasts by rule or as given and scored."""
-        folders = (scores or self.scores).values()
+    def _tune(self, ensembles: Sequence[Sequence[str]], contrastive: Artifact, scores: dict[str, Artifact]) -> Artifact:
+        """Each ensemble's best setting on the development prompts, with these contrasts, scored."""
         on = {"names": list(REWARDS), "ensembles": [list(rewards) for rewards in ensembles]}
-        grid = self.step(tuning.grid_metrics, self.development, contrastive or self.contrastive, *folders, **on)
+        grid = self.step(tuning.grid_metrics, self.development, contrastive, *scores.values(), **on)
         units = self.step(tuning.reward_units, self.development, *self.scores.values(), names=list(REWARDS))
         return self.step(tuning.tuned_recipes, grid, units)
 
@@ -268,16 +302,14 @@ class Pipeline:
 
     @cached_property
     def sealed_values(self) -> Artifact:
-        """``sealed`` with what TextNorm says, as tuned on development prompts, in a column per ensemble.
+        """``sealed`` with what TextNorm says, as tuned on development prompts, a column per ensemble.
 
-        Each reward alone, the paper's ensemble and all four, with contrasts by rule ("textnorm:...") and, tuned as
-        well, with random ones ("random:...").
+        With contrasts by rule ("textnorm:...") and, tuned as well, with random ones ("random:...").
         """
         values = self.sealed
         by_rule, at_random = (self.contrastive, self.scores), (self.random_contrasts, self.random_scores)
         for prefix, (texts, scores) in (("textnorm", by_rule), ("random", at_random)):
-            recipes = self.tuned(SEALED_ENSEMBLES, texts, scores)
-            data = (values, texts, recipes, *scores.values())
+            data = (values, texts, self._tune(SEALED_ENSEMBLES, texts, scores), *scores.values())
             values = self.step(tuning.apply_recipes, *data, names=list(scores), prefix=prefix)
         return values
 
@@ -294,8 +326,7 @@ class Pipeline:
         """Images of sealed prompts, none of them in the benchmark; a smaller pool has the first of a larger one."""
         asked = self.profile.best_of_n
         prompts = self._choose_prompts(asked.prompts_per_set, only=SEALED)
-        images, contrastive = self._make(prompts, asked.images_per_prompt, seed=POOL_SEED), self._contrast(prompts)
-        return Judged(prompts, images, contrastive, *self._judge(images, contrastive))
+        return self._judge(prompts, self._make(prompts, asked.images_per_prompt, seed=POOL_SEED))
 
     @cached_property
     def choosers(self) -> list[str]:
@@ -306,7 +337,7 @@ class Pipeline:
     def chosen(self) -> Artifact:
         """Each chooser's best four of n, twice: set, prompt, model, n, number, place, image."""
         options = {"choosers": self.choosers, "sizes": list(self.profile.best_of_n.judged)}
-        return self.step(selection.choose_sets, self.pool.judged or self.pool.rewarded, **options)
+        return self.step(selection.choose_sets, self.pool.known, **options)
 
     @cached_property
     def chosen_votes(self) -> Artifact:
@@ -331,11 +362,9 @@ class Pipeline:
         images = self._make(prompts, start_here.IMAGES_PER_PROMPT, seed=START_SEED)
         contrastive = self._contrast(prompts)
         scores = self._score(images, contrastive, names=[start_here.REWARD])
-        own = self._own_scores(self.step(list_images, images), scores)
         recipe = self.step(tuning.given_recipe, **start_here.RECIPE)
-        values = self.step(tuning.apply_recipes, own, contrastive, recipe, *scores.values(), names=list(scores))
         labels = [self.step(label_images, self._vote(images))] if self.profile.annotators else []
-        rated = self.step(start_here.join_labels, values, *labels)
+        rated = self.step(start_here.join_labels, self._apply(recipe, images, contrastive, scores), *labels)
         return Judged(prompts, images, contrastive, scores, rated, rated if labels else None)
 
     # ---- fine-tuning on prompts of the pool (sections 5.3 and 5.4); settings were chosen on other prompts
@@ -345,8 +374,8 @@ class Pipeline:
         """Reward-weighted regression on the pool's images, as ``profile.rwr`` asks for."""
         asked, model = self.profile.rwr, self.generator
         prompts = self._open_prompts(asked)
-        trained = self.step(run_rwr, prompts, self.pool.rewarded, self.pool.images, model, **self._training(asked))
-        return self._look_at(asked, prompts, trained, model)
+        data = (prompts, self.pool.rewarded, self.pool.images, model)
+        return self._look_at(asked, prompts, self.step(finetuning.run_rwr, *data, **self._training(asked)), model)
 
     @cached_property
     def ddpo(self) -> Tuned:
@@ -355,7 +384,30 @@ class Pipeline:
         model, prompts = Weights(asked.model, asked.revision), self._open_prompts(asked)
         options = {"reward_dtype": self.profile.rewards.dtype, **self._training(asked)}
         data = (prompts, self._contrast(prompts), self.recipe, model, *(self.reward_model(name) for name in REWARDS))
-        return self._look_at(asked, prompts, self.step(run_ddpo, *data, **options), model)
+        return self._look_at(asked, prompts, self.step(finetuning.run_ddpo, *data, **options), model)
+
+    def _open_prompts(self, asked: Finetuning) -> Artifact:
+        options = {"passed_over": asked.passed_over, **asdict(asked.prompts_per_set)}
+        return self.step(finetuning.choose_open_prompts, self.pool.known, **options)
+
+    def _training(self, asked: Finetuning) -> dict:
+        names = ("rewards", "numbers", "beta", "other_betas", "lora_rank", "lora_targets", "recipe")
+        options = {name: value for name, value in asdict(asked).items() if name in names}
+        return {**options, "seed": self.profile.seed + TRAINING_SEED, "workers": self.profile.workers}
+
+    def _look_at(self, asked: Finetuning, prompts: Artifact, trained: Artifact, model: Weights) -> Tuned:
+        """Images of every checkpoint of ``model``, judged, and its distance from the base."""
+        options = {**self.sampling, "checkpoints": list(asked.checkpoints), "workers": self.profile.workers}
+        options |= {"seed": self.profile.seed + EVALUATION_SEED}
+        data, each = (prompts, trained, model), {"images_per_prompt": asked.images_per_prompt}
+        images = self.step(finetuning.sample_checkpoints, *data, **options, **each)
+        counted = {"paths": PATHS, "left_out": UNCOUNTED_STEPS}
+        divergences = self.step(finetuning.measure_divergences, *data, **options, **counted)
+        seen = dict(vars(self._judge(prompts, images)))
+        for name in ("rewarded", "judged"):
+            seen[name] = seen[name] and self.step(finetuning.join_models, seen[name], images)
+        curves = self.step(finetuning.read_curves, trained)
+        return Tuned(**seen, trained=trained, curves=curves, divergences=divergences)
 
     def compare_tuned(self, judged: Artifact) -> Comparison:
         """Chosen checkpoints side by side, TextNorm's against all others; ``judged`` has models of one beta."""
@@ -370,74 +422,6 @@ class Pipeline:
         """What each checkpoint's images of each prompt have beyond the base's: proxy, gold, quality, kl."""
         return self.step(outcomes.prompt_gains, tuned.judged, tuned.divergences)
 
-    # ---- how each of them is made
-
-    def _choose_prompts(self, per_set: PromptsPerSet, *, only: str | None = None) -> Artifact:
-        """So many prompts of each set, of one side only if asked for. Fewer are always among more."""
-        if self.profile.prompts == "released":
-            return self.step(released_prompts, *self.release, only=only, **asdict(per_set))
-        return self.step(prompts_of_sets, only=only, **asdict(per_set))
-
-    def _contrast(self, prompts: Artifact) -> Artifact:
-        """Contrastive prompts: the released ones of released prompts, by rule of the others."""
-        most = self.profile.contrastive_prompts
-        if self.profile.prompts == "released":
-            return self.step(first_contrasts, self.step(released_sets, prompts, *self.release), most=most)
-        return self.step(rule_sets, prompts, most=most)
-
-    def _make(self, prompts: Artifact, images_per_prompt: int, *, seed: int) -> Artifact:
-        options = {"images_per_prompt": images_per_prompt, "seed": self.profile.seed + seed}
-        return self.step(make_images, prompts, self.generator, **self.sampling, **options, workers=self.profile.workers)
-
-    def _vote(self, images: Artifact) -> Artifact:
-        judges = [Weights(f"{BUNDLED}annotators/{name}.safetensors") for name in self.profile.annotators]
-        return self.step(collect_votes, images, *judges, workers=self.profile.workers)
-
-    def _score(self, images: Artifact, contrastive: Artifact, *, names: Iterable[str] = REWARDS) -> dict[str, Artifact]:
-        options = {"dtype": self.profile.rewards.dtype, "workers": self.profile.workers}
-        return {
-            name: self.step(score_images, images, contrastive, self.reward_model(name), name=name, **options)
-            for name in names
-        }
-
-    def _own_scores(self, images: Artifact, scores: Mapping[str, Artifact]) -> Artifact:
-        return self.step(own_scores, images, *scores.values(), names=list(scores))
-
-    def _judge(self, images: Artifact, contrastive: Artifact) -> tuple[dict[str, Artifact], Artifact, Artifact | None]:
-        """What everyone says of the folder ``images``: ``scores``, ``rewarded`` and ``judged`` of a ``Judged``."""
-        scores = self._score(images, contrastive)
-        own = self._own_scores(self.step(list_images, images), scores)
-        values = self.step(tuning.apply_recipes, own, contrastive, self.recipe, *scores.values(), names=list(scores))
-        rewarded = self.step(name_textnorm, values, self.recipe)
-        if not self.profile.annotators:
-            return scores, rewarded, None
-        judges = [Weights(f"{BUNDLED}annotators/{name}.safetensors") for name in self.profile.quality_judges]
-        quality = self.step(rate_quality, images, *judges, workers=self.profile.workers)
-        labels = self.step(label_images, self._vote(images))
-        return scores, rewarded, self.step(join_judges, rewarded, labels, quality)
-
-    def _open_prompts(self, asked: Finetuning) -> Artifact:
-        options = {"passed_over": asked.passed_over, **asdict(asked.prompts_per_set)}
-        return self.step(choose_open_prompts, self.pool.judged or self.pool.rewarded, **options)
-
-    def _training(self, asked: Finetuning) -> dict:
-        names = ("rewards", "numbers", "beta", "other_betas", "lora_rank", "lora_targets", "recipe")
-        options = {name: value for name, value in asdict(asked).items() if name in names}
-        return {**options, "seed": self.profile.seed + TRAINING_SEED, "workers": self.profile.workers}
-
-    def _look_at(self, asked: Finetuning, prompts: Artifact, trained: Artifact, model: Weights) -> Tuned:
-        """Images of every checkpoint of ``model``, judged, and its distance from the base."""
-        options = {**self.sampling, "checkpoints": list(asked.checkpoints), "workers": self.profile.workers}
-        options |= {"seed": self.profile.seed + EVALUATION_SEED}
-        data = (prompts, trained, model)
-        images = self.step(sample_checkpoints, *data, **options, images_per_prompt=asked.images_per_prompt)
-        divergences = self.step(measure_divergences, *data, **options, paths=PATHS, left_out=UNCOUNTED_STEPS)
-        contrastive = self._contrast(prompts)
-        scores, *told = self._judge(images, contrastive)
-        rewarded, judged = (one and self.step(join_models, one, images) for one in told)
-        curves = self.step(read_curves, trained)
-        return Tuned(prompts, images, contrastive, scores, rewarded, judged, trained, curves, divergences)
-
     # ---- all that takes long
 
     def long_steps(self) -> list[Artifact]:
@@ -445,6 +429,11 @@ class Pipeline:
         parts = [self.start.rewarded, *self.scores.values(), self.labels]
         if self.labels:
             parts += self.random_scores.values()
-        parts += [made.judged or made.rewarded for made in (self.pool, self.rwr, self.ddpo)]
+        parts += [made.known for made in (self.pool, self.rwr, self.ddpo)]
         parts += [self.rwr.divergences, self.ddpo.divergences]
         return [part for part in parts if part]
+
+
+def _networks(names: Iterable[str]) -> list[Weights]:
+    """The mini world's annotators and judges of quality."""
+    return [Weights(f"{BUNDLED}annotators/{name}.safetensors") for name in names]

@@ -12,10 +12,10 @@ from toys import toy_pipeline
 
 from textnorm_lib.images.sampling import generate, image_seed, load_pipeline, plan_images
 from textnorm_lib.mini.generator import LATENT_SHAPE, save_pipeline
-from textnorm_lib.optimise import checkpoints as checkpoint_images
-from textnorm_lib.optimise.checkpoints import all_models, join_models, measure_divergences, sample_checkpoints
+from textnorm_lib.optimise import finetuning
 from textnorm_lib.optimise.denoising import ddim_steps, draw_noise, sample
-from textnorm_lib.optimise.lora import ATTENTION, FEED_FORWARD, add_lora, save_lora
+from textnorm_lib.optimise.finetuning import all_models, join_models, measure_divergences, sample_checkpoints
+from textnorm_lib.optimise.training import ATTENTION, FEED_FORWARD, add_lora, save_lora
 from textnorm_lib.study.errors import ConfigError, DataError
 from textnorm_lib.study.weights import Weights
 
@@ -130,7 +130,7 @@ def test_images_are_those_that_diffusers_makes_with_the_adapter(trained, model, 
 
 def test_an_adapter_leaves_no_trace_in_the_models_after_it(trained, model, made, divergences, tmp_path):
     shutil.copytree(trained / RUNS[1], tmp_path / "trained" / RUNS[1])
-    checkpoint_images._pipeline.cache_clear()
+    finetuning._pipeline.cache_clear()
     options = IMAGES | {"checkpoints": [4, 2]}  # the other way about, and without the other run
     sample_checkpoints(PROMPTS, tmp_path / "trained", model, **options, workers=1, folder=tmp_path / "images")
     found, files = _files(tmp_path / "images"), _files(made[0])

@@ -18,8 +18,8 @@ from textnorm_lib.images.sampling import load_pipeline
 from textnorm_lib.mini import generator as model
 from textnorm_lib.optimise.ddpo import PAPER, Settings, train_ddpo
 from textnorm_lib.optimise.denoising import ddim_steps, draw_noise, guided, sample
-from textnorm_lib.optimise.lora import ATTENTION, FEED_FORWARD, FILE, add_lora, base_only
 from textnorm_lib.optimise.policy_gradient import RunningStatistics, step_weights
+from textnorm_lib.optimise.training import ATTENTION, FEED_FORWARD, FILE, add_lora, base_only
 from textnorm_lib.study.errors import ConfigError, DataError, StoreError, StudyError
 
 PROMPTS = ["a realistic photo of a deer", "a realistic photo of two frogs"]
@@ -443,7 +443,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(base, pipeline,
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patched, pytest.raises(StoreError, match=r"No space left .*checkpoint_00001 keeps"):
-        patched.setattr("textnorm_lib.optimise.resuming.save", full)
+        patched.setattr("textnorm_lib.optimise.training.save", full)
         train_ddpo(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_00000", "checkpoint_00001", "curve.jsonl"]
     assert len(train_ddpo(with_lora(base), PROMPTS, redness, SHORT, folder=tmp_path)) == 2

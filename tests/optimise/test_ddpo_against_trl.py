@@ -13,7 +13,7 @@ import torch
 from textnorm_lib.images.sampling import load_pipeline
 from textnorm_lib.optimise.ddpo import Settings, train_ddpo
 from textnorm_lib.optimise.denoising import draw_noise
-from textnorm_lib.optimise.lora import ATTENTION, add_lora
+from textnorm_lib.optimise.training import ATTENTION, add_lora
 
 PROMPTS = ["a realistic photo of a deer", "a realistic photo of two frogs"]
 LATENT = (4, 4, 4)

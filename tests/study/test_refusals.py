@@ -14,7 +14,7 @@ from textnorm_lib.confidence.textnorm import textnorm
 from textnorm_lib.images.pixels import square
 from textnorm_lib.judging.verdicts import comparisons_needed
 from textnorm_lib.optimise.policy_gradient import RunningStatistics
-from textnorm_lib.optimise.resuming import resume
+from textnorm_lib.optimise.training import resume
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.study.config import load_profile
 from textnorm_lib.study.errors import ConfigError, DataError, StudyError

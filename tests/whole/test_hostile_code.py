@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textnorm_lib.optimise.resuming import append_row, cut_curve
+from textnorm_lib.optimise.training import append_row, cut_curve
 from textnorm_lib.prompts import LLMWriter, llm
 from textnorm_lib.study import config
 from textnorm_lib.study.errors import ConfigError, StudyError
@@ -146,7 +146,7 @@ def test_a_run_killed_while_it_writes_its_curve_goes_on_from_whole_lines(tmp_pat
     script = f"""
 import sys; sys.path.insert(0, {str(CHECKOUT)!r})
 from pathlib import Path
-from textnorm_lib.optimise.resuming import append_row
+from textnorm_lib.optimise.training import append_row
 for number in range(10**9): append_row(Path({str(tmp_path)!r}), {{"epoch": number}})
 """
     process = subprocess.Popen([sys.executable, "-c", script])

@@ -18,8 +18,7 @@ from textnorm_lib.images.pixels import square
 from textnorm_lib.judging.labelling import FORMAT, alignment_items, read_labels
 from textnorm_lib.mini.annotators import load_annotator
 from textnorm_lib.mini.quality import load_quality_judge
-from textnorm_lib.optimise.lora import FILE, load_lora
-from textnorm_lib.optimise.resuming import CURVE, cut_curve, resume
+from textnorm_lib.optimise.training import CURVE, FILE, cut_curve, load_lora, resume
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.convert import Checkpoint
 from textnorm_lib.study.errors import DataError, StudyError

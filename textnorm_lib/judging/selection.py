@@ -22,7 +22,7 @@ import pandas as pd
 from textnorm_lib.judging.comparisons import IMAGES_PER_SET, SETS_PER_PROMPT, ask, gold_judge, make_comparisons
 from textnorm_lib.judging.verdicts import rates, sign_test_power, sign_tests, win_tie_loss
 from textnorm_lib.optimise.best_of_n import choose_best, expected_gold, kl_best_of_n
-from textnorm_lib.optimise.checkpoints import selection_costs
+from textnorm_lib.optimise.outcomes import selection_costs
 from textnorm_lib.optimise.pool import QUALITY, check_choosers, pooled_deviations
 from textnorm_lib.stats.metrics import compare, summarise
 from textnorm_lib.stats.names import BASE, PROMPT
@@ -173,7 +173,7 @@ def choose_checkpoints(judged: pd.DataFrame, *, resamples: int, confidence: floa
     """The checkpoint of each run by the paper's rule with its own reward, the oracle's, and what they leave.
 
     Returns tuned_on, beta, run, chosen, oracle, last (checkpoints), gold_base, gold_chosen, gold_oracle, gold_last
-    (mean ratings), cost, low, high (``checkpoints.selection_costs``), n_prompts, n_images (of a checkpoint).
+    (mean ratings), cost, low, high (``outcomes.selection_costs``), n_prompts, n_images (of a checkpoint).
     """
     base = judged[judged["tuned_on"] == BASE]
     found = []

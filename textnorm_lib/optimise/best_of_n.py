@@ -29,7 +29,6 @@ from textnorm_lib.study.errors import DataError, shown
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import step
 
-_KEYS = (*PROMPT, "reward")
 _LARGEST = 1e150  # gold whose squares can still be added up
 _NO_GAIN = 1e-12  # what rounding may leave of a mean gain of none
 
@@ -41,8 +40,19 @@ def expected_gold(proxy: ArrayLike, gold: ArrayLike, n: int) -> float:
     for n = 1, the result is the pool's mean. Raises ``DataError`` for a value that is not finite, lengths that differ,
     n < 1 and n > N.
     """
-    shared = _ranked(proxy, gold, n)
-    return float(_weights(shared.size, n) @ shared)
+    proxy, gold = finite_column("proxy", proxy), finite_column("gold", gold)
+    if (largest := np.abs(gold).max()) > _LARGEST:
+        raise DataError(f"gold holds {largest}: numbers up to {_LARGEST} are needed, as they are squared and added up")
+    if proxy.size != gold.size:
+        raise DataError(f"proxy has {proxy.size} values, gold {gold.size}: one each an image")
+    _check_number("n", n, at_most=proxy.size)
+    _, group, ties = np.unique(proxy, return_inverse=True, return_counts=True)
+    shared = np.repeat(np.bincount(group, weights=gold) / ties, ties)  # by increasing proxy: the mean of those tied
+    # C(i - 1, n - 1) / C(N, n), from the best down by factors of at most 1: nothing overflows, nor loses digits as
+    # differences of log-gammas do.
+    ranks = np.arange(proxy.size, n, -1)
+    falling = np.cumprod(np.append(n / proxy.size, (ranks - n) / (ranks - 1)))
+    return float(np.append(np.zeros(n - 1), falling[::-1]) @ shared)
 
 
 def kl_best_of_n(n: int) -> float:
@@ -70,23 +80,15 @@ def gold_curves(images: pd.DataFrame, *, rewards: Sequence[str], gold: str, size
     """``expected_gold`` of every prompt and reward for every n in ``sizes``.
 
     ``images``: one row an image with set, prompt, the column named ``gold`` and one per name in ``rewards``. Returns
-    set, prompt, reward, n, gold, base (the mean, n = 1), possible (best of n by gold itself). With n renamed to metric
-    and gold to value it is what ``metrics.summarise`` and ``metrics.compare`` take. Raises ``DataError`` for a missing
-    column, and as ``expected_gold`` does, naming the prompt and the reward.
+    set, prompt, reward, n, gold, base (the mean, n = 1), possible (best of n by gold itself).
     """
-    _check_columns("images", images, [*PROMPT, gold, *rewards])
     rows = []
     prompts = images.groupby(PROMPT, sort=False)
     for (name, prompt), pool in progress(prompts, "best of n", total=prompts.ngroups, unit="prompts"):
         for n in sizes:
-            found = {}
-            for by in dict.fromkeys([gold, *rewards]):
-                try:
-                    found[by] = expected_gold(pool[by], pool[gold], n)
-                except DataError as error:
-                    raise DataError(f"prompt {prompt!r}, {by!r} as the proxy: {error}") from None
-            rows += [(name, prompt, by, n, found[by], pool[gold].mean(), found[gold]) for by in rewards]
-    return pd.DataFrame(rows, columns=[*_KEYS, "n", "gold", "base", "possible"])
+            possible, base = expected_gold(pool[gold], pool[gold], n), pool[gold].mean()
+            rows += [(name, prompt, by, n, expected_gold(pool[by], pool[gold], n), base, possible) for by in rewards]
+    return pd.DataFrame(rows, columns=[*PROMPT, "reward", "n", "gold", "base", "possible"])
 
 
 @step(1)
@@ -96,11 +98,10 @@ def gain_realised(curves: pd.DataFrame, *, resamples: int, confidence: float, se
     ``curves`` as from ``gold_curves``. 1: as good as choosing by gold itself; 0: no better than one image; below 0:
     worse. The means are over prompts, since one whose images are all alike has nothing to gain. Returns set (each and
     ``"all"``), reward, n, share, low, high (bootstrap over prompts), n_prompts; nan where nothing can be gained, as at
-    n = 1. Raises ``DataError`` for curves that are not of that form.
+    n = 1.
     """
     tables = []
-    groups = _groups(curves, "n", ["gold", "base", "possible"])
-    for name, reward, group in progress(groups, "gain realised", unit="rewards"):
+    for name, reward, group in progress(_groups(curves), "gain realised", unit="rewards"):
         gains = group.assign(gained=group["gold"] - group["base"], possible=group["possible"] - group["base"])
         wide = gains.pivot(index=PROMPT, columns="n", values=["gained", "possible"])
         gained, possible = (wide[part].fillna(0).to_numpy() / len(wide) for part in ("gained", "possible"))
@@ -125,15 +126,14 @@ def fit_gold(
     ``curves``: set, prompt, reward, gold, and n (form "best_of_n") or kl in nats (form "rl"). R is gold minus the
     prompt's own at n = 1 (kl = 0); the fit is least squares over all prompts and distances. Where R rises in the end
     (b < 0, or b = 0 < a) the peak is infinite, where it only falls it is 0; beyond the largest d of the curves it is
-    extrapolated. Returns set (each and ``"all"``), reward, term ("a", "b", "peak"), value, low,
-    high (bootstrap over prompts), n_prompts. Raises ``DataError`` for an unknown form, curves that are not of that form
-    and a prompt without a base or with fewer than two distances beside it.
+    extrapolated. Returns set (each and ``"all"``), reward, term ("a", "b", "peak"), value, low, high (bootstrap over
+    prompts), n_prompts. Raises ``DataError`` for an unknown form, and for a prompt without a base or with fewer than
+    two distances beside it.
     """
     if form not in ("best_of_n", "rl"):
         raise DataError(f"form is {form!r}; known are 'best_of_n' and 'rl'")
     tables = []
-    groups = _groups(curves, "n" if form == "best_of_n" else "kl", ["gold"])
-    for name, reward, group in progress(groups, "fits", unit="rewards"):
+    for name, reward, group in progress(_groups(curves), "fits", unit="rewards"):
         products = _products(group, form)
 
         def terms(counts: np.ndarray, products=products) -> np.ndarray:
@@ -153,8 +153,6 @@ def fit_gold(
 def _products(group: pd.DataFrame, form: str) -> np.ndarray:
     """Per prompt the sums of uu, uv, vv, ur, vr that least squares of r = a u + b v is made of: (prompts, 5)."""
     kl = np.array([kl_best_of_n(n) for n in group["n"]]) if form == "best_of_n" else group["kl"].to_numpy(float)
-    if (kl < 0).any():
-        raise DataError(f"curves: kl is {kl.min()} in a row; a divergence is 0 or more")
     distance = np.sqrt(kl)
     keys = [group["set"], group["prompt"]]
     base = group["gold"].where(distance == 0).groupby(keys).transform("max")
@@ -173,47 +171,13 @@ def _peak(a: np.ndarray, b: np.ndarray, form: str) -> np.ndarray:
     return np.where(b > 0, turning, np.where((b < 0) | (a > 0), np.inf, 0.0))
 
 
-def _groups(curves: pd.DataFrame, distance: str, values: list[str]) -> list[tuple[str, str, pd.DataFrame]]:
-    """The rows of each set, and of all together, by reward: set, reward, rows. ``DataError`` if they are not sound."""
-    keys = [*_KEYS, distance]
-    _check_columns("curves", curves, [*keys, *values])
-    if (repeated := curves.duplicated(keys)).any():
-        row = " / ".join(map(str, curves.loc[repeated, keys].iloc[0]))
-        raise DataError(f"curves: {row} occurs twice; one row each is needed")
-    for column in (distance, *values):
-        finite_column(f"curves: {column}", curves[column])
+def _groups(curves: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """The rows of each set, and of all together, by reward: set, reward, rows."""
     sets = [*curves.groupby("set", sort=False), (ALL_SETS, curves)]
     return [(name, *of_reward) for name, rows in sets for of_reward in rows.groupby("reward", sort=False)]
-
-
-def _ranked(proxy: ArrayLike, gold: ArrayLike, n: int) -> np.ndarray:
-    """By increasing proxy: the mean gold of those tied with each image, (N,)."""
-    proxy, gold = finite_column("proxy", proxy), finite_column("gold", gold)
-    if (largest := np.abs(gold).max()) > _LARGEST:
-        raise DataError(f"gold holds {largest}: numbers up to {_LARGEST} are needed, as they are squared and added up")
-    if proxy.size != gold.size:
-        raise DataError(f"proxy has {proxy.size} values, gold {gold.size}: one each an image")
-    _check_number("n", n, at_most=proxy.size)
-    _, group, ties = np.unique(proxy, return_inverse=True, return_counts=True)
-    return np.repeat(np.bincount(group, weights=gold) / ties, ties)
-
-
-def _weights(size: int, n: int) -> np.ndarray:
-    """C(i - 1, n - 1) / C(size, n) for the ranks i = 1 .. size."""
-    # Down from n / size by factors of at most 1: nothing overflows, nor loses digits as differences of log-gammas do.
-    ranks = np.arange(size, n, -1)
-    falling = np.cumprod(np.append(n / size, (ranks - n) / (ranks - 1)))
-    return np.append(np.zeros(n - 1), falling[::-1])
 
 
 def _check_number(name: str, value: int, *, at_most: float = np.inf) -> None:
     if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= value <= at_most:
         limit = "" if at_most == np.inf else f" to {at_most}, the images there are to choose from,"
         raise DataError(f"{name} is {shown(value)}: a whole number from 1{limit or ' up'} is needed")
-
-
-def _check_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
-    if missing := [key for key in columns if key not in table or (key in _KEYS and table[key].isna().any())]:
-        raise DataError(f"{name}: every row needs {', '.join(columns)}; {missing[0]!r} is missing")
-    if table.empty:
-        raise DataError(f"{name} has no rows")

@@ -15,12 +15,13 @@ once. A step's arithmetic is in single precision whatever the U-Net's type is.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from textnorm_lib.optimise.lora import base_only
+from textnorm_lib.images.sampling import autocast
+from textnorm_lib.optimise.training import base_only
 from textnorm_lib.study.errors import ConfigError
 
 
@@ -74,9 +75,6 @@ class Trajectories:
     base: torch.Tensor | None
     kl: torch.Tensor | None
 
-    def __len__(self) -> int:
-        return len(self.latents)
-
     @classmethod
     def join(cls, parts: Sequence["Trajectories"]) -> "Trajectories":
         """One after another."""
@@ -87,11 +85,10 @@ class Trajectories:
 def ddim_steps(scheduler, count: int, *, without_noise: int = 0, device: torch.device | str = "cpu") -> Steps:
     """What diffusers' DDIMScheduler with the configuration of ``scheduler`` does in ``count`` steps.
 
-    With eta = 1, but the last ones, ``without_noise`` of them, with eta = 0.
-
-    A step is affine in the latent, the output and the noise, so that its coefficients can be read off by giving it a
-    one and two zeros, for any prediction type. Raises ``ConfigError`` for a scheduler that clips its estimates, or
-    whose last step has no noise: neither has a density.
+    The last ``without_noise`` steps have eta = 0, the others eta = 1. A step is affine in the latent, the output and
+    the noise, so that its coefficients can be read off by giving it a one and two zeros, for any prediction type.
+    Raises ``ConfigError`` for a scheduler that clips its estimates, or whose last step has no noise: neither has a
+    density.
     """
     from diffusers import DDIMScheduler
 
@@ -99,17 +96,13 @@ def ddim_steps(scheduler, count: int, *, without_noise: int = 0, device: torch.d
     if on := [key for key in ("clip_sample", "thresholding", "set_alpha_to_one") if ddim.config[key]]:
         raise ConfigError(f"the scheduler has {on[0]} on: some steps have no Gaussian density; turn it off")
     ddim.set_timesteps(count)
-    zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    latent, output, noise = torch.eye(3, dtype=torch.float64)
     etas = [1.0] * (count - without_noise) + [0.0] * without_noise
-    ones = ((one, zero, zero), (zero, one, zero), (zero, zero, one))
-    rows = [
-        [
-            ddim.step(output, int(time), latent, eta=eta, variance_noise=noise).prev_sample
-            for latent, output, noise in ones
-        ]
+    coefficients = [
+        ddim.step(output, int(time), latent, eta=eta, variance_noise=noise).prev_sample
         for time, eta in zip(ddim.timesteps, etas, strict=True)
     ]
-    a, b, sigma = torch.tensor(rows, dtype=torch.float64).float().to(device).unbind(dim=1)
+    a, b, sigma = torch.stack(coefficients).float().to(device).unbind(dim=1)
     return Steps(ddim.timesteps.to(device), a, b, sigma)
 
 
@@ -157,8 +150,8 @@ def sample(
     """Denoise ``noise`` (n, T + 1, c, h, w) under texts (n, l, d); ``empty_text`` (1, l, d) is the empty prompt's.
 
     ``frozen_empty`` takes the branch of the empty prompt from the frozen base and keeps its outputs, so that training
-    passes through the conditional branch alone. The policy is then that mixture, and what diffusers samples from the
-    saved adapter, tuned in both branches, is a near relative of it. ``with_base`` keeps the base's guided outputs.
+    passes through the conditional branch alone; what diffusers samples from the saved adapter, tuned in both branches,
+    is then a near relative of the policy. ``with_base`` keeps the base's guided outputs.
     """
     latents, log_probs, empties, bases, divergences = [noise[:, 0]], [], [], [], []
     decisions = steps.decisions  # once: on a GPU each look waits for the device
@@ -182,6 +175,27 @@ def sample(
             divergences.append(steps.kl(index, output, bases[-1]))
     kept = (latents, log_probs, empties, bases, divergences)
     return Trajectories(*(torch.stack(values, dim=1) if values else None for values in kept))
+
+
+def sample_in_batches(
+    unet,
+    steps: Steps,
+    texts: torch.Tensor,
+    empty_text: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    batch_size: int,
+    dtype: str,
+    **options: float | bool,
+) -> Iterator[Trajectories]:
+    """``sample`` with each image's own noise, in ``batch_size`` rows per pass and in ``dtype``."""
+    shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+    for start in range(0, len(seeds), batch_size):
+        here = slice(start, start + batch_size)
+        noise = draw_noise(seeds[here], len(steps), shape).to(texts.device)
+        with autocast(texts.device.type, dtype):
+            batch = sample(unet, steps, texts[here], empty_text, noise, **options)
+        yield batch
 
 
 @torch.no_grad()

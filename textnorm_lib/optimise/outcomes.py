@@ -1,22 +1,28 @@
-"""What fine-tuning does to proxy, gold and quality over training, and whether it overoptimises (sections 5.3 and 5.4).
+"""What fine-tuning does to proxy, gold and quality, whether it overoptimises, and which checkpoint is taken.
 
     cells = run.step(prompt_gains, judged, divergences)  # a row a model, run, checkpoint and prompt
     gains = run.step(tuning_gains, cells, confidence=0.95)
     found = run.step(verdicts, gains, run.step(late_declines, cells, confidence=0.95), run.step(image_errors, judged))
 
 A *model* is a reward that it was tuned on and a KL coefficient (``tuned_on``, ``beta``); its *runs* differ in the seed
-of training only. All numbers are gains over the base's images of the same prompts and seeds, their intervals those of
-``stats/intervals.py``: there are none with one prompt or one run.
+of training only (sections 5.3 and 5.4). All numbers are gains over the base's images of the same prompts and seeds,
+their intervals those of ``stats/intervals.py``: there are none with one prompt or one run.
+
+The paper takes the earliest checkpoint at which the number of images that score higher than the base's is largest. Here
+an image meets the base's image of the same prompt and seed, a tie is no win, and where no image ever wins, the base is
+taken. The rule looks neither at losses nor at how far an image wins, and it trusts the reward: a misaligned one may
+choose a checkpoint that has long been overoptimised. The *oracle* takes the earliest checkpoint of the highest mean
+gold.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from textnorm_lib.optimise.pool import QUALITY, pooled_deviations
-from textnorm_lib.stats.intervals import two_way_interval
+from textnorm_lib.stats.intervals import prompt_bootstrap, two_way_interval
 from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.stats.names import BASE, PROMPT
 from textnorm_lib.stats.rankings import RATING
@@ -51,13 +57,12 @@ def prompt_gains(judged: pd.DataFrame, divergences: pd.DataFrame) -> pd.DataFram
     standard deviations of the base's images of a prompt), gold (the rating), quality (mean of the judges, each in its
     own such unit), kl.
 
-    Raises ``DataError`` for a missing column, a number that is not finite, a score that tells no images of the base
-    apart, a checkpoint with other prompts and seeds than the base, and one without divergence.
+    Raises ``DataError`` for a score that tells no images of the base apart, and for a checkpoint without divergence.
     """
     judged = judged.reset_index(drop=True)
-    rewards = _check_images(judged)
-    values = [*rewards, *QUALITY, RATING]
     base = judged["tuned_on"] == BASE
+    rewards = list(judged["tuned_on"][~base].unique())
+    values = [*rewards, *QUALITY, RATING]
     units = pooled_deviations(judged[base], [*rewards, *QUALITY])
     scaled = judged[_CELL].join(judged[values] / units.reindex(values, fill_value=1.0))
     scaled = scaled.assign(quality=scaled[list(QUALITY)].mean(axis=1), gold=scaled[RATING])
@@ -71,7 +76,8 @@ def prompt_gains(judged: pd.DataFrame, divergences: pd.DataFrame) -> pd.DataFram
     told = pd.concat(found).reset_index()
     told = told.merge(divergences[[*_CELL, "kl"]], on=_CELL, how="left", validate="1:1")
     if (lacking := ~np.isfinite(told["kl"])).any():
-        raise DataError(f"divergences: no finite kl of {_said(told[lacking].iloc[0], *_CELL[2:])}; measure it")
+        where = ", ".join(f"{key} {told.loc[lacking, key].iloc[0]}" for key in _CELL)
+        raise DataError(f"divergences: no finite kl of {where}; measure it")
     return told[[*_CELL, "n_images", *WHAT]]
 
 
@@ -79,10 +85,9 @@ def prompt_gains(judged: pd.DataFrame, divergences: pd.DataFrame) -> pd.DataFram
 def image_errors(judged: pd.DataFrame) -> pd.DataFrame:
     """The standard error of each checkpoint's gains over the images, prompts and runs being taken as they are.
 
-    Whether training raised the reward that it trained on is a question about these models and the very prompts that
-    they were tuned on; what holds for other prompts and in other runs, the intervals of ``tuning_gains`` say.
-    ``judged`` and units as in ``prompt_gains``. Returns set (each and ``"all"``), tuned_on, beta, checkpoint,
-    proxy_image_error, gold_image_error.
+    Whether training raised its own reward is a question about these models and these prompts; what holds for others,
+    the intervals of ``tuning_gains`` say. ``judged`` and units as in ``prompt_gains``. Returns set (each and
+    ``"all"``), tuned_on, beta, checkpoint, proxy_image_error, gold_image_error.
     """
     keys, base, found = [*_MODEL, "checkpoint", *PROMPT, "seed"], judged["tuned_on"] == BASE, []
     for reward in judged["tuned_on"][~base].unique():
@@ -140,8 +145,8 @@ def gold_over_kl(cells: pd.DataFrame) -> pd.DataFrame:
 def late_declines(cells: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
     """The gold of each model's last checkpoint minus that of its best earlier one: below 0, it was trained too far.
 
-    The highest of several noisy means is too high, and what is compared with it seems to have fallen though nothing
-    has. So the best checkpoint of a run is looked up in the *other* runs. Returns set (each and ``"all"``), tuned_on,
+    The highest of several noisy means is too high, and what is compared with it seems to have fallen. So the best
+    checkpoint of a run is looked up in the *other* runs. Returns set (each and ``"all"``), tuned_on,
     beta, best (the earlier checkpoint with the highest mean over all runs, to be named only), mean, low, high,
     standard_error; these four are nan with a single checkpoint or run. Raises as ``tuning_gains``.
     """
@@ -179,10 +184,9 @@ def verdicts(gains: pd.DataFrame, declines: pd.DataFrame, errors: pd.DataFrame) 
         names = {"mean": what, "low": f"{what}_low", "high": f"{what}_high", "standard_error": f"{what}_error"}
         told = told.merge(found[[*keys, *names]].rename(columns=names), on=keys, validate="1:1")
     told = told.merge(errors, on=[*keys, "checkpoint"], validate="1:1")
-    for what in ("proxy", "gold"):
+    for what, here in (("proxy", "proxy_does"), ("gold", "gold_here")):
         reach = CLEAR * told[f"{what}_image_error"]
-        told[f"{what}_here"] = _in_words(told[what] - reach, told[what] + reach)
-    told = told.rename(columns={"proxy_here": "proxy_does"})
+        told[here] = _in_words(told[what] - reach, told[what] + reach)
     for what in ("gold", "late"):
         told[f"{what}_does"] = _in_words(told[f"{what}_low"], told[f"{what}_high"])
     rises, falls, late = told["proxy_does"] == "rises", told["gold_does"] == "falls", told["late_does"] == "falls"
@@ -211,38 +215,70 @@ def _models(cells: pd.DataFrame) -> Iterator[tuple[dict[str, Any], list[int], pd
 
 def _table(rows: pd.DataFrame, what: str) -> np.ndarray:
     """One model's (prompts, runs, checkpoints). ``DataError`` if it has gaps."""
-    wide = rows.set_index([*PROMPT, "run", "checkpoint"])[what].unstack(["run", "checkpoint"])
-    runs, checkpoints = (sorted(rows[key].unique()) for key in ("run", "checkpoint"))
-    wide = wide.reindex(columns=pd.MultiIndex.from_product([runs, checkpoints]))
-    for (run, checkpoint), column in wide.items():
-        for _, prompt in column.index[column.isna()]:
-            missing = _said({**rows.iloc[0], "run": run, "checkpoint": checkpoint, "prompt": prompt}, *_CELL[2:])
-            raise DataError(f"{missing} is missing; all runs of a model need the same checkpoints and prompts")
-    return wide.to_numpy().reshape(len(wide), len(runs), len(checkpoints))
+    wide = rows.pivot(index=PROMPT, columns=["run", "checkpoint"], values=what).sort_index(axis=1)
+    runs, checkpoints = rows["run"].nunique(), rows["checkpoint"].nunique()
+    if wide.shape[1] < runs * checkpoints or wide.isna().any(axis=None):
+        model = f"{rows['tuned_on'].iloc[0]} with beta {rows['beta'].iloc[0]:g}"
+        raise DataError(f"{what} of {model}: all runs of a model need the same checkpoints and prompts")
+    return wide.to_numpy().reshape(len(wide), runs, checkpoints)
 
 
-def _check_images(judged: pd.DataFrame) -> list[str]:
-    """The rewards that were tuned on. ``DataError`` unless each checkpoint has the base's images and finite numbers."""
-    needed = [*_CELL, "seed", *QUALITY, RATING]
-    rewards = [name for name in judged.get("tuned_on", pd.Series()).unique() if name != BASE]
-    if missing := [name for name in [*needed, *rewards] if name not in judged]:
-        raise DataError(f"judged has no column {missing[0]!r}; needed are {', '.join([*needed, *rewards])}")
-    for name in [*rewards, *QUALITY, RATING]:
-        if (wrong := ~np.isfinite(judged[name].to_numpy(float))).any():
-            row = judged[wrong].iloc[0]
-            raise DataError(f"judged: {name} is {row[name]} of {_said(row, *_CELL[2:])}; a finite number is needed")
-    images = judged.groupby(_CHECKPOINT, sort=False)[[*PROMPT, "seed"]]
-    images = {key: sorted(rows.itertuples(index=False, name=None)) for key, rows in images}
-    base = [rows for (tuned_on, *_), rows in images.items() if tuned_on == BASE]
-    if len(base) != 1 or not rewards:
-        raise DataError(f"judged: one base (tuned_on {BASE!r}, checkpoint 0) and models tuned on a reward are needed")
-    for key, rows in images.items():
-        if rows != base[0] or len(set(rows)) < len(rows):
-            one = _said(dict(zip(_CHECKPOINT, key, strict=True)), "run", "checkpoint")
-            raise DataError(f"judged: {one} needs one image of each prompt and seed of the base, and no other")
-    return rewards
+# ---- which checkpoint to take
 
 
-def _said(row: Mapping[str, Any], *keys: str) -> str:
-    """What a row is about, in words."""
-    return ", ".join([f"{row['tuned_on']} with beta {row['beta']:g}", *(f"{key} {row[key]}" for key in keys)])
+def papers_choice(images: pd.DataFrame, *, score: str) -> int:
+    """The earliest checkpoint with the most wins over the base by ``score``; the base where nothing ever wins.
+
+    ``images``: a row an image, with checkpoint (0: the base; numbers in the order of training), prompt, seed and the
+    column ``score``. Raises ``DataError`` where there is no base, and for an image that a checkpoint lacks.
+    """
+    scores = _by_checkpoint(images, score)
+    return int((scores > scores.loc[0]).sum(axis=1).idxmax())
+
+
+def oracle_choice(images: pd.DataFrame, *, gold: str) -> int:
+    """The earliest checkpoint, the base among them, with the highest mean of ``gold``; else as ``papers_choice``."""
+    return int(_by_checkpoint(images, gold).mean(axis=1).idxmax())
+
+
+@step(1)
+def selection_costs(
+    images: pd.DataFrame, *, scores: Sequence[str], gold: str, resamples: int, confidence: float, seed: int
+) -> pd.DataFrame:
+    """What it costs to choose by each of ``scores`` with the paper's rule instead of by ``gold``, in gold's unit.
+
+    ``images`` as for ``papers_choice``. Returns reward, chosen, oracle (checkpoints), gold_base, gold_chosen,
+    gold_oracle (means over all images), cost (gold_oracle - gold_chosen, 0 or more), low, high (bootstrap over prompts
+    with both choices as they are; nan for a single prompt), n_prompts. The oracle chooses on the very images that it is
+    measured on, so that the cost is too high by what luck gives it: more images, less luck.
+    """
+    table = _by_checkpoint(images, gold)
+    oracle, means = oracle_choice(images, gold=gold), table.mean(axis=1)
+    rows = []
+    for name in scores:
+        chosen = papers_choice(images, score=name)
+        of_prompts = (table.loc[oracle] - table.loc[chosen]).groupby("prompt").agg(["sum", "count"]).to_numpy(float)
+
+        def cost(counts: np.ndarray, of_prompts=of_prompts) -> np.ndarray:
+            total, number = (counts @ of_prompts).T
+            return total / number
+
+        options = {"resamples": resamples, "confidence": confidence, "seed": seed}
+        low, high = (float(end) for end in prompt_bootstrap(cost, len(of_prompts), **options))
+        gains = {"gold_base": means[0], "gold_chosen": means[chosen], "gold_oracle": means[oracle]}
+        choices = {"reward": name, "chosen": chosen, "oracle": oracle}
+        interval = {"cost": means[oracle] - means[chosen], "low": low, "high": high, "n_prompts": len(of_prompts)}
+        rows.append(choices | gains | interval)
+    return pd.DataFrame(rows)
+
+
+def _by_checkpoint(images: pd.DataFrame, score: str) -> pd.DataFrame:
+    """One row a checkpoint, increasing, one column an image (prompt, seed): ``score``."""
+    table = images.pivot(index="checkpoint", columns=["prompt", "seed"], values=score).sort_index()
+    if 0 not in table.index:
+        raise DataError(f"images: there is no base, checkpoint 0; there are {', '.join(map(str, table.index))}")
+    if (lacking := table.isna()).any(axis=None):
+        checkpoint = lacking.any(axis=1).idxmax()
+        prompt, number = lacking.loc[checkpoint].idxmax()
+        raise DataError(f"images: checkpoint {checkpoint} lacks {score} of prompt {prompt!r}, seed {number}")
+    return table

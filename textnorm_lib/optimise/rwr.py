@@ -7,28 +7,28 @@ base's v_0:
     loss = mean of  w |v_theta(y_t, t, x) - v|^2  +  beta |v_theta(y_t, t, x) - v_0(y_t, t, x)|^2
 
 over images, noise levels and the elements of a latent. The first term stands for -w log p_theta(y | x): a bound of it,
-up to the weights of the noise levels. The objective as printed leaves open
+up to the weights of the noise levels. The printed objective leaves three things open:
 
-- how a reward becomes a weight. Origin and unit differ from model to model: PickScore's are all near 20, ImageReward's
+- How a reward becomes a weight. Origin and unit differ from model to model: PickScore's are all near 20, ImageReward's
   may be negative, which would push the model away from an image without bound. Here a prompt's weights are divided by
-  their mean (``weights_of``): they sum to k, prompts count alike, and beta means the same for every reward.
-- what the regulariser is. + beta log(p_theta / p_theta0), maximised over the kept images as it is printed, is beta more
-  on every weight but for a constant: it holds nothing near the base. Here it is the divergence of the tuned Gaussian
-  denoising steps from the base's: the squared difference above, up to a factor of the noise level.
-- what fitting to one's own images does by itself. A model that is trained on *all* of them with equal weights should
-  stay where it is. It does not: samples are sharper (guidance) and simpler than the model, which drifts towards them
-  and gets worse; on the mini world every reward falls by half a standard deviation in 80 steps, several times what the
-  choice of the best gains. Neither noise levels, nor more sampling steps, nor images without guidance cured that.
+  their mean (``weights_of``): prompts count alike, and beta means the same for every reward.
+- What the regulariser is. The printed + beta log(p_theta / p_theta0), maximised over the kept images, only adds beta to
+  every weight and holds nothing near the base. Here it is the divergence of the tuned Gaussian denoising steps from the
+  base's: the squared difference above, up to a factor of the noise level.
+- What fitting to one's own images does by itself. A model that is trained on *all* of them with equal weights drifts:
+  its samples are sharper (guidance) and simpler than the model is. On the mini world every reward falls by half a
+  standard deviation in 80 steps, several times what the choice of the best gains. Neither noise levels, nor more
+  sampling steps, nor images without guidance cured that.
 
-What cures it is a baseline. With *centred* weights, w = (r - mean) / deviation over all of a prompt's images, the pull
-towards one's own images cancels and the pull of the reward stays. The best k and the worst k are kept: they say most. A
-step takes them in pairs, one of each of one prompt at the same noise and noise level: most of what the loss of a single
-image says is about the noise, and in a pair it cancels. A network that could fit everything would end at
+A baseline cures it. With *centred* weights, w = (r - mean) / deviation over all of a prompt's images, the pull towards
+one's own images cancels and the pull of the reward stays. The best k and the worst k are kept, because they say most. A
+step takes them in pairs of one prompt at one noise and noise level: what a single image's loss says of the noise
+cancels in a pair. A network that could fit everything would end at
 
     v_theta = v_0 + E[w (v - v_0) | y_t, x] / (beta + E[w | y_t, x])
 
 so that beta says how far. Where a single image can be told from y_t and its w is below -beta, nothing bounds the way
-from it: such a model runs away. Where k is a fifth of all, weights are 1.4 in size on average; take no smaller beta.
+from it, and the model runs away. Where k is a fifth of all, weights are 1.4 in size on average: take no smaller beta.
 
     chosen = choose_examples(scored, reward="clip", settings=settings)
     examples = encode_examples(pipeline, chosen, folder=images)      # once: the loop reads no image and no text
@@ -36,8 +36,6 @@ from it: such a model runs away. Where k is a fifth of all, weights are 1.4 in s
     curve = train_rwr(pipeline, examples, settings, folder=folder)
 """
 
-import dataclasses
-import hashlib
 import math
 import time
 from pathlib import Path
@@ -50,17 +48,16 @@ import torch
 from textnorm_lib.images.pixels import square
 from textnorm_lib.images.sampling import autocast
 from textnorm_lib.optimise.best_of_n import choose_best
-from textnorm_lib.optimise.lora import Descent, base_only
-from textnorm_lib.optimise.resuming import append_row, cut_curve, kept, resume, save_checkpoint
+from textnorm_lib.optimise.training import Trainer, base_only
+from textnorm_lib.stats.rankings import check_scores
 from textnorm_lib.study.errors import ConfigError, DataError, StudyError
-from textnorm_lib.study.processes import Processes
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.settings import RwrSettings as Settings
+from textnorm_lib.study.store import digest
 
 PAPER = Settings()
 MOST_CENTRED = 3.0  # one odd image must not be the whole update
 _ENCODED_AT_ONCE = 8  # images of 768 pixels take a gigabyte
-_MAY_CHANGE = ("steps", "save_every")  # of a run that goes on: they do not touch its weights
 
 
 class Examples(NamedTuple):
@@ -76,26 +73,23 @@ class Examples(NamedTuple):
 def choose_examples(images: pd.DataFrame, *, reward: str, settings: Settings) -> pd.DataFrame:
     """Each prompt's best images by ``reward``, best first, with their weights: prompt, image, reward, weight.
 
-    With "centred" weights its worst images follow, as many.
-
-    ``images``: prompt, image (its file's name) and the column ``reward``, with as many rows a prompt as ``settings``
-    say. Raises ``DataError`` for a column or images that are missing, and a reward that is no finite number.
+    With "centred" weights its worst images follow, as many. ``images``: prompt, image (its file's name) and the column
+    ``reward``, with as many rows a prompt as ``settings`` say. Raises ``DataError`` for images that are missing, a
+    column ``reward`` that is, and a reward that is no finite number.
     """
-    if missing := [name for name in ("prompt", "image", reward) if name not in images]:
-        raise DataError(f"images: column {missing[0]!r} is missing; prompt, image and {reward} are needed")
     if images.empty:
         raise DataError("images has no rows; give the images of each prompt")
+    numbers = images.groupby("prompt", sort=False).size()
+    if (wrong := numbers != settings.images_per_prompt).any():
+        prompt = wrong.idxmax()
+        raise DataError(f"prompt {prompt!r} has {numbers[prompt]} images, not {settings.images_per_prompt}; make them")
     chosen = []
-    for prompt, group in images.groupby("prompt", sort=False, dropna=False):
-        if len(group) != settings.images_per_prompt:
-            raise DataError(f"prompt {prompt!r} has {len(group)} images, not {settings.images_per_prompt}; make them")
+    for prompt, group in check_scores(images, [reward]).groupby("prompt", sort=False):
         rewards = group[reward].to_numpy(float)
-        if (wrong := np.flatnonzero(~np.isfinite(rewards))).size:
-            image = group["image"].iloc[wrong[0]]
-            raise DataError(f"{reward} is {rewards[wrong[0]]} for {image} ({prompt}); a finite number is needed")
         ranking = choose_best(rewards, len(rewards), len(rewards))
-        worst = ranking[len(ranking) - settings.best :] if settings.weighting == "centred" else ranking[:0]
-        best = np.concatenate([ranking[: settings.best], worst])
+        best = ranking[: settings.best]
+        if settings.weighting == "centred":
+            best = np.concatenate([best, ranking[-settings.best :]])
         weights = weights_of(rewards, best, settings.weighting)
         names = group["image"].to_numpy()[best]
         chosen.append(pd.DataFrame({"prompt": prompt, "image": names, "reward": rewards[best], "weight": weights}))
@@ -105,10 +99,9 @@ def choose_examples(images: pd.DataFrame, *, reward: str, settings: Settings) ->
 def weights_of(rewards: np.ndarray, best: np.ndarray, weighting: str) -> np.ndarray:
     """The weights of one prompt's ``best`` images, which sum to their number; ``rewards`` (n,): of all its images.
 
-    "reward": in proportion to how far the reward lies above the lowest of the n, whatever its origin and unit;
-    "rank": in proportion to k, k - 1, ..., 1 from the best down; "equal": 1, only the choice counts.
-    And "centred", which sum to about 0: by how many standard deviations a reward lies above the prompt's mean, at most
-    ``MOST_CENTRED`` either way.
+    "reward": in proportion to how far the reward lies above the lowest of the n; "rank": to k, k - 1, ..., 1 from the
+    best down; "equal": 1, only the choice counts. And "centred", which sum to about 0: by how many standard deviations
+    a reward lies above the prompt's mean, at most ``MOST_CENTRED`` either way.
     """
     alike = np.ptp(rewards) == 0  # whatever rounding makes of their mean and deviation
     if weighting == "centred":
@@ -147,98 +140,47 @@ def train_rwr(
 ) -> pd.DataFrame:
     """Tune the adapter that ``add_lora`` put on ``pipeline``, in place, on ``examples``.
 
-    Goes on from the latest checkpoint in ``folder`` (``checkpoint_00050`` is the one after 50 steps), to the same
-    weights as a run that was never stopped (bit for bit on a CPU with the same number of threads and processes).
+    Goes on from the latest checkpoint in ``folder`` (``checkpoint_00050`` is the one after 50 steps), in any number of
+    processes, and fails, as ``training.Trainer`` says; ``ConfigError`` also for a network that predicts neither noise
+    nor velocity and a batch that the processes cannot share, ``StudyError`` for a loss that is no number.
 
     Returns the curve: a row a step with step, loss (the weighted first term), kl (the squared difference; where beta is
     0 it is measured at the steps that end in a checkpoint, else nan), gradient_norm (before clipping), steps_per_s.
-    Under ``accelerate launch`` each process takes its share of a batch, gradients are averaged, the first one writes.
-
-    Raises ``ConfigError`` where anything but an adapter would be trained, for a network that predicts neither noise nor
-    velocity, for a batch that the processes cannot share, and for settings or examples other than those of the run in
-    ``folder``; ``StudyError``, with the step, for a loss or a gradient that is no number; ``StoreError`` and
-    ``DataError`` for files. The last good checkpoint stays.
     """
-    run = _Run(pipeline, examples, settings, folder)
-    done = run.resume()
-    steps = range(done, settings.steps)
-    if run.processes.first:
-        steps = progress(steps, description, total=settings.steps, initial=done, unit="step")
-    for step in steps:
-        saved = (step + 1) % settings.save_every == 0 or step + 1 == settings.steps
-        try:
-            row = run.step(step, measure_kl=saved or settings.kl_coefficient > 0)
-        except StudyError as error:
-            raise StudyError(f"{description}: step {step + 1}: {error}; {kept(folder)}") from error
-        run.rows.append(row)
-        if run.processes.first:
-            append_row(folder, row)
-            if saved:
-                run.save(step + 1)
+    rows = _Rwr(pipeline, examples, settings, folder).run(description)
     columns = ["step", "loss", "kl", "gradient_norm", "steps_per_s"]
-    return pd.DataFrame(run.rows, columns=columns).astype({"kl": float, "gradient_norm": float})
+    return pd.DataFrame(rows, columns=columns).astype({"kl": float, "gradient_norm": float})
 
 
-class _Run:
-    """What a run holds from step to step, and one step of it."""
+class _Rwr(Trainer):
+    unit, first_number, may_change = "step", 1, ("steps", "save_every")
 
     def __init__(self, pipeline, examples: Examples, settings: Settings, folder: Path) -> None:
-        self.examples, self.settings, self.folder = examples, settings, folder
-        self.processes = Processes(pipeline.device)
-        self.device = self.processes.device
-        self.pipeline, self.unet = pipeline.to(self.device), pipeline.unet.eval()
-        self._check()
-        self.descent = Descent(self.unet, settings, self.processes)
-        content = b"".join(part.numpy().tobytes() for part in examples)
-        self.told = {**dataclasses.asdict(settings), "set of examples": hashlib.sha256(content).hexdigest()}
-        self.rows: list[dict[str, Any]] = []
-
-    def _check(self) -> None:
-        trained = [name for name, value in self.unet.named_parameters() if value.requires_grad]
-        kind, count = self.pipeline.scheduler.config.prediction_type, self.processes.count
-        if not trained or any("lora_" not in name for name in trained):
-            raise ConfigError("the U-Net needs an adapter, and nothing else that is trained: call add_lora on it first")
-        if self.settings.batch_size % count:
-            raise ConfigError(f"batch_size is {self.settings.batch_size}: {count} processes cannot share it equally")
-        if kind not in ("epsilon", "v_prediction"):
+        made_of = {"set of examples": digest(b"".join(part.numpy().tobytes() for part in examples))}
+        super().__init__(pipeline, settings, folder, length=settings.steps, made_of=made_of)
+        self.examples, self.scheduler, count = examples, self.pipeline.scheduler, self.processes.count
+        if settings.batch_size % count:
+            raise ConfigError(f"batch_size is {settings.batch_size}: {count} processes cannot share it equally")
+        if (kind := self.scheduler.config.prediction_type) not in ("epsilon", "v_prediction"):
             raise ConfigError(f"the scheduler's prediction_type is {kind!r}; known: epsilon, v_prediction")
 
-    def resume(self) -> int:
-        """Go on from the latest checkpoint, if there is one; the number of steps that are done."""
-        options, done = {"told": self.told, "may_change": _MAY_CHANGE}, 0
-        state = resume(self.folder, self.pipeline, self.descent.optimiser, **options)
-        if state:
-            self.descent.scaler.load_state_dict(state["scaler"])
-            done = state["step"]
-        elif self.processes.first:  # so that an interrupted run starts anew from the same adapter in this process, too
-            self.save(0)
-        self.rows = cut_curve(self.folder, done) if self.processes.first else []
-        return done
-
-    def save(self, step: int) -> None:
-        """The checkpoint after ``step`` steps."""
-        state = {"step": step, "told": self.told, "scaler": self.descent.scaler.state_dict()}
-        save_checkpoint(self.folder, step, self.pipeline, self.descent.optimiser, state)
-
-    def step(self, step: int, *, measure_kl: bool) -> dict[str, Any]:
-        """One step of the optimiser; the row of the curve."""
+    def step(self, step: int) -> dict[str, Any]:
         started, means = time.monotonic(), torch.zeros(3, device=self.device)
-        batch = self._batch(step)
-        size = self.settings.pass_size or len(batch[0])
-        for rows in zip(*(part.split(size) for part in batch), strict=True):
-            fit, kl = self._losses(*rows, measure_kl=measure_kl)
-            loss = fit + self.settings.kl_coefficient * kl
-            self.descent.backward(loss)
+        settings, batch = self.settings, self._batch(step)
+        measured = settings.kl_coefficient > 0 or self.saves_after(step)
+        for rows in zip(*(part.split(settings.pass_size or len(part)) for part in batch), strict=True):
+            fit, kl = self._losses(*rows, measure_kl=measured)
+            loss = fit + settings.kl_coefficient * kl
+            self.backward(loss)
             means += torch.stack([loss, fit, kl]).detach()
         self.processes.add_up([means])
         whole_loss, whole_fit, whole_kl = means.tolist()
         if not math.isfinite(whole_loss):
             raise StudyError(f"the loss is {whole_loss}; take a smaller learning_rate")
-        norm = self.descent.step()
+        norm = self.descend()
         return {
-            "step": step + 1,
             "loss": whole_fit,
-            "kl": whole_kl if measure_kl else None,
+            "kl": whole_kl if measured else None,
             "gradient_norm": norm if math.isfinite(norm) else None,
             "steps_per_s": round(1 / (time.monotonic() - started), 3),
         }
@@ -254,8 +196,7 @@ class _Run:
         measure_kl: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The module's two terms, the second without beta: what these rows add to the batch's means."""
-        predicted = self._predict(noisy, times, texts)
-        size = self.settings.batch_size
+        predicted, size = self._predict(noisy, times, texts), self.settings.batch_size
         fit = (weights * (predicted - target).square().mean(dim=(1, 2, 3))).sum() / size
         if not measure_kl:
             return fit, torch.zeros_like(fit)
@@ -269,7 +210,7 @@ class _Run:
 
     def _batch(self, step: int) -> tuple[torch.Tensor, ...]:
         """This process's share of what step ``step`` draws: weights, noisy latents, times, targets, texts."""
-        examples, scheduler = self.examples, self.pipeline.scheduler
+        examples, scheduler = self.examples, self.scheduler
         chosen, times, noise, emptied = self._draw(torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step))
         clean = examples.latents[chosen]
         velocity = scheduler.config.prediction_type == "v_prediction"
@@ -288,18 +229,15 @@ class _Run:
         The best with the worst of its prompt, the second with the last but one, at one noise and time: what both have
         in common, most of what a single example says, cancels.
         """
-        settings, examples, scheduler = self.settings, self.examples, self.pipeline.scheduler
+        settings, latents = self.settings, self.examples.latents
         paired = settings.weighting == "centred"
         size = settings.batch_size // 2 if paired else settings.batch_size
-        chosen = torch.randint(len(examples.latents), (size,), generator=generator)
-        times = torch.randint(scheduler.config.num_train_timesteps, (size,), generator=generator)
-        noise = torch.randn((size, *examples.latents.shape[1:]), generator=generator)
+        chosen = torch.randint(len(latents), (size,), generator=generator)
+        times = torch.randint(self.scheduler.config.num_train_timesteps, (size,), generator=generator)
+        noise = torch.randn((size, *latents.shape[1:]), generator=generator)
         emptied = torch.rand((size, 1, 1), generator=generator) < settings.caption_dropout
         if not paired:
             return [chosen, times, noise, emptied]
         kept = 2 * settings.best  # of each prompt, best first
         mirrored = chosen + kept - 1 - 2 * (chosen % kept)
-        return [
-            torch.cat(pair)
-            for pair in zip([chosen, times, noise, emptied], [mirrored, times, noise, emptied], strict=True)
-        ]
+        return [torch.cat([chosen, mirrored]), *(torch.cat([part, part]) for part in (times, noise, emptied))]

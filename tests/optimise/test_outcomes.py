@@ -11,7 +11,7 @@ from textnorm_lib.judging.selection import outcomes_by_size, sign_tests_by_size
 from textnorm_lib.judging.verdicts import majority
 from textnorm_lib.optimise import outcomes
 from textnorm_lib.optimise.best_of_n import fit_gold
-from textnorm_lib.optimise.checkpoints import papers_choice
+from textnorm_lib.optimise.outcomes import oracle_choice, papers_choice, selection_costs
 from textnorm_lib.stats.intervals import two_way_interval
 from textnorm_lib.study.errors import DataError
 
@@ -235,38 +235,19 @@ def test_the_models_of_one_coefficient_keep_the_base(judged):
         outcomes.with_beta(both, beta=0.3)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda frame: frame.drop(columns="rating"), "judged has no column 'rating'"),
-        (lambda frame: frame.drop(columns="clip"), "judged has no column 'clip'"),
-        (
-            lambda frame: frame.drop(index=100),
-            "clip with beta 0, run 0, checkpoint 30 needs one image of each prompt and seed",
-        ),
-        (lambda frame: pd.concat([frame, frame.iloc[[100]]]), "checkpoint 30 needs one image of each prompt and seed"),
-        (lambda frame: frame[frame["tuned_on"] != "base"], "judged: one base"),
-        (lambda frame: frame[frame["tuned_on"] == "base"], "judged: one base"),
-        (
-            lambda frame: frame.assign(textnorm=np.nan),
-            "judged: textnorm is nan of base with beta 0, run 0, checkpoint 0",
-        ),
-        (lambda frame: frame.assign(quality_2=0.5), "quality_2 tells no images of a prompt apart: it has no unit"),
-    ],
-)
-def test_images_that_are_not_sound_are_refused(judged, spoil, message):
-    with pytest.raises(DataError, match=message):
-        outcomes.prompt_gains(spoil(judged), divergences_of(judged))
+def test_a_score_that_tells_no_images_apart_is_refused(judged):
+    with pytest.raises(DataError, match="quality_2 tells no images of a prompt apart: it has no unit"):
+        outcomes.prompt_gains(judged.assign(quality_2=0.5), divergences_of(judged))
 
 
 def test_a_checkpoint_without_divergence_and_a_run_with_a_gap_are_refused(judged, cells):
-    with pytest.raises(
-        DataError, match="no finite kl of clip with beta 0, run 0, checkpoint 10, set comprehensive, prompt"
-    ):
+    said = "no finite kl of tuned_on clip, beta 0.0, run 0, checkpoint 10, set comprehensive, prompt a dog; measure it"
+    with pytest.raises(DataError, match=said):
         outcomes.prompt_gains(judged, divergences_of(judged).iloc[1:])
-    gap = cells[(cells["run"] == 0) | (cells["checkpoint"] < 30)]
-    with pytest.raises(DataError, match=r"clip with beta 0, run 1, checkpoint 30, .* is missing; all runs"):
-        outcomes.tuning_gains(gap, confidence=0.95)
+    whole_run_short = cells[(cells["run"] == 0) | (cells["checkpoint"] < 30)]
+    for gap in (whole_run_short, cells.iloc[1:]):
+        with pytest.raises(DataError, match="proxy of clip with beta 0: all runs of a model need the same checkpoints"):
+            outcomes.tuning_gains(gap, confidence=0.95)
 
 
 @pytest.fixture(scope="module")
@@ -351,3 +332,93 @@ def test_samples_are_of_the_prompt_nearest_to_half_good_and_spread_over_training
     assert set(found["image"].str.contains("_1_")) == {False}  # the first run
     assert len(found) == 3 * 2 * (1 + 2 * 2) and found["png"].iloc[0] == found["image"].iloc[0].encode()
     assert set(pick_tuned_images(tmp_path, judged, checkpoints=9, seeds=1)["checkpoint"]) == {0, 10, 20, 30}
+
+
+# Which checkpoint is taken, on images whose answer is known by hand
+
+
+def _images(**scores: list[list[float]]) -> pd.DataFrame:
+    """For each score a row a checkpoint (0, 50, 100, ...) with a value an image; two seeds a prompt."""
+    rows = len(next(iter(scores.values())))
+    width = len(next(iter(scores.values()))[0])
+    frame = pd.DataFrame(
+        [(50 * row, f"prompt {column // 2}", column % 2) for row in range(rows) for column in range(width)],
+        columns=["checkpoint", "prompt", "seed"],
+    )
+    return frame.assign(**{name: np.ravel(values) for name, values in scores.items()})
+
+
+# Wins over the base: 1, 3, 3, 2; gold is best at 50 and falls.
+RUN = _images(
+    clip=[[1, 1, 1, 1], [2, 1, 0, 0], [2, 2, 2, 0], [9, 9, 9, 1], [9, 9, 0, 0]],
+    gold=[[0, 0, 1, 0], [1, 1, 1, 0], [1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]],
+)
+
+
+def test_the_earliest_checkpoint_with_the_most_wins_is_chosen():
+    assert papers_choice(RUN, score="clip") == 100
+
+
+def test_the_order_of_the_rows_and_any_increasing_change_of_the_score_do_not_matter():
+    generator = np.random.default_rng(0)
+    images = _images(clip=generator.normal(size=(6, 20)).tolist())
+    shuffled = images.sample(frac=1, random_state=0).assign(clip=lambda rows: np.exp(3 * rows["clip"]) - 7)
+    assert papers_choice(shuffled, score="clip") == papers_choice(images, score="clip")
+
+
+def test_an_image_is_compared_with_the_bases_image_of_its_own_prompt_and_seed():
+    images = _images(clip=[[0, 10], [1, 9], [2, 3]])
+    assert papers_choice(images, score="clip") == 50
+
+
+def test_where_no_image_ever_wins_the_base_is_chosen():
+    assert papers_choice(_images(clip=[[1, 1], [1, 1], [0, 0]]), score="clip") == 0
+
+
+def test_the_oracle_is_the_earliest_checkpoint_with_the_highest_mean_gold():
+    assert oracle_choice(RUN, gold="gold") == 50
+    assert oracle_choice(_images(gold=[[1, 1], [0, 2], [1, 1]]), gold="gold") == 0
+
+
+def test_the_cost_is_the_gold_that_the_choice_by_the_reward_leaves():
+    costs = selection_costs(RUN, scores=["clip", "gold"], gold="gold", **BOOTSTRAP).set_index("reward")
+    assert costs.loc["clip", ["chosen", "oracle", "n_prompts"]].tolist() == [100, 50, 2]
+    means = costs.loc["clip", ["gold_base", "gold_chosen", "gold_oracle", "cost"]].tolist()
+    assert means == [0.25, 0.5, 0.75, 0.25]
+    assert costs.loc["clip", "low"] == 0 and costs.loc["clip", "high"] == 0.5  # the prompts' own costs
+    assert costs.loc["gold", ["chosen", "cost", "low", "high"]].tolist() == [50, 0, 0, 0]
+
+
+def test_a_cost_is_never_negative_and_lies_in_its_interval():
+    generator = np.random.default_rng(1)
+    for _ in range(20):
+        shape = (5, 24)
+        images = _images(clip=generator.normal(size=shape).tolist(), gold=generator.integers(0, 3, shape).tolist())
+        row = selection_costs(images, scores=["clip"], gold="gold", **BOOTSTRAP).iloc[0]
+        assert row["cost"] >= 0 and row["low"] <= row["cost"] + 1e-12 and row["cost"] <= row["high"] + 1e-12
+
+
+def test_prompts_may_have_different_numbers_of_images():
+    images = RUN[~((RUN["prompt"] == "prompt 1") & (RUN["seed"] == 1))]
+    row = selection_costs(images, scores=["clip"], gold="gold", **BOOTSTRAP).iloc[0]
+    assert row["gold_base"] == pytest.approx(1 / 3) and row["cost"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (RUN.drop(index=6), "checkpoint 50 lacks clip of prompt 'prompt 1', seed 0"),
+        (RUN.drop(index=2), "checkpoint 0 lacks clip of prompt 'prompt 1', seed 0"),
+        (RUN.assign(clip=RUN["clip"].where(RUN.index != 5)), "checkpoint 50 lacks clip of prompt 'prompt 0', seed 1"),
+        (RUN[4:], "no base, checkpoint 0; there are 50, 100, 150, 200"),
+    ],
+)
+def test_a_checkpoint_without_an_image_of_the_base_and_no_base_are_refused(images, said):
+    for function in (
+        lambda: papers_choice(images, score="clip"),
+        lambda: oracle_choice(images, gold="clip"),
+        lambda: selection_costs(images, scores=["gold"], gold="clip", **BOOTSTRAP),
+    ):
+        with pytest.raises(DataError, match=said) as caught:
+            function()
+        assert "\n" not in str(caught.value)

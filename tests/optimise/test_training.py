@@ -1,4 +1,7 @@
-"""LoRA on a toy pipeline: the base stays what it is, what is saved gives the same image where diffusers loads it."""
+"""LoRA on a toy pipeline: the base stays what it is, what is saved gives the same image where diffusers loads it.
+
+How a run goes on and how it fails is tested with each method, in test_rwr.py and test_ddpo.py.
+"""
 
 import copy
 
@@ -8,7 +11,16 @@ import torch
 from safetensors.torch import load_file
 from toys import toy_pipeline
 
-from textnorm_lib.optimise.lora import ATTENTION, FEED_FORWARD, FILE, add_lora, base_only, load_lora, save_lora
+from textnorm_lib.optimise.training import (
+    ATTENTION,
+    FEED_FORWARD,
+    FILE,
+    add_lora,
+    base_only,
+    latest_checkpoint,
+    load_lora,
+    save_lora,
+)
 from textnorm_lib.study.errors import ConfigError, DataError, StoreError
 
 PROMPT = "a realistic photo of a deer"
@@ -177,3 +189,10 @@ def test_what_cannot_be_written_leaves_the_last_file_whole(pipeline, tmp_path, m
         save_lora(pipeline, tmp_path)
     after = load_file(tmp_path / FILE)
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_the_latest_checkpoint_is_that_of_the_most_steps_and_not_the_last_by_name(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    for name in ("checkpoint_99950", "checkpoint_100000", "checkpoint_00050", "checkpoint_999999.bak"):
+        (tmp_path / name).mkdir()
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint_100000"
