@@ -14,7 +14,7 @@ relation, location or style is none, for what fits the prompt fits that too.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product, zip_longest
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -34,8 +34,6 @@ _GROUPS = (
     ("book", "chair", "cup", "fork", "suitcase", "teddy bear", "umbrella", "vase"),
 )
 
-T = TypeVar("T")
-
 
 class Contrast(NamedTuple):
     """A contrastive prompt, and which of ``KINDS`` it differs by."""
@@ -54,9 +52,8 @@ def rule_contrasts(prompt: str) -> list[Contrast]:
 
     Kinds come up in turn, in the order of ``KINDS`` (what is special to the prompt, then what generators fail at most),
     and within a kind the nearest first: the nearest counts, then the like classes. So any number of them from the front
-    has each kind as evenly as it can. They begin with a capital and end with a full stop if ``prompt`` does.
-
-    Raises ``DataError`` for a prompt that the grammar does not read, as most of the released comprehensive set.
+    has each kind as evenly as it can. Capitals and full stops are ``prompt``'s. Raises ``DataError`` for a prompt that
+    the grammar does not read, as most of the released comprehensive set.
     """
     try:
         spec = parse(prompt)
@@ -90,11 +87,7 @@ def _colours(spec: Spec) -> Iterator[Spec]:
     colours = tuple(asked.colour for asked in spec.objects)
     if len(colours) == 2 and all(colours):
         yield from (_with(spec, colour=pair) for pair in (colours[::-1], colours[:1] * 2, colours[1:] * 2))
-    others = [[] if own is None else _after(own, COLOURS) for own in colours]
-    yield from _in_turn(
-        [_with(spec, colour=(*colours[:place], other, *colours[place + 1 :])) for other in others[place]]
-        for place in range(len(colours))
-    )
+    yield from _one_changed(spec, "colour", lambda own: _after(own, COLOURS) if own else [])
 
 
 def _relations(spec: Spec) -> Iterator[Spec]:
@@ -141,11 +134,8 @@ def _counts(spec: Spec) -> Iterator[Spec]:
 
 def _swaps(spec: Spec) -> Iterator[Spec]:
     """Another class in the place of one."""
-    names = tuple(asked.name for asked in spec.objects)
-    yield from _in_turn(
-        [_with(spec, name=(*names[:place], other, *names[place + 1 :])) for other in _alike(own) if other not in names]
-        for place, own in enumerate(names)
-    )
+    names = [asked.name for asked in spec.objects]
+    yield from _one_changed(spec, "name", lambda own: [other for other in _alike(own) if other not in names])
 
 
 def _extra(spec: Spec) -> Iterator[Spec]:
@@ -184,6 +174,15 @@ def _with(spec: Spec, **values: tuple) -> Spec:
     return replace(spec, objects=tuple(objects))
 
 
+def _one_changed(spec: Spec, field: str, others: Callable[[str | None], list[str]]) -> list[Spec]:
+    """The colour or the name of either object replaced by each of the ``others``, one object at a time, in turn."""
+    values = tuple(getattr(asked, field) for asked in spec.objects)
+    return _in_turn(
+        [_with(spec, **{field: (*values[:place], other, *values[place + 1 :])}) for other in others(own)]
+        for place, own in enumerate(values)
+    )
+
+
 def _alike(name: str) -> list[str]:
     """The other classes, those of its own group first."""
     group = next(group for group in _GROUPS if name in group)
@@ -197,7 +196,7 @@ def _after(own: str, options: Iterable[str]) -> list[str]:
     return options[place + 1 :] + options[:place]
 
 
-def _in_turn(queues: Iterable[Sequence[T]]) -> list[T]:
+def _in_turn(queues: Iterable[Sequence]) -> list:
     """The first of each queue, then the second of each, and so on."""
     return [item for round_ in zip_longest(*queues) for item in round_ if item is not None]
 
