@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
+import pandas as pd
 import psutil
 import torch
 from torch import nn
@@ -63,10 +64,9 @@ class Reward(ABC):
     def score_matrix(self, images: Images, prompts: Sequence[str]) -> np.ndarray:
         """Every image with every prompt: (n images, n prompts) float32."""
         check(images, prompts, self.name)
-        distinct = list(dict.fromkeys(prompts))
-        columns = {prompt: column for column, prompt in enumerate(distinct)}
+        columns, distinct = pd.factorize(np.array(prompts, object))
         with torch.no_grad():
-            matrix = self._matrix(images, distinct).numpy()[:, [columns[prompt] for prompt in prompts]]
+            matrix = self._matrix(images, distinct.tolist()).numpy()[:, columns]
         return self._numbers(matrix, prompts)
 
     def scores(self, images: Images, prompts: Sequence[str]) -> np.ndarray:
@@ -181,9 +181,8 @@ class DualReward(Reward):
         return self.scale * torch.einsum("nkd,md->nkm", self.image_features(images), texts).amax(dim=1)
 
     def _pairs(self, images: Images, prompts: list[str]) -> torch.Tensor:
-        distinct = list(dict.fromkeys(prompts))
-        places = {prompt: place for place, prompt in enumerate(distinct)}
-        texts = self.text_features(distinct)[[places[prompt] for prompt in prompts]]
+        places, distinct = pd.factorize(np.array(prompts, object))
+        texts = self.text_features(distinct.tolist())[places]
         return self.scale * torch.einsum("nkd,nd->nk", self.image_features(images), texts).amax(dim=1)
 
 
@@ -226,20 +225,15 @@ class CrossReward(Reward):
         )
 
 
-# What a cross-encoder need not compute: the same scores with less work.
-#
-# Keys and values of an image for every prompt. transformers' text encoders want a row of image tokens for each prompt
-# and derive keys and values from each row: m prompts on one image do so m times. But the words that look at an image
-# have no order and do not see each other there, so the words of all m prompts may stand in one row.
-#
-# What no head reads. The head looks at the first states only: the text's first token, or the queries. Behind the last
-# layer's self-attention the states do not meet again, and the others may be dropped there.
+# ---- what a cross-encoder need not compute: the same scores with less work
 
 
 class SharedImageTokens(nn.Module):
     """A cross-attention of transformers for prompts (b m, l, d) and the image tokens (b, t, d') that they look at.
 
-    The first m prompts look at the first image, and so on.
+    The first m prompts look at the first image, and so on. transformers wants a row of image tokens for each prompt and
+    derives keys and values from each row: m prompts on one image do so m times. But the words that look at an image
+    have no order and do not see each other there, so the words of all m prompts may stand in one row.
     """
 
     def __init__(self, crossattention: nn.Module) -> None:
@@ -256,7 +250,11 @@ class SharedImageTokens(nn.Module):
 
 
 class FirstStates(nn.Module):
-    """A self-attention of transformers that returns its first ``count`` states only."""
+    """A self-attention of transformers that returns its first ``count`` states only.
+
+    A head reads the text's first token, or the queries. Behind the last layer's self-attention the states do not meet
+    again, and the others may be dropped there.
+    """
 
     def __init__(self, attention: nn.Module, count: int) -> None:
         super().__init__()
