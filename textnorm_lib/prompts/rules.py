@@ -23,7 +23,7 @@ from textnorm_lib.prompts.templates import CLASSES, COLOURS, LOCATIONS, STYLES
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.store import step
 
-MOST = 32  # as the released composition sets: with the prompt itself, 33 prompts an image
+MOST = 32  # as the released composition sets: with the prompt itself, 33 prompts per image
 
 # What may stand in for what most easily; after CIFAR-10's animals and vehicles and COCO's supercategories.
 _GROUPS = (
@@ -94,19 +94,13 @@ def _relations(spec: Spec) -> Iterator[Spec]:
     """The objects swapped, then the other relations in either order."""
     if spec.relation:
         swapped = replace(spec, objects=spec.objects[::-1])
-        yield swapped
-        for order in (spec, swapped):
-            yield from (replace(order, relation=other) for other in _after(spec.relation, RELATION_WORDING))
+        yield from (swapped, *_others(spec, "relation", RELATION_WORDING))
+        yield from _others(swapped, "relation", RELATION_WORDING)
 
 
-def _locations(spec: Spec) -> Iterator[Spec]:
-    if spec.location:
-        yield from (replace(spec, location=other) for other in _after(spec.location, LOCATIONS))
-
-
-def _styles(spec: Spec) -> Iterator[Spec]:
-    if spec.style != PHOTO:
-        yield from (replace(spec, style=other) for other in _after(spec.style, STYLES))
+def _others(spec: Spec, field: str, options: Iterable[str]) -> list[Spec]:
+    """The other relations, locations or styles."""
+    return [replace(spec, **{field: other}) for other in _after(getattr(spec, field), options)]
 
 
 def _missing(spec: Spec) -> Iterator[Spec]:
@@ -145,11 +139,11 @@ def _extra(spec: Spec) -> Iterator[Spec]:
         yield from (replace(spec, objects=(first, Asked(other))) for other in _alike(first.name))
 
 
-_RULES: dict[str, Callable[[Spec], Iterator[Spec]]] = {
+_RULES: dict[str, Callable[[Spec], Iterable[Spec]]] = {
     "colour": _colours,
     "relation": _relations,
-    "location": _locations,
-    "style": _styles,
+    "location": lambda spec: _others(spec, "location", LOCATIONS) if spec.location else (),
+    "style": lambda spec: _others(spec, "style", STYLES) if spec.style != PHOTO else (),
     "missing object": _missing,
     "count": _counts,
     "swap": _swaps,

@@ -15,6 +15,7 @@ from textnorm_lib.prompts.templates import (
     COLOURS,
     LOCATIONS,
     STYLES,
+    categorise,
     composition_prompts,
     counting_prompts,
 )
@@ -82,7 +83,7 @@ SINGLE_COLOURED = 0.6  # of the prompts with one coloured class: a single object
 
 
 def comprehensive_prompts() -> tuple[str, ...]:
-    """The 72 prompts of the comprehensive set, twelve a category."""
+    """The 72 prompts of the comprehensive set, twelve per category."""
     return tuple(" ".join(p.split()) for prompts in _COMPREHENSIVE.values() for p in prompts.split(";"))
 
 
@@ -123,23 +124,9 @@ def choose_prompts(set_name: str, number: int, *, only: str | None = None) -> tu
 
 
 def _asks_for(prompt: str) -> list[str | int]:
-    """Its category, then the classes and the counts."""
+    """Its primary category, then the classes and the counts."""
     objects = parse(prompt).objects
-    return [category(prompt), *(asked.name for asked in objects), *(asked.count for asked in objects)]
-
-
-def category(prompt: str) -> str:
-    """The paper's primary category of a prompt: what ``tia2.prompts.categorise`` puts first, and styles."""
-    spec = parse(prompt)
-    if spec.style != PHOTO:
-        return "style"
-    if spec.relation:
-        return "spatial"
-    if len(spec.objects) == 2:
-        return "composition"
-    if spec.objects[0].colour:
-        return "colors"
-    return "location" if spec.location and spec.objects[0].count == 1 else "counting"
+    return [categorise(prompt)[0], *(asked.name for asked in objects), *(asked.count for asked in objects)]
 
 
 def split(prompt: str) -> str:

@@ -19,13 +19,13 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from textnorm_lib.images.pixels import Images, check, square
+from textnorm_lib.images import Images, check, square
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.progress import progress
 
 MOST_AT_ONCE = 128  # images, or pairs of an image and a prompt: more make no device faster
-LIVE_COPIES = 24  # of an image's tokens, that are in memory at once within a layer (attention, feed-forward)
-SHARE = 0.25  # of the free memory, that a batch may take
+LIVE_COPIES = 24  # of an image's tokens: what a layer (attention, feed-forward) has in memory at once
+SHARE = 0.25  # of the free memory: what a batch may take
 
 
 class CutPrompt(UserWarning):
@@ -35,14 +35,14 @@ class CutPrompt(UserWarning):
 class Reward(ABC):
     """Scores how well images show what prompts ask for; higher is better, the scale is the model's own.
 
-    A subclass reads its model from ``folder`` and sets the attributes below; ``load_reward`` is the way to make one.
+    A subclass reads its model from ``folder`` and sets the attributes below; ``load_reward`` makes one.
     """
 
     name: ClassVar[str]
     model: nn.Module
     tokenizer: Callable
-    image_size: int  # pixels a side
-    mean: Sequence[float]  # of a channel in [0, 1], as std
+    image_size: int  # pixels per side
+    mean: Sequence[float]  # by which a channel in [0, 1] is normalised
     std: Sequence[float]
     tokens_size: int  # numbers in the tokens of an image: how many tokens times how wide
 
@@ -154,13 +154,13 @@ class Reward(ABC):
 
 
 class DualReward(Reward):
-    """scale * max over an image's features of (image feature . prompt feature); CLIP has one feature an image."""
+    """scale * max over an image's features of (image feature . prompt feature); CLIP has one feature per image."""
 
     scale: float
 
     @abstractmethod
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(n, 3, h, w) -> unit vectors (n, features an image, d)."""
+        """(n, 3, h, w) -> unit vectors (n, features per image, d)."""
 
     @abstractmethod
     def _text_features(self, prompts: list[str]) -> torch.Tensor:
@@ -168,7 +168,7 @@ class DualReward(Reward):
 
     @torch.no_grad()
     def image_features(self, images: Images) -> torch.Tensor:
-        """Unit vectors (n, features an image, d), float32 on the CPU."""
+        """Unit vectors (n, features per image, d), float32 on the CPU."""
         return self._over_images(images, lambda _, pixels: self._image_features(pixels))
 
     @torch.no_grad()
@@ -187,7 +187,7 @@ class DualReward(Reward):
 
 
 class CrossReward(Reward):
-    """Reads prompts against an image's tokens, which are computed once an image and not kept."""
+    """Reads prompts against an image's tokens, which are computed once per image and not kept."""
 
     @abstractmethod
     def _image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -199,7 +199,7 @@ class Blip2MatchingReward(_Blip2, CrossReward):
 
 
 class Blip2ContrastReward(_Blip2, DualReward):
-    """The cosine of the prompt's feature and the image's best one (one a query token), in [-1, 1]."""
+    """The cosine of the prompt's feature and the image's best one (it has one per query token), in [-1, 1]."""
 
     scale = 1.0
 
