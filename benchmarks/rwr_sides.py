@@ -11,7 +11,7 @@ import torch
 from benchmarks.finetuning_sides import PROMPTS, Tuned, Work, adapted, begun, trained
 from benchmarks.score_matrix import random_images
 from benchmarks.side_by_side import Spent
-from textnorm_lib.images import square
+from textnorm_lib.images.pixels import square
 from textnorm_lib.images.sampling import autocast, load_pipeline
 from textnorm_lib.optimise import rwr
 from textnorm_lib.optimise.rwr import choose_examples, encode_examples

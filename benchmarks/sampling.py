@@ -36,7 +36,7 @@ from benchmarks.side_by_side import (
 )
 from textnorm_lib.images.sampling import generate, load_pipeline, plan_images
 from textnorm_lib.prompts.sets import choose_prompts
-from textnorm_lib.rewards.models import no_bars
+from textnorm_lib.rewards.pretrained import no_bars
 from textnorm_lib.study.config import load_profile
 from textnorm_lib.study.weights import Weights
 

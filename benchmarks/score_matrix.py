@@ -43,7 +43,7 @@ from benchmarks.stand_in_models import CLIP_TOKENS
 from benchmarks.stand_ins import write_both_sides
 from textnorm_lib.prompts.sets import choose_prompts
 from textnorm_lib.rewards import load_reward
-from textnorm_lib.rewards.models import load_model, load_tokenizer
+from textnorm_lib.rewards.pretrained import load_model, load_tokenizer
 
 REWARDS = ("clip", "pickscore", "imagereward", "blip2")
 SIDE = 512  # pixels of an image, as Stable Diffusion makes them

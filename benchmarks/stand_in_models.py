@@ -38,7 +38,8 @@ from textnorm_lib.rewards.convert import (
     Towers,
     bert_tokenizer,
 )
-from textnorm_lib.rewards.models import ImageRewardModel, no_bars
+from textnorm_lib.rewards.imagereward import ImageRewardModel
+from textnorm_lib.rewards.pretrained import no_bars
 
 CLIP_TOKENS = 77  # of a prompt
 CLIP_WORDS, BERT_WORDS = 49408, 30522

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from textnorm_lib.optimise.best_of_n import expected_gold, kl_best_of_n
     from textnorm_lib.optimise.ddpo import train_ddpo
     from textnorm_lib.optimise.rwr import train_rwr
-    from textnorm_lib.prompts.linter import random_prompts
     from textnorm_lib.prompts.llm import LLMWriter
+    from textnorm_lib.prompts.random import random_prompts
     from textnorm_lib.prompts.rules import rule_based
     from textnorm_lib.rewards import load_reward
     from textnorm_lib.stats.metrics import METRICS, alignment_metrics
@@ -53,7 +53,7 @@ _HOME = {
     "TextNormReward": "confidence.textnorm",
     "load_reward": "rewards",
     "rule_based": "prompts.rules",
-    "random_prompts": "prompts.linter",
+    "random_prompts": "prompts.random",
     "LLMWriter": "prompts.llm",
     "load_official": "tia2.official",
     "consolidate": "tia2.labels",

@@ -35,8 +35,7 @@ from textnorm_lib.figures import report
 from textnorm_lib.judging import human_evaluation  # noqa: F401 (a notebook takes its steps: they enter STEPS)
 from textnorm_lib.optimise.finetuning import all_runs
 from textnorm_lib.pipeline import Pipeline, start_run
-from textnorm_lib.rewards import convert
-from textnorm_lib.rewards.models import CLIP_FILES, FILES
+from textnorm_lib.rewards import clip, convert, pretrained
 from textnorm_lib.rewards.scoring import REWARDS
 from textnorm_lib.stats import calibration  # noqa: F401 (as human_evaluation)
 from textnorm_lib.study import pages, preflight, results, weights
@@ -113,7 +112,7 @@ def models_of(study: Pipeline) -> dict[str, tuple[Weights, tuple[str, ...]]]:
     named = {"generator.model": (study.generator, preflight.PIPELINE_FILES)}
     named["ddpo.model"] = ddpo, preflight.PIPELINE_FILES
     for name in REWARDS:
-        named[f"rewards.{name}"] = study.reward_model(name), CLIP_FILES if name == "clip" else FILES
+        named[f"rewards.{name}"] = study.reward_model(name), clip.FILES if name == "clip" else pretrained.FILES
     for key in ("annotators", "quality_judges"):
         for name in getattr(study.profile, key):
             named[f"{key} {name}"] = Weights(f"{BUNDLED}annotators/{name}.safetensors"), ()

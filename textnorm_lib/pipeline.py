@@ -23,7 +23,7 @@ from textnorm_lib.optimise.best_of_n import gold_curves
 from textnorm_lib.optimise.checkpoints import join_models, measure_divergences, sample_checkpoints
 from textnorm_lib.optimise.finetuning import choose_open_prompts, read_curves, run_ddpo, run_rwr
 from textnorm_lib.optimise.pool import CHOOSERS, TEXTNORM, join_judges, name_textnorm
-from textnorm_lib.prompts.linter import random_sets
+from textnorm_lib.prompts.random import random_sets
 from textnorm_lib.prompts.rules import rule_sets
 from textnorm_lib.prompts.sets import DEVELOPMENT, SEALED, images_of_side, prompts_of_sets
 from textnorm_lib.rewards.scoring import REWARDS, own_scores, score_images

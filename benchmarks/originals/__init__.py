@@ -33,7 +33,7 @@ import platformdirs
 import torch
 from PIL import Image
 
-from textnorm_lib.images import Images
+from textnorm_lib.images.pixels import Images
 from textnorm_lib.rewards.base import Reward
 from textnorm_lib.study import compat
 from textnorm_lib.study.errors import ConfigError, DataError, DataUnavailable

@@ -16,7 +16,7 @@ from benchmarks import stand_in_models, stand_ins
 from benchmarks.stand_ins import NOTE, STAND_INS, main, study_prompts
 from textnorm_lib.images.sampling import autocast, load_pipeline
 from textnorm_lib.optimise.denoising import ddim_steps
-from textnorm_lib.rewards import convert, load_reward, models
+from textnorm_lib.rewards import clip, convert, load_reward, pretrained
 from textnorm_lib.study.weights import PUBLISHED, VARIABLE, Weights
 
 DIFFUSION, BASE, CLIP, PICKSCORE, IMAGEREWARD, BLIP2 = STAND_INS
@@ -60,8 +60,8 @@ def test_there_is_one_for_every_published_model_the_study_knows():
 @pytest.mark.parametrize("name", STAND_INS)
 def test_the_files_are_those_that_loading_wants_and_no_pickles(name, root):
     files = set(_bytes(root / name))
-    wanted = {CLIP: models.CLIP_FILES, DIFFUSION: ["model_index.json"], BASE: ["model_index.json"]}
-    assert {*PUBLISHED[name].files, *wanted.get(name, models.FILES), NOTE} <= files
+    wanted = {CLIP: clip.FILES, DIFFUSION: ["model_index.json"], BASE: ["model_index.json"]}
+    assert {*PUBLISHED[name].files, *wanted.get(name, pretrained.FILES), NOTE} <= files
     assert {Path(file).suffix for file in files} <= {".safetensors", ".json", ".txt"}
     assert name in (root / name / NOTE).read_text() and "random weights" in (root / name / NOTE).read_text()
     assert Weights(name).path == root / name
@@ -116,7 +116,7 @@ def test_scores_are_finite_and_differ_by_prompt_and_by_image(name, options, root
 @pytest.mark.parametrize("name", STAND_INS)
 def test_a_prompts_words_are_one_token_each(name, root):
     folder = root / name
-    tokenizer = models.load_tokenizer(folder / "tokenizer" if name in (DIFFUSION, BASE) else folder)
+    tokenizer = pretrained.load_tokenizer(folder / "tokenizer" if name in (DIFFUSION, BASE) else folder)
     for prompt in ALL_PROMPTS[::50]:
         assert len(tokenizer(prompt).input_ids) == len(prompt.split()) + 2
     assert tokenizer.unk_token_id not in tokenizer("zebras, 3!").input_ids[1:-1]

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from textnorm_lib.prompts import lint, random_prompts, rule_based
-from textnorm_lib.prompts.linter import FAULTS, as_frame, lint_summary, meaning, random_sets
+from textnorm_lib.prompts.linter import FAULTS, as_frame, lint_summary, meaning
+from textnorm_lib.prompts.random import random_sets
 from textnorm_lib.prompts.rules import rule_sets
 from textnorm_lib.prompts.sets import mini_prompts
 from textnorm_lib.study.errors import DataError

@@ -11,16 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from textnorm_lib.mini import generator, reward_models
 from textnorm_lib.mini import reward_models as save_rewards
-from textnorm_lib.rewards import load_reward
+from textnorm_lib.rewards import blip2, load_reward
+from textnorm_lib.rewards import clip as pickscore
 from textnorm_lib.rewards.base import SharedImageTokens
-from textnorm_lib.rewards.models import (
-    blip2_image_tokens,
-    blip2_itm_logits,
-    blip2_query_features,
-    blip2_text_features,
-    clip_image_features,
-    clip_text_features,
-)
 from textnorm_lib.study.errors import ConfigError, DataError
 
 PROMPTS = [
@@ -203,8 +196,8 @@ def test_open_clip_gives_the_features_of_transformers(models, folder, tokenizer,
     ids = tokenizer(PROMPTS, padding="max_length", return_tensors="pt").input_ids
     short = tokenizer(PROMPTS, padding=True, return_tensors="pt").input_ids  # the first end token counts, not the last
     images, texts = twin.encode_image(pixels, normalize=True), twin.encode_text(ids, normalize=True)
-    torch.testing.assert_close(images, clip_image_features(clip, pixels), rtol=0, atol=1e-5)
-    torch.testing.assert_close(texts, clip_text_features(clip, short), rtol=0, atol=1e-5)
+    torch.testing.assert_close(images, pickscore.image_features(clip, pixels), rtol=0, atol=1e-5)
+    torch.testing.assert_close(texts, pickscore.text_features(clip, short), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -220,7 +213,7 @@ def test_folding_the_first_norm_keeps_what_the_image_tower_says(disturbance, tok
     fitted = {"images": pixels[:3]}
     matcher = reward_models.blip2_from_clip(clip, tokenizer, **fitted).eval()
     ranker = reward_models.imagereward_from_clip(clip, tokenizer, **fitted).eval()
-    for folded in (blip2_image_tokens(matcher, pixels), ranker.image_tokens(pixels)):
+    for folded in (blip2.image_tokens(matcher, pixels), ranker.image_tokens(pixels)):
         assert torch.corrcoef(torch.stack([tokens.flatten(), folded.flatten()]))[0, 1] > 0.9
         assert torch.corrcoef(torch.stack([tokens[:, 0].flatten(), folded[:, 0].flatten()]))[0, 1] > 0.9
 
@@ -228,10 +221,10 @@ def test_folding_the_first_norm_keeps_what_the_image_tower_says(disturbance, tok
 def test_every_trainable_weight_that_scores_has_a_gradient(models, tokenizer, pixels):
     batch = tokenizer(PROMPTS, padding=True, return_tensors="pt")
     clip, matcher, ranker = models["clip"], models["blip2"], models["imagereward"]
-    tokens = blip2_image_tokens(matcher, pixels[:5])
-    matching = blip2_itm_logits(matcher, tokens, batch.input_ids, batch.attention_mask)
-    contrast = blip2_query_features(matcher, tokens) @ blip2_text_features(matcher, **batch).T
-    products = clip_image_features(clip, pixels[:5]) @ clip_text_features(clip, batch.input_ids).T
+    tokens = blip2.image_tokens(matcher, pixels[:5])
+    matching = blip2.itm_logits(matcher, tokens, batch.input_ids, batch.attention_mask)
+    contrast = blip2.query_features(matcher, tokens) @ blip2.text_features(matcher, **batch).T
+    products = pickscore.image_features(clip, pixels[:5]) @ pickscore.text_features(clip, batch.input_ids).T
     for model, loss in (
         (matcher, matching.square().sum() + contrast.square().sum()),
         (clip, (clip.logit_scale.exp() * products).square().sum()),

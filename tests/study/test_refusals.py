@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from textnorm_lib.confidence.textnorm import textnorm
-from textnorm_lib.images import square
+from textnorm_lib.images.pixels import square
 from textnorm_lib.judging.verdicts import comparisons_needed
 from textnorm_lib.optimise.policy_gradient import RunningStatistics
 from textnorm_lib.optimise.resuming import resume

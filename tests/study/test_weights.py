@@ -15,8 +15,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.utils import filter_repo_objects
 
 from textnorm_lib.images.sampling import load_pipeline
+from textnorm_lib.rewards import clip, load_reward, pretrained
 from textnorm_lib.rewards import convert as rewards_command
-from textnorm_lib.rewards import load_reward, models
 from textnorm_lib.study import weights as module
 from textnorm_lib.study.config import load_profile
 from textnorm_lib.study.errors import DataError, DataUnavailable
@@ -136,9 +136,9 @@ def test_a_folder_of_other_revisions_is_not_the_model(hub, below):
 
 
 def test_a_converted_folder_is_found_by_its_relative_name_and_a_missing_absolute_path_is_not_replaced(hub, below):
-    folder = _write(below / "models" / "imagereward", *models.FILES)
+    folder = _write(below / "models" / "imagereward", *pretrained.FILES)
     assert Weights("models/imagereward").path == folder
-    _write(below / "blip2", *models.FILES)
+    _write(below / "blip2", *pretrained.FILES)
     assert Weights("models/blip2").path == below / "blip2"
     assert "there is no such file or folder" in _refused(Weights("/nowhere/blip2"))
 
@@ -156,8 +156,8 @@ def test_only_safetensors_of_use_and_texts_are_fetched(hub, name):
 
 
 def test_the_files_that_a_reward_needs_are_among_those_fetched(hub):
-    assert set(models.CLIP_FILES) <= _names(Weights(CLIP, COMMIT).path)
-    assert set(models.FILES) <= _names(Weights(PICKSCORE, COMMIT).path)
+    assert set(clip.FILES) <= _names(Weights(CLIP, COMMIT).path)
+    assert set(pretrained.FILES) <= _names(Weights(PICKSCORE, COMMIT).path)
 
 
 @pytest.mark.parametrize("name", [*ON_THE_HUB, "some/model"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from textnorm_lib.figures import report
-from textnorm_lib.images import square
+from textnorm_lib.images.pixels import square
 from textnorm_lib.judging.comparisons import read_votes
 from textnorm_lib.judging.labelling import FORMAT, alignment_items, read_labels
 from textnorm_lib.mini.annotators import load_annotator

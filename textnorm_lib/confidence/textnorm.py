@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
-from textnorm_lib.images import from_tensor
+from textnorm_lib.images.pixels import from_tensor
 from textnorm_lib.rewards.base import Images, Reward
 from textnorm_lib.study.errors import ConfigError, DataError, is_number, shown
 from textnorm_lib.study.progress import progress

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from textnorm_lib.images import Images, check, square
+from textnorm_lib.images.pixels import Images, check, square
 from textnorm_lib.mini.annotators import Block, load_weights
 from textnorm_lib.mini.generator import IMAGE_SIZE, as_tensor
 from textnorm_lib.optimise.pool import QUALITY

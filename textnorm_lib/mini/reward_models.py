@@ -16,7 +16,8 @@ from torch import nn
 
 from textnorm_lib.mini.generator import IMAGE_SIZE, MAX_TOKENS
 from textnorm_lib.rewards.convert import follow_umask
-from textnorm_lib.rewards.models import ImageRewardModel, no_bars
+from textnorm_lib.rewards.imagereward import ImageRewardModel
+from textnorm_lib.rewards.pretrained import no_bars
 from textnorm_lib.study.errors import ConfigError
 
 PATCH_SIZE = 8

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from textnorm_lib.confidence.textnorm import TextNormReward
-from textnorm_lib.images import from_tensor
+from textnorm_lib.images.pixels import from_tensor
 from textnorm_lib.images.sampling import load_pipeline
 from textnorm_lib.optimise import ddpo, rwr
 from textnorm_lib.optimise.lora import ATTENTION, FEED_FORWARD, add_lora

@@ -47,7 +47,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from textnorm_lib.images import square
+from textnorm_lib.images.pixels import square
 from textnorm_lib.images.sampling import autocast
 from textnorm_lib.optimise.best_of_n import choose_best
 from textnorm_lib.optimise.lora import Descent, base_only

@@ -6,8 +6,9 @@ LLMWriter(cache=folder)(prompt, categories)     # by a language model, for any p
 lint(contrastive)                               # duplicates, the prompt itself, paraphrases, nothing in common
 """
 
-from textnorm_lib.prompts.linter import lint, random_prompts
+from textnorm_lib.prompts.linter import lint
 from textnorm_lib.prompts.llm import LLMWriter
+from textnorm_lib.prompts.random import random_prompts
 from textnorm_lib.prompts.rules import rule_based
 
 __all__ = ["LLMWriter", "lint", "random_prompts", "rule_based"]

@@ -1,23 +1,19 @@
-"""Two checks on contrastive sets: what is wrong with them, and random prompts in their place as the control.
+"""What is wrong with contrastive sets, by rules that anyone can check by eye.
 
     contrastive = collect_contrastive(load_official("composition"))     # or as_frame("mine", {prompt: [...], ...})
     faults = lint(contrastive)
     lint_summary(contrastive, faults)
-    random_prompts(prompt, pool, m, seed)    # the "random" row of the paper's table 1
 
-Anyone can check the linter's rules by eye. What it cannot see: a contrast that only says more than the prompt ("a
-yellow colored giraffe with a long neck"). ``meaning`` and ``content_words`` decide what counts as the same and as
-nothing in common. A prompt of the mini world's grammar means what ``parse`` reads, whatever its wording. Of other
-prompts they see through the plainest rewordings alone: case, punctuation, articles, "a realistic photo of", the order
-around "and".
+What the linter cannot see: a contrast that only says more than the prompt ("a yellow colored giraffe with a long
+neck"). ``meaning`` and ``content_words`` decide what counts as the same and as nothing in common. A prompt of the mini
+world's grammar means what ``parse`` reads, whatever its wording. Of other prompts they see through the plainest
+rewordings alone: case, punctuation, articles, "a realistic photo of", the order around "and".
 """
 
-import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
-import numpy as np
 import pandas as pd
 
 from textnorm_lib.prompts.grammar import Spec, parse
@@ -124,39 +120,3 @@ def _stem(word: str) -> str:
     """'horses', 'horse' -> 'hors'; 'cherries', 'cherry' -> 'cherry'."""
     singular = re.sub(r"(?<![su])s$", "", word)
     return re.sub(r"ie$", "y", singular).removesuffix("e")
-
-
-def random_prompts(prompt: str, pool: Iterable[str], m: int, seed: int) -> list[str]:
-    """``m`` prompts drawn without replacement from ``pool``, no two of which mean the same, nor the same as ``prompt``.
-
-    ``m`` is the size of the set that they are the control of. The draw depends on ``prompt``, ``seed`` and what is in
-    the pool, not on its order or on other draws, and fewer are the first of more. Raises ``DataError`` if the pool has
-    not so many.
-    """
-    if isinstance(pool, str):
-        raise DataError(f"random_prompts: the pool is the single string {pool!r:.80}; give a list of prompts")
-    if m < 1:
-        raise DataError(f"random_prompts: m = {m} prompts for {prompt!r}; ask for at least one")
-    pool = sorted(pool)
-    others = {meaning(other): other for other in pool if meaning(other) != meaning(prompt)}
-    if len(others) < m:
-        raise DataError(
-            f"random_prompts: m = {m}, but of the pool's {len(pool)} prompts {len(others)} mean something else than "
-            f"{prompt!r} and each other; enlarge the pool or ask for fewer"
-        )
-    digest = hashlib.sha256(f"{seed}/{prompt}".encode()).digest()
-    order = np.random.default_rng(int.from_bytes(digest)).permutation(len(others))
-    candidates = list(others.values())
-    return [candidates[place] for place in order[:m]]
-
-
-@step(1)
-def random_sets(contrastive: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """The control: for each prompt as many random prompts of the other prompts' sets: set, prompt, text, kind."""
-    pool = sorted(set(contrastive["text"]) | set(contrastive["prompt"]))
-    rows = [
-        (name, prompt, text, "random")
-        for (name, prompt), own in contrastive.groupby(["set", "prompt"], sort=False)
-        for text in random_prompts(prompt, pool, len(own), seed)
-    ]
-    return pd.DataFrame(rows, columns=["set", "prompt", "text", "kind"])

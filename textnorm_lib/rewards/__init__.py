@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from textnorm_lib.rewards import models
+from textnorm_lib.rewards import blip2, clip, imagereward, pretrained
 from textnorm_lib.rewards.base import Reward
 from textnorm_lib.study.errors import ConfigError, DataError, StudyError
 
@@ -20,10 +20,10 @@ __all__ = ["Reward", "load_reward"]
 
 # What makes the reward of a folder, and the files that the folder has to hold.
 _REWARDS = {
-    "clip": (models.ClipReward, models.CLIP_FILES),
-    "blip2": (models.load_blip2, models.FILES),
-    "imagereward": (models.ImageRewardReward, models.FILES),
-    "pickscore": (models.PickScoreReward, models.FILES),
+    "clip": (clip.ClipReward, clip.FILES),
+    "blip2": (blip2.load_blip2, pretrained.FILES),
+    "imagereward": (imagereward.ImageRewardReward, pretrained.FILES),
+    "pickscore": (clip.PickScoreReward, pretrained.FILES),
 }
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from textnorm_lib.images import Images, check, square
+from textnorm_lib.images.pixels import Images, check, square
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.progress import progress
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from textnorm_lib.rewards.models import ImageRewardModel
+from textnorm_lib.rewards.imagereward import ImageRewardModel
 from textnorm_lib.study.errors import DataError, StudyError
 from textnorm_lib.study.files import check_regular
 

@@ -23,7 +23,7 @@ from textnorm_lib.mini.training.scenes import Scenes
 from textnorm_lib.mini.training.spoil import degrade
 from textnorm_lib.prompts.grammar import MOST_OF_ONE, PHOTO, Spec, write
 from textnorm_lib.prompts.templates import CLASSES, PREFIX, plural
-from textnorm_lib.rewards import models
+from textnorm_lib.rewards import blip2 as blip2_parts
 from textnorm_lib.study.errors import DataError
 
 CLIP = Recipe(steps=1_600, learning_rate=1e-3, batch_size=128, weight_decay=0.05)
@@ -136,12 +136,12 @@ def train_blip2(scenes: Captioned, clip, tokenizer, recipe: Recipe, *, folder: P
         images, tokens, mask = scenes.batch(recipe.batch_size, generator)
         own = torch.arange(recipe.batch_size, device=scenes.device)
         with autocast(torch.device(scenes.device).type, "bfloat16"):
-            seen = models.blip2_image_tokens(blip2, images)
-            queries = models.blip2_query_features(blip2, seen).float()
-            read = models.blip2_text_features(blip2, tokens, mask).float()
+            seen = blip2_parts.image_tokens(blip2, images)
+            queries = blip2_parts.query_features(blip2, seen).float()
+            read = blip2_parts.text_features(blip2, tokens, mask).float()
             similar = torch.einsum("nqd,md->nmq", queries, read).amax(dim=-1) / TEMPERATURE
             other = _confusable(similar.detach(), tokens, generator)
-            matched = [models.blip2_itm_logits(blip2, seen, tokens[which], mask[which]) for which in (other, own)]
+            matched = [blip2_parts.itm_logits(blip2, seen, tokens[which], mask[which]) for which in (other, own)]
         contrast_loss = (F.cross_entropy(similar, own) + F.cross_entropy(similar.T, own)) / 2
         logits = torch.cat(matched).float()
         matches = torch.arange(2, device=scenes.device).repeat_interleave(recipe.batch_size)
