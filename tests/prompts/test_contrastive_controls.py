@@ -2,10 +2,13 @@
 
 import os
 
+import pandas as pd
 import pytest
 
 from textnorm_lib.prompts import lint, random_prompts, rule_based
 from textnorm_lib.prompts.linter import FAULTS, as_frame, lint_summary, meaning
+from textnorm_lib.prompts.random import random_sets
+from textnorm_lib.prompts.rules import rule_sets
 from textnorm_lib.prompts.sets import mini_prompts
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.tia2 import load_official
@@ -150,3 +153,28 @@ def test_the_released_sets_have_the_faults_that_the_study_reports():
         ("composition", "nothing in common"): (4481, 293),
     }
     assert faults.query("fault == 'prompt itself'")["prompt"].item() == "A red car and a white sheep."
+
+
+BENCHMARK = pd.DataFrame(
+    {
+        "set": ["counting", "composition"],
+        "prompt": ["a realistic photo of three deer", "a realistic photo of a cat and a dog"],
+    }
+)
+
+
+def test_a_rule_set_is_the_front_of_the_rules_list():
+    sets = rule_sets(BENCHMARK, most=5)
+    assert sets.columns.tolist() == ["set", "prompt", "text", "kind"]
+    for prompt in BENCHMARK["prompt"]:
+        assert sets.query("prompt == @prompt")["text"].tolist() == rule_based(prompt)[:5]
+    assert sets.drop_duplicates("prompt")["set"].tolist() == BENCHMARK["set"].tolist()
+
+
+def test_the_control_has_the_same_sizes_and_other_prompts():
+    sets = rule_sets(BENCHMARK, most=6)
+    control = random_sets(sets, seed=0)
+    assert control.groupby("prompt").size().equals(sets.groupby("prompt").size())
+    assert not control.duplicated(["prompt", "text"]).any() and (control["text"] != control["prompt"]).all()
+    pd.testing.assert_frame_equal(control, random_sets(sets, seed=0))
+    assert not control.equals(random_sets(sets, seed=1))

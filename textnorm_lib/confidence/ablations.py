@@ -1,6 +1,6 @@
 """What TextNorm's effect hangs on: the ablations of notebook 03 that are more than another grid of settings.
 
-Every function is a step. ``images``: set, prompt, image, label (and more), a row an image; ``contrastive``: prompt,
+Every function is a step. ``images``: set, prompt, image, label (and more), a row per image; ``contrastive``: prompt,
 text, kind; ``scored``: ``score_images``' folders, in the order of ``names``.
 """
 
@@ -13,8 +13,6 @@ import pandas as pd
 
 from textnorm_lib.confidence.tuning import (
     HELD_OUT,
-    OWN,
-    ScoreTable,
     Setting,
     at_settings,
     best_settings,
@@ -44,11 +42,11 @@ ALTERNATIVES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 @step(1)
 def stack(*frames: pd.DataFrame, labels: Sequence[Any], column: str) -> pd.DataFrame:
     """Frames under one another, each with its label in ``column``; of chosen settings those that were held out."""
-    kept = [
-        frame[frame["choice"] == HELD_OUT].drop(columns="choice") if "choice" in frame else frame for frame in frames
-    ]
-    pairs = zip(kept, labels, strict=True)
-    return pd.concat([frame.assign(**{column: label}) for frame, label in pairs], ignore_index=True)
+    labelled = []
+    for frame, label in zip(frames, labels, strict=True):
+        kept = frame[frame["choice"] == HELD_OUT].drop(columns="choice") if "choice" in frame else frame
+        labelled.append(kept.assign(**{column: label}))
+    return pd.concat(labelled, ignore_index=True)
 
 
 @step(1)
@@ -104,8 +102,8 @@ def mean_values(
 ) -> pd.DataFrame:
     """The mean over prompts of some columns in each group: by..., metric, mean, low, high, n_prompts.
 
-    Only rows whose columns have one of the values that ``where`` lists for them. Intervals draw whole prompts again;
-    groups with the same prompts share the draws.
+    ``where`` lists for some columns the values of the rows that count. Intervals draw whole prompts again; groups with
+    the same prompts share the draws.
     """
     for column, wanted in (where or {}).items():
         frame = frame[frame[column].isin(list(wanted))]
@@ -117,8 +115,7 @@ def mean_values(
             return (counts @ table / counts.sum(axis=1, keepdims=True)).T
 
         low, high = prompt_bootstrap(means, len(table), resamples=resamples, confidence=confidence, seed=seed)
-        found = zip(values, table.mean(axis=0), low, high, strict=True)
-        rows += [(*key, *one, len(table)) for one in found]
+        rows += [(*key, *one, len(table)) for one in zip(values, table.mean(axis=0), low, high, strict=True)]
     return pd.DataFrame(rows, columns=[*by, "metric", "mean", "low", "high", "n_prompts"])
 
 
@@ -176,23 +173,18 @@ def softmax_shares(
     set, prompt, share, and expected: the kind's share of the number of contrasts.
     """
     table = score_table(images, contrastive, names, scored)
+    present, kinds = table.mask[:, 1:], table.kinds[:, 1:]
     unit, frames = units(table), []
     for name, matrix in table.scores.items():
-        logits = np.where(table.mask, matrix, -np.inf)[:, 1:] / (temperature * unit[name])
+        logits = np.where(present, matrix[:, 1:], -np.inf) / (temperature * unit[name])
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
-        frames.append(_by_kind(table, shares).assign(reward=name))
+        for kind in sorted(set(kinds[present])):
+            of_kind = (kinds == kind) & present
+            values = {"share": (shares * of_kind).sum(axis=1), "expected": of_kind.sum(axis=1) / present.sum(axis=1)}
+            by_prompt = table.images[PROMPT].assign(**values).groupby(PROMPT, sort=False).mean()
+            frames.append(by_prompt[by_prompt["expected"] > 0].reset_index().assign(kind=kind, reward=name))
     return pd.concat(frames, ignore_index=True)[["reward", "kind", *PROMPT, "share", "expected"]]
-
-
-def _by_kind(table: ScoreTable, shares: np.ndarray) -> pd.DataFrame:
-    present, frames = table.mask[:, 1:], []
-    for kind in sorted(set(table.kinds[table.mask]) - {OWN}):
-        of_kind = (table.kinds[:, 1:] == kind) & present
-        values = {"share": (shares * of_kind).sum(axis=1), "expected": of_kind.sum(axis=1) / present.sum(axis=1)}
-        by_prompt = table.images[PROMPT].assign(**values).groupby(PROMPT, sort=False).mean()
-        frames.append(by_prompt[by_prompt["expected"] > 0].reset_index().assign(kind=kind))
-    return pd.concat(frames, ignore_index=True)
 
 
 @step(1)
@@ -208,14 +200,14 @@ def risk_coverage(
     """Of the images that a reward is most sure of, over all prompts, the share that is bad (El-Yaniv and Wiener 2010).
 
     Each of ``rewards`` (columns) ranks all images together; at a coverage c in (0, 1] the best c of them are kept, and
-    the risk is the share of bad ones, ties at the edge counting in part. Within a prompt TextNorm can only reorder
-    images; that its values mean the same for all prompts shows here. Returns reward, coverage, risk, low, high.
+    the risk is the share of bad ones, ties at the edge counting in part. Returns reward, coverage, risk, low, high.
     """
-    prompts, codes = images["prompt"].unique(), pd.factorize(images["prompt"])[0]
-    bad, frames = 1 - images["label"].to_numpy(float), []
+    codes, prompts = pd.factorize(images["prompt"])
+    bad, frames = 1 - images["label"].astype(float), []
     for reward in rewards:
         order = np.argsort(-images[reward].to_numpy(), kind="stable")
-        ranked = _equal_parts(images[reward].to_numpy()[order], bad[order])
+        share_bad = bad.groupby(images[reward]).transform("mean")  # of the images that the reward does not tell apart
+        ranked = share_bad.to_numpy()[order]
 
         def risks(counts: np.ndarray, ranked: np.ndarray = ranked, of: np.ndarray = codes[order]) -> np.ndarray:
             drawn = counts[:, of]  # how often each image, best first
@@ -227,12 +219,6 @@ def risk_coverage(
         risk = risks(np.ones((1, len(prompts))))[:, 0]
         frames.append(pd.DataFrame({"reward": reward, "coverage": coverages, "risk": risk, "low": low, "high": high}))
     return pd.concat(frames, ignore_index=True)
-
-
-def _equal_parts(ranked: np.ndarray, bad: np.ndarray) -> np.ndarray:
-    """Each image's part of badness, (n,): the mean of those that the reward does not tell apart."""
-    groups = np.cumsum(np.r_[0, ranked[1:] != ranked[:-1]])
-    return (np.bincount(groups, bad) / np.bincount(groups))[groups]
 
 
 @step(1)

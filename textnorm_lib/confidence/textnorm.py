@@ -27,12 +27,11 @@ ENSEMBLES = ("mean", "uncertainty")
 def textnorm(scores: Array, temperature: float, *, mask: np.ndarray | torch.Tensor | None = None) -> Array:
     """Equation 1: the prompt's own share of the softmax over it and its contrastive prompts.
 
-    ``scores`` (..., 1 + m) holds one reward's scores of one image a row, column 0 with the image's own prompt. Returns
-    (...) in [0, 1], numpy or torch as given, of the same type (computed in single precision at least); gradients pass.
-    Without contrastive prompts (m = 0) it is 1. ``mask``, booleans that broadcast to ``scores``, is True where there is
-    a prompt: sets of different sizes fit one array, and what is masked may hold anything. Raises ``ConfigError`` unless
-    ``temperature`` is positive and finite, ``DataError`` for scores that are no finite floats, naming the first, and
-    for a mask that does not fit or leaves out column 0.
+    ``scores`` (..., 1 + m) holds one reward's scores of one image per row, column 0 with the image's own prompt.
+    Returns (...) in [0, 1], 1 where m = 0, numpy or torch as given, of the same type (computed in single precision at
+    least); gradients pass. ``mask``, booleans that broadcast to ``scores``, is True where there is a prompt: sets of
+    different sizes fit one array. Raises ``ConfigError`` unless ``temperature`` is positive and finite, ``DataError``
+    for scores that are no finite floats, naming the first, and for a mask that does not fit or leaves out column 0.
     """
     _check_temperature(temperature)
     tensor = _tensor("scores", scores)
@@ -76,11 +75,11 @@ class TextNormReward:
     ``contrastive`` gives a prompt's contrastive prompts: a mapping, or a function that is called once for each distinct
     prompt of a call. They form a *set* of prompts that differ from x_0 (section 4.1): the prompt itself and repetitions
     are dropped (compared letter for letter), because each would count once more in the denominator. ``temperature`` is
-    one number for all rewards, as in the released scores (these should then have like scales), or one a reward.
+    one number for all rewards, as in the released scores (these should then have like scales), or one per reward.
 
-    Cost: each distinct prompt of a call takes one ``score_matrix`` a reward, in which its images meet its own set only.
-    An image is encoded once a reward, a cross-encoder reads n (1 + m) pairs, and a text is encoded once for each set
-    that it is in, anew in each call. Many prompts with few images each make small batches.
+    Cost: each distinct prompt of a call takes one ``score_matrix`` per reward, in which its images meet its own set
+    alone. A reward encodes each image once and reads, if a cross-encoder, n (1 + m) pairs; it encodes a text anew for
+    each set that the text is in and in each call. Many prompts with few images each make small batches.
     """
 
     def __init__(
@@ -100,10 +99,8 @@ class TextNormReward:
         if not rewards:
             raise ConfigError("rewards is empty: give one or more")
         self.temperatures = tuple(temperature) if isinstance(temperature, Sequence) else (temperature,) * len(rewards)
-        if len(self.temperatures) != len(rewards):
-            raise ConfigError(
-                f"temperature has {len(self.temperatures)} values for {len(rewards)} rewards; give each one"
-            )
+        if (given := len(self.temperatures)) != len(rewards):
+            raise ConfigError(f"temperature has {given} values for {len(rewards)} rewards; give each one")
         for one in self.temperatures:
             _check_temperature(one)
         self.rewards, self.contrastive = tuple(rewards), contrastive
@@ -123,7 +120,7 @@ class TextNormReward:
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """What trl's ``DDPOTrainer`` and ddpo-pytorch call: rewards (n,) float32 on the CPU, and what they are made of.
 
-        ``images`` may be a tensor (n, 3, h, w) in [0, 1], as these trainers give it; ``metadata`` is not looked at. The
+        ``images`` may be a tensor (n, 3, h, w) in [0, 1], as these trainers give it; nobody looks at ``metadata``. The
         second value has each reward's own TextNorm values (n,) by its name (numbered where a name occurs twice) and,
         as ``spread``, their population standard deviation. Raises as ``score``, and ``DataError`` for other tensors.
         """

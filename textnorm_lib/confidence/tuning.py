@@ -5,20 +5,18 @@
     units(table)            # {"clip": 0.84, ...}
 
 Rewards differ in scale: BLIP-2's is a probability, CLIP's a hundred cosines. One temperature can serve them if it
-counts in each reward's own *unit*, the pooled standard deviation of its scores of one prompt's images with that prompt.
-No label is needed for it, and the contrastive prompts have no part in it.
+counts in each reward's own *unit*, the pooled standard deviation of its scores of one prompt's images with that prompt,
+for which neither labels nor contrastive prompts are needed.
 
 A setting is as good as the mean over prompts of AP@5, AP@10 and AP@25, the paper's criterion. *Held out* means chosen
-on some prompts and judged on others: the prompts are dealt into folds, and each fold is judged under the setting that
-is best on the rest. Nothing else is fitted, so the inner loop of nested cross-validation, which would average the same
-numbers over its own folds, comes to that mean over the rest. *Classes held out* is stricter: a prompt is judged under
-the setting that is best on the prompts that share no class of objects with it.
+on some prompts and judged on others: each of several folds of prompts is judged under the setting that is best on the
+rest. Nothing else is fitted, so nested cross-validation would come to the same mean. *Classes held out* is stricter: a
+prompt is judged under the setting that is best on the prompts that share no class of objects with it. Two other choices
+look at what they are judged on: the *one setting* that is best for all prompts, and each prompt's own best, which is
+how the released TextNorm scores came to their 20 settings.
 
-Beside them stand two choices that look at what they are judged on: the one setting that is best for all prompts, and
-each prompt's own best, which is how the released TextNorm scores came to their 20 settings.
-
-What was tuned on development prompts serves other images as a *recipe*, a row of a table: ``rewards`` of an ensemble
-("imagereward+pickscore"), ``temperatures``, one for each in the reward's own scale, and the ``penalty`` of equation 3.
+What was tuned on development prompts serves other images as a *recipe*, a row of a table: the ``rewards`` of an
+ensemble ("imagereward+pickscore"), ``temperatures``, one for each in its own scale, and the ``penalty`` of equation 3.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -74,8 +72,8 @@ def score_table(
     """Arrange what ``score_images`` wrote to each of the folders ``scored``, by the reward of that place in ``names``.
 
     ``contrastive``: prompt, text and possibly kind. A prompt's contrastive prompts keep their order; the prompt itself
-    and repetitions are dropped from them. A reward may be named twice, with scores of different texts. Raises
-    ``DataError``, naming the first, for an image and a text without a score.
+    and repetitions are dropped from them. A reward may be named twice, with scores of different texts. ``DataError``
+    names the first image and text without a score.
     """
     images = images.reset_index(drop=True)
     texts = _columns(images, contrastive)
@@ -84,23 +82,16 @@ def score_table(
     row, column = cells["row"].to_numpy(), cells["column"].to_numpy()
     mask, kinds = np.zeros(shape, bool), np.full(shape, OWN, object)
     mask[row, column], kinds[row, column] = True, cells["kind"]
-    folders: dict[str, list[Path]] = {}
-    for name, folder in zip(names, scored, strict=True):
-        folders.setdefault(name, []).append(folder)
-    scores = {}
-    for name, of_reward in folders.items():
-        found = cells.merge(_read(of_reward), on=["prompt", "image", "text"], how="left")["score"].to_numpy()
+    pairs, scores, keys = list(zip(names, scored, strict=True)), {}, ["prompt", "image", "text"]
+    for name in dict.fromkeys(names):
+        stored = pd.concat([read_scores(folder) for other, folder in pairs if other == name]).drop_duplicates(keys)
+        found = cells.merge(stored, on=keys, how="left")["score"].to_numpy()
         if (missing := np.isnan(found)).any():
             lost = cells[missing].iloc[0]
             raise DataError(f"{name}: no score of {lost['image']!r} with {lost['text']!r}; score it first")
         scores[name] = np.full(shape, np.nan)
         scores[name][row, column] = found
     return ScoreTable(images, scores, mask, kinds)
-
-
-def _read(folders: Sequence[Path]) -> pd.DataFrame:
-    keys = ["prompt", "image", "text"]
-    return pd.concat([read_scores(folder) for folder in folders]).drop_duplicates(keys)
 
 
 def _columns(images: pd.DataFrame, contrastive: pd.DataFrame) -> pd.DataFrame:
@@ -132,6 +123,11 @@ class Setting:
     penalty: float = 0.0
 
 
+def _as_frame(settings: Sequence[Setting]) -> pd.DataFrame:
+    rows = [("+".join(one.rewards), one.temperature, one.penalty) for one in settings]
+    return pd.DataFrame(rows, columns=["rewards", *_SETTING])
+
+
 def every_ensemble(names: Sequence[str]) -> list[tuple[str, ...]]:
     """Each reward alone, then every pair, triple and so on."""
     return [subset for size in range(1, len(names) + 1) for subset in combinations(names, size)]
@@ -149,9 +145,9 @@ def grid_metrics(
 ) -> pd.DataFrame:
     """Every ensemble under every setting of the grid, prompt by prompt: rewards, temperature, penalty, ..., ap, auroc.
 
-    ``images``: set, prompt, image, label; prompts with one label only are left out. ``contrastive``: prompt, text,
-    kind, of which the first ``most`` a prompt are used, or those of some ``kinds``; a prompt that then has none is left
-    out. ``scored``: ``score_images``' folders, in the order of ``names``. ``rewards`` is "clip+pickscore" and the like,
+    ``images``: set, prompt, image, label. ``contrastive``: prompt, text, kind, of which the first ``most`` per prompt
+    are used, or those of some ``kinds``; a prompt that then has none is left out, as is one with one label only.
+    ``scored``: ``score_images``' folders, in the order of ``names``. ``rewards`` is "clip+pickscore" and the like,
     ``ap`` the mean of the three AP metrics. A reward alone has no penalty.
     """
     if kinds is not None:
@@ -159,7 +155,12 @@ def grid_metrics(
     if most is not None:
         contrastive = contrastive.groupby("prompt", sort=False).head(most)
     table = score_table(images[images["prompt"].isin(contrastive["prompt"])], contrastive, names, scored)
-    settings = [Setting(tuple(some), *pair) for some in ensembles for pair in _grid(len(some))]
+    settings = [
+        Setting(tuple(some), temperature, penalty)
+        for some in ensembles
+        for temperature in TEMPERATURES
+        for penalty in (PENALTIES if len(some) > 1 else (0.0,))
+    ]
     return judge_values(table, settings, _values(table, settings))
 
 
@@ -176,23 +177,19 @@ def raw_metrics(
     return judge_values(table, settings, np.stack(values))
 
 
-def _grid(rewards: int) -> list[tuple[float, float]]:
-    return [(t, p) for t in TEMPERATURES for p in (PENALTIES if rewards > 1 else (0.0,))]
-
-
 def _values(table: ScoreTable, settings: Sequence[Setting]) -> np.ndarray:
-    """Every setting's value of every image: (settings, n). Each reward is normalised once a temperature."""
-    unit, normalised = units(table), {}
-    for name, matrix in table.scores.items():
-        for temperature in {setting.temperature for setting in settings}:
-            value = textnorm(np.nan_to_num(matrix), temperature * unit[name], mask=table.mask)
-            normalised[name, temperature] = value
-    return np.stack(
-        [
-            _ensemble(np.stack([normalised[name, one.temperature] for name in one.rewards]), one.penalty)
-            for one in settings
-        ]
-    )
+    """Every setting's value of every image: (settings, n). Each reward is normalised once per temperature."""
+    unit = units(table)
+    normalised = {
+        (name, temperature): textnorm(np.nan_to_num(matrix), temperature * unit[name], mask=table.mask)
+        for name, matrix in table.scores.items()
+        for temperature in {setting.temperature for setting in settings}
+    }
+    values = []
+    for one in settings:
+        of_rewards = np.stack([normalised[name, one.temperature] for name in one.rewards])
+        values.append(_ensemble(of_rewards, one.penalty))
+    return np.stack(values)
 
 
 def _ensemble(values: np.ndarray, penalty: float) -> np.ndarray:
@@ -205,21 +202,15 @@ def judge_values(table: ScoreTable, settings: Sequence[Setting], values: np.ndar
 
     A prompt with one label only is left out; if no other is there, ``DataError``.
     """
-    frames = []
-    labels = table.images["label"].to_numpy()
-    names = ["+".join(setting.rewards) for setting in settings]
-    columns = {
-        "rewards": names,
-        "temperature": [setting.temperature for setting in settings],
-        "penalty": [setting.penalty for setting in settings],
-    }
+    labels, frames = table.images["label"].to_numpy(), []
+    columns = _as_frame(settings)
     groups = table.images.groupby(PROMPT, sort=False).indices.items()
     for (name, prompt), rows in progress(groups, "settings: prompts", unit="prompts"):
         if np.ptp(labels[rows]) == 0:
             continue
         found = ranking_metrics(values[:, rows], labels[rows])
         ap = (found["ap5"] + found["ap10"] + found["ap25"]) / 3
-        frames.append(pd.DataFrame(columns | {"set": name, "prompt": prompt, "ap": ap, "auroc": found["auroc"]}))
+        frames.append(columns.assign(set=name, prompt=prompt, ap=ap, auroc=found["auroc"]))
     if not frames:
         raise DataError("no prompt has good and bad images; take more images a prompt")
     return pd.concat(frames, ignore_index=True)
@@ -259,25 +250,22 @@ def _choices(ap: pd.DataFrame, *, seed: int, folds: int) -> Iterator[tuple[str, 
     chosen = np.zeros(len(values), int)
     for train, test in KFold(folds, shuffle=True, random_state=seed).split(values):
         chosen[test] = _best(values[train])
-    yield HELD_OUT, _weights(chosen, values)
+    alone = np.eye(values.shape[1])  # all of a prompt's number from one setting
+    yield HELD_OUT, alone[chosen]
     classes = [set(classes_of(prompt)) for prompt in ap.index.get_level_values("prompt")]
     for row, own in enumerate(classes):
         others = [place for place, other in enumerate(classes) if not own & other]
         if not others:
             raise ConfigError("a prompt shares a class with every other one; take prompts of more classes")
         chosen[row] = _best(values[others])
-    yield CLASSES_HELD_OUT, _weights(chosen, values)
-    yield HINDSIGHT, _weights(np.full(len(values), _best(values)), values)
+    yield CLASSES_HELD_OUT, alone[chosen]
+    yield HINDSIGHT, alone[np.full(len(values), _best(values))]
     best = values == values.max(axis=1, keepdims=True)
     yield BY_PROMPT, best / best.sum(axis=1, keepdims=True)
 
 
 def _best(values: np.ndarray) -> int:
     return int(values.mean(axis=0).round(_ROUNDING_DECIMALS).argmax())
-
-
-def _weights(chosen: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return np.eye(values.shape[1])[chosen]
 
 
 def best_settings(grid: pd.DataFrame) -> list[Setting]:
@@ -289,17 +277,14 @@ def best_settings(grid: pd.DataFrame) -> list[Setting]:
 
 def at_settings(grid: pd.DataFrame, settings: Sequence[Setting]) -> pd.DataFrame:
     """The rows of ``grid`` under the setting of their ensemble: rewards, set, prompt, ap, auroc."""
-    wanted = pd.DataFrame([("+".join(one.rewards), one.temperature, one.penalty) for one in settings])
-    chosen = grid.merge(wanted.set_axis(["rewards", *_SETTING], axis=1))
-    return chosen[["rewards", *PROMPT, "ap", "auroc"]]
+    return grid.merge(_as_frame(settings))[["rewards", *PROMPT, "ap", "auroc"]]
 
 
 @step(1)
 def given_recipe(*, rewards: Sequence[str], temperatures: Sequence[float], penalty: float = 0.0) -> pd.DataFrame:
     """The recipe that somebody gave: one row."""
-    return pd.DataFrame(
-        [("+".join(rewards), list(temperatures), penalty)], columns=["rewards", "temperatures", "penalty"]
-    )
+    row = "+".join(rewards), list(temperatures), penalty
+    return pd.DataFrame([row], columns=["rewards", "temperatures", "penalty"])
 
 
 @step(1)
@@ -309,17 +294,11 @@ def tuned_recipes(grid: pd.DataFrame, unit: pd.DataFrame) -> pd.DataFrame:
     ``unit`` (``reward_units``) takes temperatures from the grid's units to the rewards' own scales.
     """
     scale = dict(zip(unit["reward"], unit["unit"], strict=True))
-    return pd.concat(
-        [
-            given_recipe(
-                rewards=one.rewards,
-                temperatures=[one.temperature * scale[name] for name in one.rewards],
-                penalty=one.penalty,
-            )
-            for one in best_settings(grid)
-        ],
-        ignore_index=True,
-    )
+    recipes = []
+    for one in best_settings(grid):
+        temperatures = [one.temperature * scale[name] for name in one.rewards]
+        recipes.append(given_recipe(rewards=one.rewards, temperatures=temperatures, penalty=one.penalty))
+    return pd.concat(recipes, ignore_index=True)
 
 
 @step(1)

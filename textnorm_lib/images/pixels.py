@@ -42,14 +42,7 @@ def _opened(image: Image.Image | str | Path | np.ndarray, what: str) -> Image.Im
             if opened.width * opened.height > MOST_PIXELS:
                 raise ValueError(f"{opened.width} x {opened.height} pixels, more than {MOST_PIXELS:,}")
             return opened.convert("RGB")
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        NotImplementedError,
-        Image.DecompressionBombError,
-    ) as error:  # by format and defect
+    except (OSError, SyntaxError, ValueError, EOFError, NotImplementedError, Image.DecompressionBombError) as error:
         where, reason = shown(image, LONGEST_PATH), shown(error, LONGEST_PATH)
         raise DataError(f"{what} ({where}) cannot be read ({reason}); make it again") from error
 

@@ -1,9 +1,9 @@
 """From prompts to images: each image has a seed of its own, and a stopped run goes on at the batch it was in.
 
-An image is a prompt and a seed. Its first noise comes from that seed alone, so that an image does not depend on which
-others are made beside it. The arithmetic of a batch may depend on its size in the last bits: batches are fixed by the
-list of images and never cut anew when a run resumes, and on a CPU each is computed by one thread, in as many processes
-as asked for. So the images are the same bit for bit, whatever the number of processes.
+An image is a prompt and a seed. Its first noise comes from that seed alone, whichever others are made beside it. The
+arithmetic of a batch may depend on its size in the last bits: batches are fixed by the list of images and never cut
+anew when a run resumes, and on a CPU one thread computes each, in as many processes as asked for. So the images are the
+same bit for bit, whatever the number of processes.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from textnorm_lib.study.errors import DataError, StudyError
+from textnorm_lib.study.errors import DataError, StudyError, shown
 from textnorm_lib.study.processes import in_workers, launched, own_share
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.weights import Weights
 
 
 def plan_images(prompts: Sequence[str], images_per_prompt: int, *, seed: int) -> pd.DataFrame:
-    """One row an image: image (its file's name), prompt, seed. With more images a prompt the first stay as they are."""
+    """One row per image: image (its file's name), prompt, seed. More images per prompt leave the first as they are."""
     rows = [
         (f"image_{number}_{index}.png", prompt, image_seed(prompt, index, seed=seed))
         for number, prompt in enumerate(prompts)
@@ -54,7 +54,7 @@ def load_pipeline(model: str, *, revision: str | None = None, device: str = "cpu
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(path, use_safetensors=True, local_files_only=True)
     except Exception as error:  # of a dozen kinds, by what is missing or damaged
-        raise DataError(f"model {model!r} cannot be loaded ({_one_line(error)}); restore the folder {path}") from error
+        raise DataError(f"model {model!r} cannot be loaded ({shown(error, 200)}); restore the folder {path}") from error
     return pipeline.to(device)
 
 
@@ -73,8 +73,8 @@ def generate(
 
     ``pipeline`` is a StableDiffusionPipeline, or ``Weights`` from which each of ``workers`` processes loads its own; on
     a GPU it is one process. ``dtype`` is the type of autocast; a CPU that can only emulate bfloat16, many times slower,
-    computes in float32 instead. A batch whose files are all there is passed over. What goes wrong in a batch is raised
-    as one line (``StudyError``); no image is half-written. Of several processes that were launched together
+    computes in float32 instead. A batch whose files are all there is passed over; no image is half-written. Raises
+    ``StudyError`` for what goes wrong in a batch. Of several processes that were launched together
     (``study/processes.py``) each makes its own batches, and gives their paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def _make(pipeline, batch: pd.DataFrame, *, folder: Path, steps: int, guidance_s
     except Exception as error:
         first, last = batch["image"].iloc[[0, -1]]
         raise StudyError(
-            f"images {first} to {last}: {type(error).__name__}: {_one_line(error)}; "
+            f"images {first} to {last}: {type(error).__name__}: {shown(error, 200)}; "
             "finished batches are kept: mend it and run again"
         ) from error
     for name, image in zip(batch["image"], made, strict=True):
@@ -156,8 +156,3 @@ def _save(path: Path, image: np.ndarray) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else f"{text[:197]}..."

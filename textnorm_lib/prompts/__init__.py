@@ -1,12 +1,9 @@
 """Contrastive prompts, the set X of TextNorm (the paper's section 4.1).
 
-    rule_based("a realistic photo of three deer")   # "... two deer", "... three dogs", "... three deer and a dog", ...
-    random_prompts(prompt, pool, m, seed)           # the control: as many that have nothing to do with it
-    lint(contrastive)                               # duplicates, the prompt itself, paraphrases, nothing in common
-
-    LLMWriter(cache=folder)(prompt, categories)     # by a language model, for any prompt
-
-``rules.rule_contrasts`` names the kind of each contrast.
+rule_based("a realistic photo of three deer")   # "... two deer", "... three dogs", "... three deer and a dog", ...
+random_prompts(prompt, pool, m, seed)           # the control: as many that have nothing to do with it
+LLMWriter(cache=folder)(prompt, categories)     # by a language model, for any prompt
+lint(contrastive)                               # duplicates, the prompt itself, paraphrases, nothing in common
 """
 
 from textnorm_lib.prompts.linter import lint

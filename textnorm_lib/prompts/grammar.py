@@ -70,8 +70,13 @@ class Spec:
         object.__setattr__(self, "objects", tuple(Asked(*asked) for asked in self.objects))
         if not 1 <= len(self.objects) <= 2:
             raise DataError(f"{len(self.objects)} kinds of objects; take one or two")
-        for asked in self.objects:
-            _check(asked, most=MOST_OF_ONE if len(self.objects) == 1 else MOST_OF_TWO)
+        most = MOST_OF_ONE if len(self.objects) == 1 else MOST_OF_TWO
+        for name, count, colour in self.objects:
+            if name not in CLASSES:
+                raise DataError(_unknown_class(name))
+            if not 1 <= count <= most:
+                raise DataError(f"{count} of {name!r}; take 1 to {MOST_OF_ONE} of one class, {MOST_OF_TWO} each of two")
+            _known("colour", colour, COLOURS)
         if len({asked.name for asked in self.objects}) < len(self.objects):
             raise DataError(f"{self.objects[0].name!r} is asked for twice; take two different classes")
         _known("relation", self.relation, RELATION_WORDING)
@@ -100,8 +105,8 @@ def write(spec: Spec) -> str:
 def parse(prompt: str) -> Spec:
     """What ``prompt`` asks for.
 
-    Besides what ``write`` writes it reads capitals, a full stop, "one" for the article, a missing "a realistic photo
-    of", and the paper's other wordings of a place. Raises ``DataError``, one line that names the prompt and the fault.
+    ``parse`` reads, besides what ``write`` writes, capitals, a full stop, "one" for the article, the paper's other
+    wordings of a place, and prompts without "a realistic photo of". Raises ``DataError``, naming prompt and fault.
     """
     if len(prompt) > LONGEST:
         raise DataError(f"prompt {prompt!r:.80}... has {len(prompt):,} characters; expected are {LONGEST} at most")
@@ -115,16 +120,6 @@ def parse(prompt: str) -> Spec:
         return Spec(tuple(_asked(phrase) for phrase in phrases), relation, location, style)
     except DataError as error:
         raise DataError(f"prompt {prompt!r}: {error}") from None
-
-
-def _check(asked: Asked, *, most: int) -> None:
-    if asked.name not in CLASSES:
-        raise DataError(_unknown_class(asked.name))
-    if not 1 <= asked.count <= most:
-        raise DataError(
-            f"{asked.count} of {asked.name!r}; take 1 to {MOST_OF_ONE} of one class, {MOST_OF_TWO} each of two"
-        )
-    _known("colour", asked.colour, COLOURS)
 
 
 def _known(kind: str, value: str | None, known: dict) -> None:
@@ -176,13 +171,10 @@ def _asked(phrase: str) -> Asked:
     """'two red colored dogs' -> Asked('dog', 2, 'red')."""
     first, _, rest = phrase.partition(" ")
     if _TOO_MANY.fullmatch(first):
-        raise DataError(f"the count {first!r} is not one of a, an, one, ... {NUMBER_WORDS[MOST_OF_ONE - 1]}")
+        raise DataError(f"the count {first!r} is not one of a, an, one, ... eight")
     if first not in _COUNTS or not rest:
-        hint = (
-            _unknown_class(first)
-            if not rest and first not in (*_NAMES, *_COUNTS)
-            else "begin with a, an, one, ... eight"
-        )
+        is_name = not rest and first not in (*_NAMES, *_COUNTS)
+        hint = _unknown_class(first) if is_name else "begin with a, an, one, ... eight"
         raise DataError(f"{phrase!r} does not say how many of which class; {hint}")
     count, (colour, name) = _COUNTS[first], _take_colour(rest)
     if name not in _NAMES:

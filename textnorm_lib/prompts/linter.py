@@ -4,11 +4,10 @@
     faults = lint(contrastive)
     lint_summary(contrastive, faults)
 
-What it cannot see: a contrast that only says more than the prompt ("a yellow colored giraffe with a long neck").
-
-``meaning`` and ``content_words`` decide what counts as the same and as nothing in common. A prompt of the mini world's
-grammar means what ``parse`` reads, whatever its wording. Of other prompts they see through the plainest rewordings
-alone: case, punctuation, articles, "a realistic photo of", the order around "and".
+What the linter cannot see: a contrast that only says more than the prompt ("a yellow colored giraffe with a long
+neck"). ``meaning`` and ``content_words`` decide what counts as the same and as nothing in common. A prompt of the mini
+world's grammar means what ``parse`` reads, whatever its wording. Of other prompts they see through the plainest
+rewordings alone: case, punctuation, articles, "a realistic photo of", the order around "and".
 """
 
 import re
@@ -40,10 +39,7 @@ _FUNCTION_WORDS = {
 
 
 def as_frame(set_name: str, contrastive: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """{prompt: its contrastive prompts} as a frame like ``collect_contrastive``'s.
-
-    The columns are set, prompt, position (from 0) and contrastive_prompt.
-    """
+    """{prompt: its contrastive prompts} as rows: set, prompt, position (from 0), contrastive_prompt."""
     rows = []
     for prompt, texts in contrastive.items():
         if isinstance(texts, str):
@@ -79,8 +75,8 @@ def lint_summary(contrastive: pd.DataFrame, faults: pd.DataFrame) -> pd.DataFram
     for name, group in contrastive.groupby("set", sort=False):
         for fault in FAULTS:
             found = faults[(faults["set"] == name) & (faults["fault"] == fault)]
-            prompts = found["prompt"].nunique()
-            rows.append((name, fault, len(found), len(group), prompts, group["prompt"].nunique()))
+            counts = len(found), len(group), found["prompt"].nunique(), group["prompt"].nunique()
+            rows.append((name, fault, *counts))
     return pd.DataFrame(rows, columns=["set", "fault", "entries", "all_entries", "prompts", "all_prompts"])
 
 

@@ -4,17 +4,25 @@
     write("a black colored car", ["colors", "counting"])              # ["a red colored car", ...]
     write.many({prompt: categorise(prompt) for prompt in prompts})    # {prompt: [...]}
 
-The writer keeps every answer with the request that made it: the same question is never paid for twice, and a second run
+The writer keeps every answer with the request that made it: nobody pays twice for the same question, and a second run
 needs neither a key nor a network.
 
-The API key comes from the environment alone, and nothing that leaves this module holds it: errors of the client become
-text of our own and are never chained, and the server's words are withheld if they repeat the key.
+**What is asked.** Section 4.1 of the paper prints the instruction, its table 3 the examples. The listing of the
+assembly (algorithm 10) is an image, absent from the text at hand: the order of the parts is that of section 4.1, while
+the sentence that asks for a list and the way the parts are set apart are ours. We leave out a comma that the print
+carries inside a caption ("marshmallows,"). All eight inputs of table 3 are prompts of TIA2's comprehensive set
+themselves: asked for one of these, the model sees an answer to that very prompt. The paper's model, gpt-4-0613, knows
+no structured output, and neither do all servers that speak its protocol, so the answer is free text.
+
+**The API key** comes from the environment alone, and nothing that leaves this module holds it: errors of the client
+become text of our own and are never chained, and the server's words are withheld if they repeat the key.
 """
 
 import json
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import KW_ONLY, dataclass, field
@@ -23,14 +31,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from textnorm_lib.prompts.few_shot import Answer, AnswerError, answer_length, few_shot_prompt, parse_answer
-from textnorm_lib.study.errors import ConfigError, StoreError, StudyError
+from textnorm_lib.study.errors import ConfigError, DataError, StoreError, StudyError
 from textnorm_lib.study.files import check_regular
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import digest, write_atomically
 
 if TYPE_CHECKING:
     from openai import OpenAI
+
+INSTRUCTION = "Create captions that are different from the original input used for the text-to-image generation model"
+REFERENCE = ", referencing the provided failure cases"
+FORMAT = 'Answer with one list, ["caption", "caption", ...], and nothing else.'
+LONGEST_ANSWER = 20_000  # characters; the longest released list has 1,785
+LONGEST_CAPTION = 400  # characters; the longest released caption has 95
 
 MODEL = "gpt-4-0613"
 KEY = "OPENAI_API_KEY"
@@ -47,6 +60,162 @@ _REMEDIES = {
     **dict.fromkeys((408, 409, 429, *range(500, 600)), _LATER),
 }
 
+# Table 3: for each category a prompt and contrastive captions for it.
+_TABLE_3 = {
+    "text": (
+        "A sign that says 'Diffusion'.",
+        "A sign misspelled as 'Difision'.; A sign containing a bizarre accent 'Difśion'.",
+    ),
+    "style": (
+        "Greek statue of a man tripping over a cat.",
+        """Greek statue of a man; Greek statue of two men; Greek statue of two men tripping over a cat.;
+        Greek statue of a man tripping over a dog.; Greek statue of two men tripping over a dog.;
+        Greek statue of a man tripping over a ball.""",
+    ),
+    "composition": (
+        "A red car and a white sheep.",
+        """A red car and two white sheep.; A red car and a herd of sheep.;
+        A red car and a dominant white sheep among the gray ones.; A red car with two real sheep on the side.""",
+    ),
+    "counting": (
+        "Four cars on the street.",
+        "Two cars on the street.; Three cars on the street.; Five cars on the street.; Six cars on the street.",
+    ),
+    "creative": (
+        "A heart made of chocolate",
+        """a star made of caramel; a flower made of marshmallows; a diamond made of gummy bears;
+        a moon made of licorice; a sun made of jelly beans; a butterfly made of lollipops; a crown made of cotton candy;
+        a rainbow made of skittles; a cloud made of cotton candy; a tree made of chocolate-covered pretzels;
+        a snowflake made of peppermint candies; a fish made of sour gummies; a bird made of chocolate-covered almonds;
+        a car made of chocolate bars; a house made of chocolate cookies; a boat made of chocolate-covered strawberries;
+        an airplane made of chocolate truffles; a guitar made of chocolate wafer sticks;
+        a camera made of chocolate coins; a dinosaur made of chocolate eggs""",
+    ),
+    "location": (
+        "A glowing mushroom in the forest",
+        """a sparkling flower in the garden; a luminous firefly in the night sky; a shimmering starfish in the ocean;
+        a radiant sunflower in the field; a glowing jellyfish in the deep sea; a gleaming diamond in the jewelry store;
+        a luminescent moon in the night sky; a glowing firefly in the meadow; a sparkling gemstone in the cave;
+        a luminous butterfly in the garden; a shimmering seashell on the beach; a radiant rainbow in the sky;
+        a glowing lantern in the dark; a luminescent lightning bug in the field; a sparkling crystal in the cave;
+        a shimmering waterfall in the forest; a radiant star in the night sky; a glowing firefly in the park;
+        a luminous pearl in the oyster; a sparkling diamond in the jewelry box""",
+    ),
+    "colors": (
+        "A blue bird and a brown bear.",
+        """A pair of bears, one blue and the other brown.; A blue bear and a brown bear, no bird in sight.;
+        Two bears, both brown, no blue bird.; Two bears, one brown and the other unexpectedly blue.""",
+    ),
+    "spatial": (
+        "An umbrella on top of a spoon.",
+        """A spoon.; An umbrella.; An umbrella on the right of a spoon.; An umbrella on the left of a spoon.;
+        An umbrella at the bottom of a spoon.; Two umbrellas on top of a spoon.""",
+    ),
+}
+
+
+class Example(NamedTuple):
+    """A prompt and contrastive captions for it."""
+
+    prompt: str
+    captions: tuple[str, ...]
+
+
+FEW_SHOT = {
+    category: Example(prompt, tuple(" ".join(caption.split()) for caption in captions.split(";")))
+    for category, (prompt, captions) in _TABLE_3.items()
+}
+
+
+# ---- what is asked, and how the answer is read
+
+
+def few_shot_prompt(prompt: str, categories: Sequence[str]) -> str:
+    """What to send for ``prompt``: one example for each of ``categories``, in their order; there may be none.
+
+    Raises ``ConfigError`` for an unknown or repeated category, ``DataError`` for a prompt that is not one line of text.
+    """
+    if isinstance(categories, str) or len(set(categories)) < len(categories) or not FEW_SHOT.keys() >= set(categories):
+        raise ConfigError(f"categories = {categories!r}: give a list of different ones out of {', '.join(FEW_SHOT)}")
+    if not isinstance(prompt, str) or not prompt.strip() or not prompt.isprintable():
+        raise DataError(f"prompt {prompt!r:.80}: give one line of text")
+    examples = [
+        f"Category: {category.capitalize()}\n"
+        f"Input: {_quoted(FEW_SHOT[category].prompt)}\nOutput: {_quoted(FEW_SHOT[category].captions)}"
+        for category in categories
+    ]
+    instruction = f"{INSTRUCTION}{REFERENCE if categories else ''}. {FORMAT}"
+    return "\n\n".join([instruction, *examples, f"Input: {_quoted(prompt)}\nOutput:"])
+
+
+def answer_length(categories: Sequence[str]) -> float:
+    """Characters to expect of an answer: the mean of table 3 over these categories, or over all if there are none."""
+    lengths = [len(_quoted(FEW_SHOT[category].captions)) for category in categories or FEW_SHOT]
+    return sum(lengths) / len(lengths)
+
+
+def _quoted(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+class AnswerError(DataError):
+    """An answer that holds no list of captions, or one that cannot be trusted; the message is the reason alone."""
+
+
+class Answer(NamedTuple):
+    """The captions of an answer, and what was dropped from it."""
+
+    captions: list[str]
+    own: int  # times the prompt itself was among them
+    duplicates: int
+
+
+def parse_answer(text: str, prompt: str) -> Answer:
+    """The captions in ``text``, without ``prompt`` itself and without duplicates, in their order.
+
+    Two captions are the same if only case, white space or a final full stop differ. From its first bracket to its last
+    ``text`` must be one list of strings in JSON; prose, a code fence or an object may surround it. Nothing is evaluated
+    or guessed, since a caption lost or made up changes a reward. Raises ``AnswerError`` for anything else, for more
+    than ``LONGEST_ANSWER`` characters, for an entry that is empty, longer than ``LONGEST_CAPTION`` or not plain text
+    (control characters, Markdown), and where only the prompt is left.
+    """
+    if len(text) > LONGEST_ANSWER:
+        raise AnswerError(f"it has {len(text):,} characters, more than {LONGEST_ANSWER:,}")
+    try:
+        entries = json.loads(text[text.find("[") : text.rfind("]") + 1])
+    except (ValueError, RecursionError):
+        raise AnswerError("it holds no list, or not one plain list as JSON writes it") from None
+    if not entries or not all(isinstance(entry, str) for entry in entries):
+        raise AnswerError("its list is empty or holds something else than strings in quotation marks")
+    captions = [_caption(entry, number) for number, entry in enumerate(entries, start=1)]
+    others = [caption for caption in captions if _same(caption) != _same(prompt)]
+    distinct: dict[str, str] = {}
+    for caption in others:
+        distinct.setdefault(_same(caption), caption)
+    if not distinct:
+        raise AnswerError("its list holds nothing but the prompt itself")
+    return Answer(list(distinct.values()), len(captions) - len(others), len(others) - len(distinct))
+
+
+def _caption(entry: str, number: int) -> str:
+    caption = " ".join(entry.split())
+    if not caption:
+        raise AnswerError(f"entry {number} is empty")
+    if len(caption) > LONGEST_CAPTION:
+        raise AnswerError(f"entry {number} has {len(caption):,} characters, more than {LONGEST_CAPTION}")
+    if any(unicodedata.category(character)[0] == "C" or character in "\u2028\u2029" for character in entry):
+        raise AnswerError(f"entry {number} holds control or invisible characters")
+    if "**" in caption or "`" in caption:
+        raise AnswerError(f"entry {number} holds Markdown")
+    return caption
+
+
+def _same(caption: str) -> str:
+    return " ".join(caption.split()).casefold().removesuffix(".")
+
+
+# ---- asking a server
+
 
 class Reply(NamedTuple):
     """A server's answer and what it says about it."""
@@ -60,10 +229,7 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would ask for: four characters per token, an answer as long as those of the examples shown.
-
-    That errs on the high side: by 42% for the answers behind the released comprehensive set.
-    """
+    """What a run would ask for, on the high side: by 42% for the answers behind the released comprehensive set."""
 
     requests: int
     cached: int
@@ -82,9 +248,8 @@ class LLMWriter:
     """Writes contrastive prompts; the defaults of model, temperature and frequency penalty are the paper's.
 
     ``client`` is an ``openai.OpenAI`` with time-out and retries of your choice. Without one, the writer opens its own
-    for ``base_url`` (any server that speaks chat completions; OpenAI's by default) with the key in ``OPENAI_API_KEY``
-    once the folder ``cache`` lacks an answer. The server is not part of what an answer is cached under: give a server
-    that serves another model by the same name another folder.
+    for ``base_url`` (any server that speaks chat completions; OpenAI's by default) once the folder ``cache`` lacks an
+    answer. The server is not part of an answer's key: give a server with another model of the same name another folder.
     """
 
     client: "OpenAI | None" = field(default=None, repr=False)
@@ -108,9 +273,8 @@ class LLMWriter:
     def __call__(self, prompt: str, categories: Sequence[str]) -> list[str]:
         """The contrastive prompts for ``prompt``: in the answer's order, without the prompt and without duplicates.
 
-        Raises one line that names the prompt or the file: as ``few_shot_prompt`` for the arguments, ``AnswerError`` for
-        an answer without a clear list, ``ConfigError`` where a key is needed and missing, ``StoreError`` for a damaged
-        file in the cache, ``StudyError`` where the server gives no answer.
+        Raises as ``few_shot_prompt``, ``AnswerError`` for an answer without a clear list, ``ConfigError`` where a key
+        is missing, ``StoreError`` for a damaged file in the cache, ``StudyError`` where the server gives no answer.
         """
         request = self._request(prompt, categories)
         reply = self._cached(request) or self._ask(prompt, request)
@@ -120,7 +284,7 @@ class LLMWriter:
         """The contrastive prompts of each of ``prompts`` (prompt -> categories), ``concurrency`` requests at a time.
 
         A failed request ends the run; an answer without a clear list does so only when all are there. After either, and
-        after an interruption, the next run asks for what is missing and no more. Raises as a single call does.
+        after an interruption, the next run asks for what is missing alone. Raises as a single call does.
         """
         requests = {prompt: self._request(prompt, categories) for prompt, categories in prompts.items()}
         replies = {prompt: self._cached(request) for prompt, request in requests.items()}
@@ -128,10 +292,7 @@ class LLMWriter:
         return self._captions(requests, replies)
 
     def dry_run(self, prompts: Mapping[str, Sequence[str]], *, prices: tuple[float, float] | None = None) -> Estimate:
-        """Print what ``many`` would send and about how much it is; asks no server.
-
-        ``prices`` are those of a million tokens in a request and in an answer.
-        """
+        """Print what ``many`` would send and how much it is at ``prices`` per million tokens in and out; ask nobody."""
         requests = {prompt: self._request(prompt, categories) for prompt, categories in prompts.items()}
         missing = [prompt for prompt, request in requests.items() if self._cached(request) is None]
         contents = [requests[prompt]["messages"][0]["content"] for prompt in missing]
@@ -144,10 +305,25 @@ class LLMWriter:
 
     @cached_property
     def _client(self) -> "OpenAI":
-        return _open_client(self.client, self.base_url)
+        """The caller's client or one of our own, with a key that a header can carry: errors would quote any other."""
+        import openai
+
+        client = self.client
+        if client is None:
+            if not os.environ.get(KEY):
+                raise ConfigError(
+                    f"{KEY} is not set and not every answer is in the cache; "
+                    "set it (to any word if the server needs none)"
+                )
+            client = openai.OpenAI(base_url=self.base_url, max_retries=RETRIES, timeout=TIMEOUT)
+        if not isinstance(client, openai.OpenAI):
+            raise ConfigError(f"client is of type {type(client).__name__}; give an openai.OpenAI")
+        if not re.fullmatch(r"[!-~]*", client.api_key):
+            raise ConfigError("the API key holds white space or a character that is not ASCII; set it again")
+        return client
 
     def _request(self, prompt: str, categories: Sequence[str]) -> dict[str, Any]:
-        """The chat completion to ask for, whose hash names the kept answer."""
+        """The chat completion to ask for; its hash names the file that keeps the answer."""
         return {
             "model": self.model,
             "temperature": float(self.temperature),
@@ -167,20 +343,20 @@ class LLMWriter:
             reply = Reply(**kept["reply"])
             if kept["request"] != request or not isinstance(reply.text, str):
                 raise ValueError("it holds another request or no answer")
+            return reply
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise StoreError(f"{path}: cannot be read as a kept answer ({reason}); delete it to ask again") from None
-        return reply
 
     def _ask(self, prompt: str, request: dict[str, Any]) -> Reply:
         """Ask the server and keep what it answers, of use or not."""
         outcome = _outcome(self._client, request)
         if isinstance(outcome, str):
             raise StudyError(f"prompt {prompt!r:.80}: {outcome}")
-        kept = {"request": request, "reply": outcome._asdict()}
-        kept["asked"] = datetime.now(UTC).isoformat(timespec="seconds")
+        asked = datetime.now(UTC).isoformat(timespec="seconds")
+        kept = {"request": request, "reply": outcome._asdict(), "asked": asked}
         write_atomically(self._file(request), json.dumps(kept, indent=1).encode())
         return outcome
 
@@ -197,7 +373,7 @@ class LLMWriter:
                 pool.shutdown(cancel_futures=True)
 
     def _captions(self, requests: dict[str, dict], replies: dict[str, Reply]) -> dict[str, list[str]]:
-        """What the replies hold; says on standard error what was dropped, raises one line for all that hold no list."""
+        """What the replies hold; prints what was dropped, raises one line for all that hold no list."""
         answers: dict[str, Answer] = {}
         refused = []
         for prompt, reply in replies.items():
@@ -212,29 +388,12 @@ class LLMWriter:
                 f"{len(refused)} of {len(replies)} answers cannot be used, {'; '.join(refused[:3])}"
                 f"{'; ...' if len(refused) > 3 else ''}; delete a file to ask again, or leave the prompt out"
             )
-        own, duplicates = (sum(getattr(a, name) for a in answers.values()) for name in ("own", "duplicates"))
+        own = sum(answer.own for answer in answers.values())
+        duplicates = sum(answer.duplicates for answer in answers.values())
         if own or duplicates:
-            print(
-                f"contrastive prompts: dropped {duplicates} duplicates and {own} of the prompt itself", file=sys.stderr
-            )
+            dropped = f"{duplicates} duplicates and {own} of the prompt itself"
+            print(f"contrastive prompts: dropped {dropped}", file=sys.stderr)
         return {prompt: answer.captions for prompt, answer in answers.items()}
-
-
-def _open_client(client: "OpenAI | None", base_url: str | None) -> "OpenAI":
-    """``client`` or one of our own, whose key is one that a header can carry: else errors would quote it."""
-    import openai
-
-    if client is None:
-        if not os.environ.get(KEY):
-            raise ConfigError(
-                f"{KEY} is not set and not every answer is in the cache; set it (to any word if the server needs none)"
-            )
-        client = openai.OpenAI(base_url=base_url, max_retries=RETRIES, timeout=TIMEOUT)
-    if not isinstance(client, openai.OpenAI):
-        raise ConfigError(f"client is of type {type(client).__name__}; give an openai.OpenAI")
-    if not re.fullmatch(r"[!-~]*", client.api_key):
-        raise ConfigError("the API key holds white space or a character that is not ASCII; set it again")
-    return client
 
 
 def _outcome(client: "OpenAI", request: dict[str, Any]) -> Reply | str:

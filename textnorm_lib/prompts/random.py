@@ -37,7 +37,7 @@ def random_prompts(prompt: str, pool: Iterable[str], m: int, seed: int) -> list[
 
 @step(1)
 def random_sets(contrastive: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """The control: as many random prompts of the other prompts' sets for each prompt: set, prompt, text, kind."""
+    """The control: for each prompt as many random prompts of the other prompts' sets: set, prompt, text, kind."""
     pool = sorted(set(contrastive["text"]) | set(contrastive["prompt"]))
     rows = [
         (name, prompt, text, "random")

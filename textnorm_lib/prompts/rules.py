@@ -14,7 +14,7 @@ relation, location or style is none, for what fits the prompt fits that too.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product, zip_longest
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -23,7 +23,7 @@ from textnorm_lib.prompts.templates import CLASSES, COLOURS, LOCATIONS, STYLES
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.store import step
 
-MOST = 32  # as the released composition sets: with the prompt itself, 33 prompts an image
+MOST = 32  # as the released composition sets: with the prompt itself, 33 prompts per image
 
 # What may stand in for what most easily; after CIFAR-10's animals and vehicles and COCO's supercategories.
 _GROUPS = (
@@ -33,8 +33,6 @@ _GROUPS = (
     ("laptop", "microwave", "toaster"),
     ("book", "chair", "cup", "fork", "suitcase", "teddy bear", "umbrella", "vase"),
 )
-
-T = TypeVar("T")
 
 
 class Contrast(NamedTuple):
@@ -54,9 +52,8 @@ def rule_contrasts(prompt: str) -> list[Contrast]:
 
     Kinds come up in turn, in the order of ``KINDS`` (what is special to the prompt, then what generators fail at most),
     and within a kind the nearest first: the nearest counts, then the like classes. So any number of them from the front
-    has each kind as evenly as it can. They begin with a capital and end with a full stop if ``prompt`` does.
-
-    Raises ``DataError`` for a prompt that the grammar does not read, as most of the released comprehensive set.
+    has each kind as evenly as it can. Capitals and full stops are ``prompt``'s. Raises ``DataError`` for a prompt that
+    the grammar does not read, as most of the released comprehensive set.
     """
     try:
         spec = parse(prompt)
@@ -90,30 +87,20 @@ def _colours(spec: Spec) -> Iterator[Spec]:
     colours = tuple(asked.colour for asked in spec.objects)
     if len(colours) == 2 and all(colours):
         yield from (_with(spec, colour=pair) for pair in (colours[::-1], colours[:1] * 2, colours[1:] * 2))
-    others = [[] if own is None else _after(own, COLOURS) for own in colours]
-    yield from _in_turn(
-        [_with(spec, colour=(*colours[:place], other, *colours[place + 1 :])) for other in others[place]]
-        for place in range(len(colours))
-    )
+    yield from _one_changed(spec, "colour", lambda own: _after(own, COLOURS) if own else [])
 
 
 def _relations(spec: Spec) -> Iterator[Spec]:
     """The objects swapped, then the other relations in either order."""
     if spec.relation:
         swapped = replace(spec, objects=spec.objects[::-1])
-        yield swapped
-        for order in (spec, swapped):
-            yield from (replace(order, relation=other) for other in _after(spec.relation, RELATION_WORDING))
+        yield from (swapped, *_others(spec, "relation", RELATION_WORDING))
+        yield from _others(swapped, "relation", RELATION_WORDING)
 
 
-def _locations(spec: Spec) -> Iterator[Spec]:
-    if spec.location:
-        yield from (replace(spec, location=other) for other in _after(spec.location, LOCATIONS))
-
-
-def _styles(spec: Spec) -> Iterator[Spec]:
-    if spec.style != PHOTO:
-        yield from (replace(spec, style=other) for other in _after(spec.style, STYLES))
+def _others(spec: Spec, field: str, options: Iterable[str]) -> list[Spec]:
+    """The other relations, locations or styles."""
+    return [replace(spec, **{field: other}) for other in _after(getattr(spec, field), options)]
 
 
 def _missing(spec: Spec) -> Iterator[Spec]:
@@ -141,11 +128,8 @@ def _counts(spec: Spec) -> Iterator[Spec]:
 
 def _swaps(spec: Spec) -> Iterator[Spec]:
     """Another class in the place of one."""
-    names = tuple(asked.name for asked in spec.objects)
-    yield from _in_turn(
-        [_with(spec, name=(*names[:place], other, *names[place + 1 :])) for other in _alike(own) if other not in names]
-        for place, own in enumerate(names)
-    )
+    names = [asked.name for asked in spec.objects]
+    yield from _one_changed(spec, "name", lambda own: [other for other in _alike(own) if other not in names])
 
 
 def _extra(spec: Spec) -> Iterator[Spec]:
@@ -155,11 +139,11 @@ def _extra(spec: Spec) -> Iterator[Spec]:
         yield from (replace(spec, objects=(first, Asked(other))) for other in _alike(first.name))
 
 
-_RULES: dict[str, Callable[[Spec], Iterator[Spec]]] = {
+_RULES: dict[str, Callable[[Spec], Iterable[Spec]]] = {
     "colour": _colours,
     "relation": _relations,
-    "location": _locations,
-    "style": _styles,
+    "location": lambda spec: _others(spec, "location", LOCATIONS) if spec.location else (),
+    "style": lambda spec: _others(spec, "style", STYLES) if spec.style != PHOTO else (),
     "missing object": _missing,
     "count": _counts,
     "swap": _swaps,
@@ -184,6 +168,15 @@ def _with(spec: Spec, **values: tuple) -> Spec:
     return replace(spec, objects=tuple(objects))
 
 
+def _one_changed(spec: Spec, field: str, others: Callable[[str | None], list[str]]) -> list[Spec]:
+    """The colour or the name of either object replaced by each of the ``others``, one object at a time, in turn."""
+    values = tuple(getattr(asked, field) for asked in spec.objects)
+    return _in_turn(
+        [_with(spec, **{field: (*values[:place], other, *values[place + 1 :])}) for other in others(own)]
+        for place, own in enumerate(values)
+    )
+
+
 def _alike(name: str) -> list[str]:
     """The other classes, those of its own group first."""
     group = next(group for group in _GROUPS if name in group)
@@ -197,7 +190,7 @@ def _after(own: str, options: Iterable[str]) -> list[str]:
     return options[place + 1 :] + options[:place]
 
 
-def _in_turn(queues: Iterable[Sequence[T]]) -> list[T]:
+def _in_turn(queues: Iterable[Sequence]) -> list:
     """The first of each queue, then the second of each, and so on."""
     return [item for round_ in zip_longest(*queues) for item in round_ if item is not None]
 

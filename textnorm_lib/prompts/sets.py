@@ -15,17 +15,17 @@ from textnorm_lib.prompts.templates import (
     COLOURS,
     LOCATIONS,
     STYLES,
+    categorise,
     composition_prompts,
     counting_prompts,
 )
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.store import step
 
-SETS = ("comprehensive", "counting", "composition")
-
 # Recipes are chosen on prompts of development classes, then scored once on those of sealed ones. The rule: of
 # CIFAR-10's classes and of COCO's, every second in alphabetical order, which gives 5 + 8 for development and 5 + 7
 # sealed, three of the six animals on each side.
+DEVELOPMENT, SEALED, MIXED = "development", "sealed", "mixed"
 DEVELOPMENT_CLASSES = (*sorted(CIFAR10_CLASSES)[::2], *sorted(COCO_CLASSES)[::2])
 SEALED_CLASSES = (*sorted(CIFAR10_CLASSES)[1::2], *sorted(COCO_CLASSES)[1::2])
 
@@ -83,16 +83,19 @@ SINGLE_COLOURED = 0.6  # of the prompts with one coloured class: a single object
 
 
 def comprehensive_prompts() -> tuple[str, ...]:
-    """The 72 prompts of the comprehensive set, twelve a category."""
+    """The 72 prompts of the comprehensive set, twelve per category."""
     return tuple(" ".join(p.split()) for prompts in _COMPREHENSIVE.values() for p in prompts.split(";"))
+
+
+_MAKERS = {"comprehensive": comprehensive_prompts, "counting": counting_prompts, "composition": composition_prompts}
+SETS = tuple(_MAKERS)
 
 
 def mini_prompts(set_name: str) -> tuple[str, ...]:
     """The prompts of "comprehensive" (72), "counting" (150) or "composition" (300)."""
     if set_name not in SETS:
         raise DataError(f"unknown prompt set {set_name!r}; known: {', '.join(SETS)}")
-    makers = {"comprehensive": comprehensive_prompts, "counting": counting_prompts, "composition": composition_prompts}
-    return makers[set_name]()
+    return _MAKERS[set_name]()
 
 
 def choose_prompts(set_name: str, number: int, *, only: str | None = None) -> tuple[str, ...]:
@@ -100,13 +103,12 @@ def choose_prompts(set_name: str, number: int, *, only: str | None = None) -> tu
 
     All of the set, or: in turn one of development and one of sealed classes, none mixed, and each time the first whose
     category was taken least often, then the first whose classes and counts were. So categories, classes and counts come
-    up as evenly as they can. ``only`` one side ("development" or "sealed") is chosen from in the same way. Raises
-    ``DataError`` if the set has not so many.
+    up as evenly as they can. With ``only`` all are of that side. Raises ``DataError`` if the set has not so many.
     """
     prompts = mini_prompts(set_name)
     if number == len(prompts) and only is None:
         return prompts
-    chosen_from = ("development", "sealed") if only is None else (only,)
+    chosen_from = (DEVELOPMENT, SEALED) if only is None else (only,)
     sides = {side: [prompt for prompt in prompts if split(prompt) == side] for side in chosen_from}
     most = len(sides) * min(map(len, sides.values()))
     if not 1 <= number <= most:
@@ -122,29 +124,31 @@ def choose_prompts(set_name: str, number: int, *, only: str | None = None) -> tu
 
 
 def _asks_for(prompt: str) -> list[str | int]:
-    """Its category, then the classes and the counts."""
+    """Its primary category, then the classes and the counts."""
     objects = parse(prompt).objects
-    return [category(prompt), *(asked.name for asked in objects), *(asked.count for asked in objects)]
-
-
-def category(prompt: str) -> str:
-    """The paper's primary category of a prompt: what ``tia2.prompts.categorise`` puts first, and styles."""
-    spec = parse(prompt)
-    if spec.style != PHOTO:
-        return "style"
-    if spec.relation:
-        return "spatial"
-    if len(spec.objects) == 2:
-        return "composition"
-    if spec.objects[0].colour:
-        return "colors"
-    return "location" if spec.location and spec.objects[0].count == 1 else "counting"
+    return [categorise(prompt)[0], *(asked.name for asked in objects), *(asked.count for asked in objects)]
 
 
 def split(prompt: str) -> str:
-    """ "development" or "sealed" if all classes of the prompt are of that side, else "mixed"."""
-    sides = {asked.name in SEALED_CLASSES for asked in parse(prompt).objects}
-    return "mixed" if len(sides) == 2 else "sealed" if sides == {True} else "development"
+    """``DEVELOPMENT`` or ``SEALED`` if all classes of the prompt are of that side, else ``MIXED``."""
+    sealed = [asked.name in SEALED_CLASSES for asked in parse(prompt).objects]
+    return SEALED if all(sealed) else MIXED if any(sealed) else DEVELOPMENT
+
+
+def side_of(prompt: str) -> str:
+    """``split``; a prompt that the grammar cannot read gets a side by its digest, as the paper's comprehensive ones."""
+    try:
+        return split(prompt)
+    except DataError:
+        return (DEVELOPMENT, SEALED)[hashlib.sha256(prompt.encode()).digest()[0] % 2]
+
+
+def classes_of(prompt: str) -> tuple[str, ...]:
+    """The classes of objects that a prompt names; a prompt that the grammar cannot read is a class of its own."""
+    try:
+        return tuple(asked.name for asked in parse(prompt).objects)
+    except DataError:
+        return (prompt,)
 
 
 def sample_spec(generator: np.random.Generator) -> Spec:
@@ -195,30 +199,6 @@ def prompts_of_sets(*, only: str | None, **per_set: int) -> pd.DataFrame:
     """So many prompts of each set (``choose_prompts``): set, prompt."""
     rows = [(name, prompt) for name, n in per_set.items() for prompt in choose_prompts(name, n, only=only)]
     return pd.DataFrame(rows, columns=["set", "prompt"])
-
-
-# Which prompts recipes are chosen on, and which are kept sealed until the end; what classes a prompt names.
-
-DEVELOPMENT, SEALED, MIXED = "development", "sealed", "mixed"
-
-
-def classes_of(prompt: str) -> tuple[str, ...]:
-    """The classes of objects that a prompt names; a prompt that the grammar cannot read is a class of its own."""
-    try:
-        return tuple(asked.name for asked in parse(prompt).objects)
-    except DataError:
-        return (prompt,)
-
-
-def side_of(prompt: str) -> str:
-    """``DEVELOPMENT`` or ``SEALED``, by the prompt's classes, or ``MIXED`` if these are of both sides.
-
-    Prompts that the grammar cannot read (the paper's comprehensive set) are dealt to the two sides by their digest.
-    """
-    try:
-        return split(prompt)
-    except DataError:
-        return (DEVELOPMENT, SEALED)[hashlib.sha256(prompt.encode()).digest()[0] % 2]
 
 
 @step(1)

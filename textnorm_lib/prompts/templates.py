@@ -28,8 +28,6 @@ _PLACES = (
     "street|grass|forest|rainforest|jungle|field|desert|ocean|table|bedroom|class|press conference|industrial site|"
     "in the background"
 )
-# "orange" is left out: in these prompts it is a fruit.
-_COLORS = "black|blue|brown|green|pink|red|white|yellow"
 
 # Read from top to bottom: every row that matches adds its category, the first that matches is the primary one.
 _RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
@@ -48,7 +46,7 @@ _RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         # Two things joined by "and", or one acting on the other; "a yellow and black bus" is one thing.
         ("composition", rf"\band (?:an?|{_NUMBERS}) |\b(?:licking|tripping over) an?\b"),
         ("composition", r"^(?!an? )(?:\w+ ){1,2}and(?: \w+){1,3}$"),
-        ("colors", rf"\b(?:{_COLORS})\b"),
+        ("colors", rf"\b(?:{'|'.join(COLOURS)})\b"),  # without "orange", which is a fruit in these prompts
         # The second pattern is the paper's own reading of "A black colored car"; the third a synthetic prompt for one.
         ("counting", rf"\b(?:{_NUMBERS})\b|^an? \w+ colored\b|^{PREFIX}an? (?:(?! and ).)+$"),
         ("location", rf"\b(?:{_PLACES})\b"),
@@ -70,10 +68,9 @@ def plural(name: str) -> str:
 
 def counting_prompt(name: str, count: int) -> str:
     """'deer', 3 -> 'a realistic photo of three deer'; ``count`` in 1..9, one is written as the article."""
-    if not 1 <= count <= len(NUMBER_WORDS):
-        raise DataError(
-            f"counting prompt of {name!r}: the count {count} has no word here; take 1 to {len(NUMBER_WORDS)}"
-        )
+    most = len(NUMBER_WORDS)
+    if not 1 <= count <= most:
+        raise DataError(f"counting prompt of {name!r}: the count {count} has no word here; take 1 to {most}")
     return PREFIX + (with_article(name) if count == 1 else f"{NUMBER_WORDS[count - 1]} {plural(name)}")
 
 
@@ -104,23 +101,19 @@ def parse_counting(prompt: str) -> tuple[str, int]:
 
 
 def parse_composition(prompt: str) -> tuple[str, str]:
-    """'a realistic photo of a cat and a dog' -> ('cat', 'dog'), in the prompt's order; two known, distinct classes.
-
-    Raises ``DataError`` for anything else.
-    """
+    """'a realistic photo of a cat and a dog' -> ('cat', 'dog'), two known, distinct classes. Else ``DataError``."""
     if prompt not in _COMPOSITION:
         raise DataError(f"not a composition prompt: {prompt!r:.80}; expected e.g. {composition_prompt('cat', 'dog')!r}")
     return _COMPOSITION[prompt]
 
 
 def categorise(prompt: str) -> tuple[str, ...]:
-    """The paper's categories that ``prompt`` belongs to, the primary one (used for statistics) first.
+    """The paper's categories that ``prompt`` belongs to, the primary one (used for statistics) first, if any.
 
     The release carries no categories; this rule is ours, from the paper's table 3 and its one worked example: "A black
     colored car" is colors and counting, so colors is primary there and the single object counts as counting. The
     release lists prompts 20-99 in blocks of ten that read like one category each (creative, spatial, text, style,
     counting, colors, composition, location): the primary category equals the block's. Prompts 0-19 are open-ended.
-    An object's place ("on the street") counts as location, its place relative to another as spatial. A prompt that no
-    row of the table fits has no category: the empty tuple (none of TIA2's is such a one).
+    An object's place ("on the street") counts as location, its place relative to another as spatial.
     """
     return tuple(dict.fromkeys(category for category, pattern in _RULES if pattern.search(prompt)))

@@ -8,26 +8,22 @@ The same classes score with the miniature and with the published weights; the fo
 """
 
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from textnorm_lib.rewards import clip, pretrained
+from textnorm_lib.rewards import blip2, clip, imagereward, pretrained
 from textnorm_lib.rewards.base import Reward
-from textnorm_lib.rewards.blip2 import load_blip2
-from textnorm_lib.rewards.clip import PickScoreReward
-from textnorm_lib.rewards.imagereward import ImageRewardReward
 from textnorm_lib.study.errors import ConfigError, DataError, StudyError
 
 __all__ = ["Reward", "load_reward"]
 
-# The files that the folder has to hold, and what makes the reward of it.
-_REWARDS: dict[str, tuple[tuple[str, ...], Callable[..., Reward]]] = {
-    "clip": (clip.FILES, clip.ClipReward),
-    "blip2": (pretrained.FILES, load_blip2),
-    "imagereward": (pretrained.FILES, ImageRewardReward),
-    "pickscore": (pretrained.FILES, PickScoreReward),
+# What makes the reward of a folder, and the files that the folder has to hold.
+_REWARDS = {
+    "clip": (clip.ClipReward, clip.FILES),
+    "blip2": (blip2.load_blip2, pretrained.FILES),
+    "imagereward": (imagereward.ImageRewardReward, pretrained.FILES),
+    "pickscore": (clip.PickScoreReward, pretrained.FILES),
 }
 
 
@@ -49,7 +45,7 @@ def load_reward(
     """
     if name not in _REWARDS:
         raise ConfigError(f"load_reward: {name!r} is no reward; known: {', '.join(_REWARDS)}")
-    files, load = _REWARDS[name]
+    load, files = _REWARDS[name]
     folder, remedy = Path(folder), "restore that folder, or write it again with save_reward"
     for file in files:
         if not (folder / file).is_file():

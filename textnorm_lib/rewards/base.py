@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
+import pandas as pd
 import psutil
 import torch
 from torch import nn
@@ -23,8 +24,8 @@ from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.progress import progress
 
 MOST_AT_ONCE = 128  # images, or pairs of an image and a prompt: more make no device faster
-LIVE_COPIES = 24  # of an image's tokens, that are in memory at once within a layer (attention, feed-forward)
-SHARE = 0.25  # of the free memory, that a batch may take
+LIVE_COPIES = 24  # of an image's tokens: what a layer (attention, feed-forward) has in memory at once
+SHARE = 0.25  # of the free memory: what a batch may take
 
 
 class CutPrompt(UserWarning):
@@ -34,14 +35,14 @@ class CutPrompt(UserWarning):
 class Reward(ABC):
     """Scores how well images show what prompts ask for; higher is better, the scale is the model's own.
 
-    A subclass reads its model from ``folder`` and sets the attributes below; ``load_reward`` is the way to make one.
+    A subclass reads its model from ``folder`` and sets the attributes below; ``load_reward`` makes one.
     """
 
     name: ClassVar[str]
     model: nn.Module
     tokenizer: Callable
-    image_size: int  # pixels a side
-    mean: Sequence[float]  # of a channel in [0, 1], as std
+    image_size: int  # pixels per side
+    mean: Sequence[float]  # by which a channel in [0, 1] is normalised
     std: Sequence[float]
     tokens_size: int  # numbers in the tokens of an image: how many tokens times how wide
 
@@ -63,10 +64,9 @@ class Reward(ABC):
     def score_matrix(self, images: Images, prompts: Sequence[str]) -> np.ndarray:
         """Every image with every prompt: (n images, n prompts) float32."""
         check(images, prompts, self.name)
-        distinct = list(dict.fromkeys(prompts))
-        columns = {prompt: column for column, prompt in enumerate(distinct)}
+        columns, distinct = pd.factorize(np.array(prompts, object))
         with torch.no_grad():
-            matrix = self._matrix(images, distinct).numpy()[:, [columns[prompt] for prompt in prompts]]
+            matrix = self._matrix(images, distinct.tolist()).numpy()[:, columns]
         return self._numbers(matrix, prompts)
 
     def scores(self, images: Images, prompts: Sequence[str]) -> np.ndarray:
@@ -154,13 +154,13 @@ class Reward(ABC):
 
 
 class DualReward(Reward):
-    """scale * max over an image's features of (image feature . prompt feature); CLIP has one feature an image."""
+    """scale * max over an image's features of (image feature . prompt feature); CLIP has one feature per image."""
 
     scale: float
 
     @abstractmethod
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(n, 3, h, w) -> unit vectors (n, features an image, d)."""
+        """(n, 3, h, w) -> unit vectors (n, features per image, d)."""
 
     @abstractmethod
     def _text_features(self, prompts: list[str]) -> torch.Tensor:
@@ -168,7 +168,7 @@ class DualReward(Reward):
 
     @torch.no_grad()
     def image_features(self, images: Images) -> torch.Tensor:
-        """Unit vectors (n, features an image, d), float32 on the CPU."""
+        """Unit vectors (n, features per image, d), float32 on the CPU."""
         return self._over_images(images, lambda _, pixels: self._image_features(pixels))
 
     @torch.no_grad()
@@ -181,14 +181,13 @@ class DualReward(Reward):
         return self.scale * torch.einsum("nkd,md->nkm", self.image_features(images), texts).amax(dim=1)
 
     def _pairs(self, images: Images, prompts: list[str]) -> torch.Tensor:
-        distinct = list(dict.fromkeys(prompts))
-        places = {prompt: place for place, prompt in enumerate(distinct)}
-        texts = self.text_features(distinct)[[places[prompt] for prompt in prompts]]
+        places, distinct = pd.factorize(np.array(prompts, object))
+        texts = self.text_features(distinct.tolist())[places]
         return self.scale * torch.einsum("nkd,nd->nk", self.image_features(images), texts).amax(dim=1)
 
 
 class CrossReward(Reward):
-    """Reads prompts against an image's tokens, which are computed once an image and not kept."""
+    """Reads prompts against an image's tokens, which are computed once per image and not kept."""
 
     @abstractmethod
     def _image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -226,20 +225,15 @@ class CrossReward(Reward):
         )
 
 
-# What a cross-encoder need not compute: the same scores with less work.
-#
-# Keys and values of an image for every prompt. transformers' text encoders want a row of image tokens for each prompt
-# and derive keys and values from each row: m prompts on one image do so m times. But the words that look at an image
-# have no order and do not see each other there, so the words of all m prompts may stand in one row.
-#
-# What no head reads. The head looks at the first states only: the text's first token, or the queries. Behind the last
-# layer's self-attention the states do not meet again, and the others may be dropped there.
+# ---- what a cross-encoder need not compute: the same scores with less work
 
 
 class SharedImageTokens(nn.Module):
     """A cross-attention of transformers for prompts (b m, l, d) and the image tokens (b, t, d') that they look at.
 
-    The first m prompts look at the first image, and so on.
+    The first m prompts look at the first image, and so on. transformers wants a row of image tokens for each prompt and
+    derives keys and values from each row: m prompts on one image do so m times. But the words that look at an image
+    have no order and do not see each other there, so the words of all m prompts may stand in one row.
     """
 
     def __init__(self, crossattention: nn.Module) -> None:
@@ -256,7 +250,11 @@ class SharedImageTokens(nn.Module):
 
 
 class FirstStates(nn.Module):
-    """A self-attention of transformers that returns its first ``count`` states only."""
+    """A self-attention of transformers that returns its first ``count`` states only.
+
+    A head reads the text's first token, or the queries. Behind the last layer's self-attention the states do not meet
+    again, and the others may be dropped there.
+    """
 
     def __init__(self, attention: nn.Module, count: int) -> None:
         super().__init__()

@@ -1,11 +1,9 @@
 """BLIP-2 (Li et al. 2023), first stage: a Q-Former that says whether a text matches an image; through transformers.
 
-Two heads, named as in LAVIS. ``itm`` (image-text matching) reads image and prompt together; the score is the
-probability of a match, the softmax over the head's two logits. ``itc`` (image-text contrast) multiplies the prompt's
-feature with the image's, one a query token, and takes the best. The study's reward is ``itm``. A probability close to
-one keeps few digits: where the logits differ by more than 16, prompts tie in single precision.
-
-The functions take a transformers ``Blip2ForImageTextRetrieval`` and can be trained through.
+Two heads, named as in LAVIS. ``itm`` (image-text matching) reads image and prompt together, ``itc`` (image-text
+contrast) multiplies features. The study's reward is ``itm``. Its probabilities close to one keep few digits: where the
+logits differ by more than 16, prompts tie in single precision. The functions take a transformers
+``Blip2ForImageTextRetrieval`` and can be trained through.
 """
 
 from pathlib import Path
@@ -23,14 +21,14 @@ def image_tokens(model, pixel_values: torch.Tensor) -> torch.Tensor:
     return model.vision_model(pixel_values=pixel_values).last_hidden_state
 
 
-def itm_logits(model, tokens: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+def itm_logits(model, tokens: torch.Tensor, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Image tokens (n, t, d) with prompts (n, l) -> (n, 2): no match, match."""
     queries = model.query_tokens.expand(len(input_ids), -1, -1)
     count = queries.shape[1]
     states = model.qformer(
         query_embeds=model.embeddings(input_ids=input_ids, query_embeds=queries),
         query_length=count,
-        attention_mask=torch.cat([attention_mask.new_ones(len(input_ids), count), attention_mask], dim=1),
+        attention_mask=torch.cat([mask.new_ones(len(input_ids), count), mask], dim=1),
         encoder_hidden_states=tokens,
     ).last_hidden_state
     return model.itm_head(states[:, :count]).mean(dim=1)
@@ -51,23 +49,19 @@ def text_features(model, input_ids: torch.Tensor, attention_mask: torch.Tensor) 
 
 
 class _Blip2(Reward):
-    """What both heads load."""
-
     name = "blip2"
 
     def __init__(self, folder: Path, *, batch_size: int | None) -> None:
         super().__init__(folder, batch_size=batch_size)
-        self.model = pretrained.load_model("Blip2ForImageTextRetrieval", folder)
-        self.tokenizer = pretrained.load_tokenizer(folder)
-        self.mean, self.std = pretrained.pixel_statistics(folder)
-        vision = self.model.config.vision_config
-        self.image_size, self.tokens_size = vision.image_size, pretrained.tokens_size(vision)
+        model = pretrained.load_model("Blip2ForImageTextRetrieval", folder)
+        vision = model.config.vision_config
+        pretrained.read_folder(self, model, vision)
         # LAVIS' norm after the image encoder has an epsilon of its own; transformers' class takes the encoder's.
-        self.model.vision_model.post_layernorm.eps = getattr(vision, "post_layernorm_eps", vision.layer_norm_eps)
+        model.vision_model.post_layernorm.eps = getattr(vision, "post_layernorm_eps", vision.layer_norm_eps)
 
 
 class Blip2MatchingReward(_Blip2, CrossReward):
-    """The probability that prompt and image match, in [0, 1]."""
+    """The probability that prompt and image match, in [0, 1]: the softmax over the matching head's two logits."""
 
     def __init__(self, folder: Path, *, batch_size: int | None) -> None:
         super().__init__(folder, batch_size=batch_size)
@@ -81,7 +75,7 @@ class Blip2MatchingReward(_Blip2, CrossReward):
 
 
 class Blip2ContrastReward(_Blip2, DualReward):
-    """The cosine of the prompt's feature and the image's best one, in [-1, 1]."""
+    """The cosine of the prompt's feature and the image's best one (it has one per query token), in [-1, 1]."""
 
     scale = 1.0
 
@@ -92,11 +86,11 @@ class Blip2ContrastReward(_Blip2, DualReward):
         return text_features(self.model, *self._padded(self._token_ids(prompts)))
 
 
-HEADS: dict[str, type[Reward]] = {"itm": Blip2MatchingReward, "itc": Blip2ContrastReward}
+_HEADS: dict[str, type[Reward]] = {"itm": Blip2MatchingReward, "itc": Blip2ContrastReward}
 
 
 def load_blip2(folder: Path, *, batch_size: int | None, head: str = "itm") -> Reward:
-    """BLIP-2 with one of its two heads."""
-    if head not in HEADS:
-        raise ConfigError(f"blip2: head is {head!r}; known: {', '.join(HEADS)}")
-    return HEADS[head](folder, batch_size=batch_size)
+    """BLIP-2 with one of its two heads, "itm" or "itc"."""
+    if head not in _HEADS:
+        raise ConfigError(f"blip2: head is {head!r}; known: {', '.join(_HEADS)}")
+    return _HEADS[head](folder, batch_size=batch_size)

@@ -1,4 +1,7 @@
-"""CLIP (Radford et al. 2021): the cosine of image and prompt features, times the logit scale; through open_clip."""
+"""CLIP and PickScore: the cosine of image and prompt features, times the logit scale.
+
+``image_features`` and ``text_features`` take any transformers CLIPModel and can be trained through.
+"""
 
 from pathlib import Path
 
@@ -12,7 +15,7 @@ FILES = ("open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json
 
 
 class ClipReward(DualReward):
-    """From a folder in open_clip's own format."""
+    """CLIP (Radford et al. 2021), through open_clip."""
 
     name = "clip"
 
@@ -40,11 +43,6 @@ class ClipReward(DualReward):
         return self.model.encode_text(ids.to(self.device), normalize=True)
 
 
-# PickScore (Kirstain et al. 2023): a CLIP that learnt which of two images people pick; through transformers.
-#
-# ``image_features`` and ``text_features`` serve any transformers CLIPModel and can be trained through.
-
-
 def image_features(clip, pixel_values: torch.Tensor) -> torch.Tensor:
     """(n, 3, h, w), normalised -> unit vectors (n, d)."""
     return F.normalize(clip.get_image_features(pixel_values=pixel_values).pooler_output, dim=-1)
@@ -56,18 +54,15 @@ def text_features(clip, input_ids: torch.Tensor) -> torch.Tensor:
 
 
 class PickScoreReward(DualReward):
-    """The cosine of image and prompt features, times the logit scale."""
+    """PickScore (Kirstain et al. 2023): a CLIP that learnt which of two images people pick; through transformers."""
 
     name = "pickscore"
 
     def __init__(self, folder: Path, *, batch_size: int | None) -> None:
         super().__init__(folder, batch_size=batch_size)
-        self.model = pretrained.load_model("CLIPModel", folder)
-        self.tokenizer = pretrained.load_tokenizer(folder)
-        self.mean, self.std = pretrained.pixel_statistics(folder)
-        vision = self.model.config.vision_config
-        self.image_size, self.tokens_size = vision.image_size, pretrained.tokens_size(vision)
-        self.scale = self.model.logit_scale.exp().item()
+        model = pretrained.load_model("CLIPModel", folder)
+        pretrained.read_folder(self, model, model.config.vision_config)
+        self.scale = model.logit_scale.exp().item()
 
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         return image_features(self.model, pixels)[:, None]

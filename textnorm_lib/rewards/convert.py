@@ -3,9 +3,9 @@
     convert_imagereward(Path("ImageReward.pt"), folder, tokenizer=bert)
     convert_blip2(Path("blip2_pretrained.pth"), Path("eva_vit_g.pth"), folder, tokenizer=bert)
 
-Nothing is fetched: ``tokenizer`` is a folder with the ``vocab.txt`` of bert-base-uncased. Values keep the precision
-that they are stored in. A weight that is neither used nor on the lists of those that scoring does not need is an error,
-as is one that is missing or of another shape than the others and ``Towers`` imply.
+Nothing is fetched: ``tokenizer`` is a folder with the ``vocab.txt`` of bert-base-uncased. Values keep their precision.
+A weight that is neither used nor on the lists of those that scoring does not need is an error, as is one that is
+missing or of another shape than the others and ``Towers`` imply.
 """
 
 import argparse
@@ -341,8 +341,7 @@ def follow_umask(folder: Path) -> None:
             path.chmod(0o666 & ~mask)
 
 
-# What converts, and the files that it takes.
-_CONVERTERS = {
+_CONVERTERS = {  # and the files that each takes
     "imagereward": (convert_imagereward, ("ImageReward.pt",)),
     "blip2": (convert_blip2, ("blip2_pretrained.pth", "eva_vit_g.pth")),
 }

@@ -1,8 +1,4 @@
-"""ImageReward (Xu et al. 2023): a cross-encoder that was trained to rank images as people did.
-
-BLIP's image encoder turns an image into tokens; BLIP's text encoder reads the prompt and looks at them in every layer;
-a small head turns the first text token into a reward, a real number without a scale of its own.
-"""
+"""ImageReward (Xu et al. 2023): a cross-encoder that was trained to rank images as people did."""
 
 import json
 from collections.abc import Sequence
@@ -19,6 +15,8 @@ from textnorm_lib.rewards.base import CrossReward, spare
 class ImageRewardModel(nn.Module):
     """The published architecture in transformers' BLIP classes; every size comes from the configurations.
 
+    BLIP's image encoder turns an image into tokens; BLIP's text encoder reads the prompt and looks at them in every
+    layer; a small head turns the first text token into a reward, a real number without a scale of its own.
     ``head_widths`` and ``head_dropout`` are the hidden layers of the head, (1024, 128, 64, 16) and (.2, .2, .1, 0) in
     the published model. As there, the head has no activation functions.
     """
@@ -36,6 +34,21 @@ class ImageRewardModel(nn.Module):
             layers += [nn.Linear(width, next_width), *([nn.Dropout(dropout)] if dropout else [])]
             width = next_width
         self.head = nn.Sequential(*layers, nn.Linear(width, 1))
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "ImageRewardModel":
+        """The model that ``config.json`` describes with the weights of ``model.safetensors``, in single precision.
+
+        Raises ``ValueError`` for a weight that is missing, unknown or of another shape.
+        """
+        from transformers import BlipTextConfig, BlipVisionConfig
+
+        configuration = json.loads((folder / "config.json").read_text())
+        vision = BlipVisionConfig(**configuration["vision_config"])
+        text = BlipTextConfig(**configuration["text_config"])
+        model = cls(vision, text, configuration["head_widths"], configuration["head_dropout"])
+        _read_weights(model, folder / "model.safetensors")
+        return model.eval()
 
     def image_tokens(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(n, 3, h, w), normalised -> (n, 1 + patches, vision width)."""
@@ -55,7 +68,7 @@ class ImageRewardModel(nn.Module):
         return self.reward(self.image_tokens(pixel_values), input_ids, attention_mask)
 
     def config_json(self) -> str:
-        """What ``imagereward_from_folder`` needs to build the model again."""
+        """What ``from_folder`` needs to build the model again."""
         configuration = {
             "vision_config": self.vision_model.config.to_diff_dict(),
             "text_config": self.text_model.config.to_diff_dict(),
@@ -63,24 +76,6 @@ class ImageRewardModel(nn.Module):
             "head_dropout": self.head_dropout,
         }
         return json.dumps(configuration, indent=2) + "\n"
-
-
-def imagereward_from_folder(folder: Path) -> ImageRewardModel:
-    """The model that ``config.json`` describes with the weights of ``model.safetensors``, in single precision.
-
-    Raises ``ValueError`` for a weight that is missing, unknown or of another shape.
-    """
-    from transformers import BlipTextConfig, BlipVisionConfig
-
-    configuration = json.loads((folder / "config.json").read_text())
-    model = ImageRewardModel(
-        BlipVisionConfig(**configuration["vision_config"]),
-        BlipTextConfig(**configuration["text_config"]),
-        configuration["head_widths"],
-        configuration["head_dropout"],
-    )
-    _read_weights(model, folder / "model.safetensors")
-    return model.eval()
 
 
 @torch.no_grad()
@@ -100,18 +95,15 @@ def _read_weights(model: nn.Module, path: Path) -> None:
 
 
 class ImageRewardReward(CrossReward):
-    """From a folder with the configurations, the weights, the tokenizer and the normalisation of pixels."""
+    """ImageReward's number for an image with a prompt."""
 
     name = "imagereward"
 
     def __init__(self, folder: Path, *, batch_size: int | None) -> None:
         super().__init__(folder, batch_size=batch_size)
-        self.model = imagereward_from_folder(folder)
-        self.tokenizer = pretrained.load_tokenizer(folder)
-        self.mean, self.std = pretrained.pixel_statistics(folder)
-        vision = self.model.vision_model.config
-        self.image_size, self.tokens_size = vision.image_size, pretrained.tokens_size(vision)
-        spare(self.model.text_model.encoder.layer, states_read=1)
+        model = ImageRewardModel.from_folder(folder)
+        pretrained.read_folder(self, model, model.vision_model.config)
+        spare(model.text_model.encoder.layer, states_read=1)
 
     def _image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.model.image_tokens(pixels)

@@ -1,9 +1,14 @@
-"""Reading a folder in transformers' format: model, tokenizer, how pixels are normalised."""
+"""Reading a folder in transformers' format: model, tokenizer, how pixels become a vision transformer's."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import torch
+from torch import nn
+
+from textnorm_lib.rewards.base import Reward
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -27,7 +32,6 @@ def load_model(class_name: str, folder: Path):
 
     transformers itself would draw missing weights at random and only warn.
     """
-    import torch
     import transformers
 
     with no_bars():
@@ -47,12 +51,11 @@ def load_tokenizer(folder: Path):
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def pixel_statistics(folder: Path) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation that a channel in [0, 1] is normalised with."""
-    preprocessing = json.loads((folder / "preprocessor_config.json").read_text())
-    return preprocessing["image_mean"], preprocessing["image_std"]
-
-
-def tokens_size(vision_config) -> int:
-    """How many numbers a vision transformer's tokens of one image are."""
-    return (1 + (vision_config.image_size // vision_config.patch_size) ** 2) * vision_config.hidden_size
+def read_folder(reward: Reward, model: nn.Module, vision_config) -> None:
+    """Set what ``reward`` needs beside its ``model``: the tokenizer, and how pixels become a vision transformer's."""
+    reward.model, reward.tokenizer = model, load_tokenizer(reward.folder)
+    preprocessing = json.loads((reward.folder / "preprocessor_config.json").read_text())
+    reward.mean, reward.std = preprocessing["image_mean"], preprocessing["image_std"]
+    reward.image_size = vision_config.image_size
+    patches = (vision_config.image_size // vision_config.patch_size) ** 2
+    reward.tokens_size = (1 + patches) * vision_config.hidden_size

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from textnorm_lib.rewards import Reward, load_reward
+from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.base import CutPrompt
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.files import file_within
@@ -25,6 +25,7 @@ from textnorm_lib.study.weights import Weights
 from textnorm_lib.tia2.labels import INDEX
 
 REWARDS = ("clip", "blip2", "imagereward", "pickscore")
+_load_once = cache(load_reward)  # in each process
 
 
 @step(2, unkeyed=("workers",), shared=True)
@@ -40,8 +41,8 @@ def score_images(
 ) -> dict[str, int]:
     """Score the images in the folder ``made`` with the reward ``name``; returns how many of the scores it made anew.
 
-    ``contrastive``: prompt, text; a prompt without rows meets itself only. A file a prompt is written to ``folder``, so
-    that a run that was stopped goes on at the prompt it was in. On a CPU ``workers`` processes share the prompts.
+    ``contrastive``: prompt, text; a prompt without rows meets itself only. Each prompt has a file of its own in
+    ``folder``, where a run that was stopped goes on. On a CPU ``workers`` processes share the prompts.
     """
     index = pd.read_parquet(made / INDEX)
     unknown = set(contrastive["prompt"]) - set(index["prompt"])
@@ -66,22 +67,17 @@ def score_images(
 def _score_prompt(
     task: tuple[Path, str, list[str], list[str]], *, made: Path, name: str, path: Path, dtype: str, device: str
 ) -> tuple[int, int]:
-    """The images of one prompt with its texts, to a file: prompt, image, text, score; how many, how many texts cut."""
+    """Write a file (prompt, image, text, score) of one prompt's images; how many scores, and how many texts cut."""
     file, prompt, images, contrasts = task
     texts = list(dict.fromkeys([prompt, *contrasts]))
+    reward = _load_once(name, folder=path, dtype=getattr(torch, dtype), device=device)
     with warnings.catch_warnings(record=True, action="always", category=CutPrompt) as warned:
-        matrix = _reward(name, path, dtype, device).score_matrix([file_within(made, image) for image in images], texts)
+        matrix = reward.score_matrix([file_within(made, image) for image in images], texts)
     rows = pd.MultiIndex.from_product([[prompt], images, texts], names=["prompt", "image", "text"])
     partial_file = file.with_suffix(".partial")
     pd.DataFrame({"score": matrix.reshape(-1)}, index=rows).reset_index().to_parquet(partial_file, index=False)
     partial_file.replace(file)
     return matrix.size, sum(issubclass(warning.category, CutPrompt) for warning in warned)
-
-
-@cache
-def _reward(name: str, path: Path, dtype: str, device: str) -> Reward:
-    """A process loads each reward once."""
-    return load_reward(name, folder=path, dtype=getattr(torch, dtype), device=device)
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
@@ -98,7 +94,7 @@ def scores_of_prompt(scored: Path, *, prompt: str) -> pd.DataFrame:
 
 @step(1)
 def own_scores(labels: pd.DataFrame, *scored: Path, names: Iterable[str]) -> pd.DataFrame:
-    """``labels`` (a row an image) with a column for each reward's score of the image with its own prompt."""
+    """``labels`` (a row per image) with a column for each reward's score of the image with its own prompt."""
     for name, folder in zip(names, scored, strict=True):
         scores = read_scores(folder).query("text == prompt").set_index(["prompt", "image"])["score"]
         labels = labels.join(scores.rename(name), on=["prompt", "image"])
