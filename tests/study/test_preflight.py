@@ -15,10 +15,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundErro
 from toys import study_of
 
 from textnorm_lib import rewards
-from textnorm_lib.__main__ import images_asked_for, main, models_of
+from textnorm_lib.__main__ import disk_problems, images_asked_for, main, model_problems, models_of, seconds_stored
 from textnorm_lib.images import sampling
 from textnorm_lib.study.config import load_profile
-from textnorm_lib.study.preflight import disk_problems, model_problems, seconds_stored
 from textnorm_lib.study.store import Store, step
 from textnorm_lib.study.weights import VARIABLE, bundled
 

@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 
 from textnorm_lib.stats.names import PROMPT
-from textnorm_lib.study.errors import DataError
-from textnorm_lib.study.files import check_regular
+from textnorm_lib.study.errors import DataError, check_regular
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import step
 

@@ -27,10 +27,10 @@ from textnorm_lib.images.sampling import autocast, image_seed
 from textnorm_lib.optimise.denoising import Trajectories, ddim_steps, decode, draw_noise, sample
 from textnorm_lib.optimise.policy_gradient import Learner, RunningStatistics
 from textnorm_lib.optimise.resuming import append_row, cut_curve, kept, resume, save_checkpoint
+from textnorm_lib.study.config import DdpoSettings as Settings
 from textnorm_lib.study.errors import ConfigError, StudyError
 from textnorm_lib.study.processes import Processes
 from textnorm_lib.study.progress import progress
-from textnorm_lib.study.settings import DdpoSettings as Settings
 
 __all__ = ["PAPER", "RewardFunction", "Settings", "train_ddpo"]
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from textnorm_lib.study.errors import ConfigError, DataError, StudyError
-from textnorm_lib.study.files import check_regular
+from textnorm_lib.study.errors import ConfigError, DataError, StudyError, check_regular
 from textnorm_lib.study.processes import Processes
 from textnorm_lib.study.store import write_atomically
 
@@ -51,7 +50,7 @@ def add_lora(pipeline, *, rank: int, targets: Sequence[str], generator: torch.Ge
 class Descent:
     """How all that is trainable in ``unet`` is trained: AdamW, with the loss scaled in half precision.
 
-    ``settings`` are those of a run (``study/settings.py``); gradients are summed over ``processes``.
+    ``settings`` are those of a run (``study/config.py``); gradients are summed over ``processes``.
     """
 
     def __init__(self, unet, settings: Any, processes: Processes) -> None:

@@ -21,9 +21,9 @@ from textnorm_lib.images.sampling import autocast
 from textnorm_lib.optimise.denoising import Steps, Trajectories, guided
 from textnorm_lib.optimise.lora import Descent
 from textnorm_lib.stats.metrics import finite_column
+from textnorm_lib.study.config import DdpoSettings
 from textnorm_lib.study.errors import DataError, StudyError
 from textnorm_lib.study.processes import Processes
-from textnorm_lib.study.settings import DdpoSettings
 
 
 class RunningStatistics:

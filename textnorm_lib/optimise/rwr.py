@@ -52,10 +52,10 @@ from textnorm_lib.images.sampling import autocast
 from textnorm_lib.optimise.best_of_n import choose_best
 from textnorm_lib.optimise.lora import Descent, base_only
 from textnorm_lib.optimise.resuming import append_row, cut_curve, kept, resume, save_checkpoint
+from textnorm_lib.study.config import RwrSettings as Settings
 from textnorm_lib.study.errors import ConfigError, DataError, StudyError
 from textnorm_lib.study.processes import Processes
 from textnorm_lib.study.progress import progress
-from textnorm_lib.study.settings import RwrSettings as Settings
 
 PAPER = Settings()
 MOST_CENTRED = 3.0  # one odd image must not be the whole update

@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from textnorm_lib.prompts.few_shot import Answer, AnswerError, answer_length, few_shot_prompt, parse_answer
-from textnorm_lib.study.errors import ConfigError, StoreError, StudyError
-from textnorm_lib.study.files import check_regular
+from textnorm_lib.study.errors import ConfigError, StoreError, StudyError, check_regular
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import digest, write_atomically
 

@@ -29,8 +29,7 @@ from textnorm_lib.study.config import DEFAULT_PROFILE, Profile, as_dict, load_pr
 from textnorm_lib.study.drawing import house_style, render, settle, stamp, thumbnail
 from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.items import FIGURES, TABLES, Item
-from textnorm_lib.study.printed import as_csv, as_markdown, as_tex
-from textnorm_lib.study.report_pages import Tables
+from textnorm_lib.study.printed import Tables, as_csv, as_markdown, as_tex
 from textnorm_lib.study.store import (
     CHECKOUT,
     RESULTS,

@@ -9,15 +9,12 @@ Beside the bundled files lie their digests, which ``bundled`` compares before an
 short or exchanged is named instead of giving other numbers.
 
 A hub's model is looked for below TEXTNORM_WEIGHTS (as owner/model/revision, owner/model or model), then in the hub's
-local cache, and else fetched: safetensors, JSON and text, no pickles. For a machine without network:
-
-    python -m textnorm_lib weights fetch yuvalkirstain/PickScore_v1 --revision COMMIT --to FOLDER
-
-Its key is name@revision, below TEXTNORM_WEIGHTS only if the folder itself is called as the revision, as ``fetch`` and
-the hub's cache do; otherwise nobody knows the revision, and the key is a digest of the files.
+local cache, and else fetched: safetensors, JSON and text, no pickles; ``python -m textnorm_lib weights fetch`` does so
+for a machine without network. Its key is name@revision, below TEXTNORM_WEIGHTS only if the folder itself is called as
+the revision, as ``fetch`` and the hub's cache do; otherwise nobody knows the revision, and the key is a digest of the
+files.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -30,7 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from textnorm_lib.study.errors import DataError, DataUnavailable, StudyError
+from textnorm_lib.study.errors import DataError, DataUnavailable
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import write_atomically
 
@@ -46,31 +43,13 @@ _HUB_NAME, _COMMIT = re.compile(r"\w[\w.-]*/\w[\w.-]*"), re.compile(r"[0-9a-f]{4
 
 def bundled(part: str, *, weights: Path = WEIGHTS) -> Path:
     """The path of a bundled file or folder, checked. Raises ``DataError`` for one that is missing, new or changed."""
-    path = weights / part
-    known = _known_digests(weights)
-    expected = {name: value for name, value in known.items() if name == part or name.startswith(f"{part}/")}
-    if not expected:
-        parts = sorted({name.split("/")[0] for name in known})
-        raise DataError(f"there is no bundled model {part!r}; {weights} holds {', '.join(parts) or 'nothing'}")
-    for name, value in expected.items():
-        if not (weights / name).is_file():
-            raise DataError(f"{weights / name} is missing; get it back with: git checkout -- {weights / name}")
-        stat = (weights / name).stat()
-        found = _sha256(weights / name, stat.st_mtime_ns, stat.st_size)
-        if found != value:
-            raise DataError(
-                f"{weights / name}: the SHA-256 is {found[:12]}..., not {value[:12]}...; "
-                f"the file is damaged or exchanged: get it back with git, or write new digests if you trained it"
-            )
-    return path
+    _checked_digests(part, weights)
+    return weights / part
 
 
 def bundle_digest(part: str, *, weights: Path = WEIGHTS) -> str:
-    """One digest for all files of a part: what a step's key holds instead of the weights."""
-    bundled(part, weights=weights)
-    known = _known_digests(weights)
-    lines = [f"{name} {value}" for name, value in known.items() if name == part or name.startswith(f"{part}/")]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    """One digest for all files of a part: what a step's key holds instead of the weights. Raises as ``bundled``."""
+    return _digest_of(_checked_digests(part, weights))
 
 
 def write_digests(weights: Path = WEIGHTS) -> dict[str, str]:
@@ -81,19 +60,44 @@ def write_digests(weights: Path = WEIGHTS) -> dict[str, str]:
     return digests
 
 
-def _known_digests(weights: Path) -> dict[str, str]:
+def _checked_digests(part: str, weights: Path) -> dict[str, str]:
+    """The digests of a part's files, each compared with its file."""
     path = weights / DIGESTS
     try:
-        return json.loads(path.read_text())
+        known = json.loads(path.read_text())
     except FileNotFoundError:
         raise DataError(f"{path} is missing; get it back with: git checkout -- {path}") from None
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); get it back with: git checkout -- {path}") from None
+    expected = {name: value for name, value in known.items() if name == part or name.startswith(f"{part}/")}
+    if not expected:
+        parts = sorted({name.split("/")[0] for name in known})
+        raise DataError(f"there is no bundled model {part!r}; {weights} holds {', '.join(parts) or 'nothing'}")
+    for name, value in expected.items():
+        file = weights / name
+        if not file.is_file():
+            raise DataError(f"{file} is missing; get it back with: git checkout -- {file}")
+        if (found := _sha256(file)) != value:
+            raise DataError(
+                f"{file}: the SHA-256 is {found[:12]}..., not {value[:12]}...; "
+                f"the file is damaged or exchanged: get it back with git, or write new digests if you trained it"
+            )
+    return expected
+
+
+def _digest_of(digests: dict[str, str]) -> str:
+    lines = [f"{name} {value}" for name, value in digests.items()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    """Of a file, taken again only when it was written again."""
+    stat = path.stat()
+    return _sha256_of(path, stat.st_mtime_ns, stat.st_size)
 
 
 @cache
-def _sha256(path: Path, modified: int, size: int) -> str:
-    """Of a file, taken again only when it was written again."""
+def _sha256_of(path: Path, modified: int, size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -149,9 +153,7 @@ class Weights:
         if path is None or path.resolve().name == self.revision:
             return f"{self.name}@{self.revision}"
         files = progress([path] if path.is_file() else _files(path), f"{self.name}: digest", unit="files")
-        stats = [(file, file.stat()) for file in files]
-        lines = [f"{file.relative_to(path)} {_sha256(file, stat.st_mtime_ns, stat.st_size)}" for file, stat in stats]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return _digest_of({str(file.relative_to(path)): _sha256(file) for file in files})
 
     def _here(self) -> Path | None:
         """Where the name or TEXTNORM_WEIGHTS leads to; None: it is a hub's name with a pinned revision."""
@@ -284,20 +286,3 @@ def _lacking(weights: Weights, folder: Path) -> str:
     """Which files of weights the folder does not hold."""
     names = [file.relative_to(folder).as_posix() for file in _files(folder)]
     return ", ".join(wanted for wanted in _known(weights).files if not any(fnmatchcase(name, wanted) for name in names))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m textnorm_lib weights", description="Models for a machine offline.")
-    parser.add_argument("command", choices=["fetch"])
-    parser.add_argument("name", help="on the hub: owner/model")
-    parser.add_argument("--revision", required=True, help="the 40 digits of a commit")
-    parser.add_argument("--to", required=True, type=Path, help=f"the folder that {VARIABLE} is to name there")
-    options = parser.parse_args(arguments)
-    try:
-        folder = fetch(Weights(options.name, options.revision), options.to)
-    except StudyError as error:
-        print(f"weights: {error}", file=sys.stderr)
-        return 2
-    print(f"weights: {folder} is complete; copy {options.to} and set {VARIABLE} to it")
-    return 0

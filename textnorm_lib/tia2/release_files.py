@@ -11,8 +11,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from textnorm_lib.study.errors import DataError
-from textnorm_lib.study.files import check_regular
+from textnorm_lib.study.errors import DataError, check_regular
 from textnorm_lib.tia2.labels import ANNOTATORS, BAD, GOOD, SKIP, image_table
 
 REWARDS = ("clip", "blip2", "imagereward", "pickscore", "textnorm")
