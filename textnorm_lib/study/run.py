@@ -16,6 +16,7 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,6 @@ from textnorm_lib.study.store import (
     write_atomically,
 )
 
-ANEW = "TEXTNORM_ANEW"  # seconds of the clock: compute what was stored before, and what results/ has (run_all.sh)
 Resource = Callable[[Profile], str]  # why it cannot be had for a profile, empty if it can
 
 
@@ -65,7 +65,7 @@ def results_of(profile: Profile) -> bool:
 
 def begin_run(notebook: str, profile: str, *, force: bool, resources: Mapping[str, Resource]) -> "Run":
     """See ``pipeline.start_run``, which knows the resources."""
-    known, anew = load_profile(profile), os.environ.get(ANEW)
+    known, anew = load_profile(profile), os.environ.get("TEXTNORM_ANEW")
     since = time.time() if force else float(anew or 0)
     results = RESULTS if results_of(known) else None
     store = Store(artifacts_folder() / "steps", results, prefer=anew is None, since=since)
@@ -129,12 +129,12 @@ class Run:
         name = item.name
         values = [artifact.value for artifact in data]
         table = item.build(*values)
-        numbered = [name, *(f"{name}_{number}" for number in range(2, len(values) + 1))]
         files = {
-            **{f"{one}.csv": as_csv(frame) for one, frame in zip(numbered, values, strict=True)},
             f"{name}.md": as_markdown(table, item.caption, self.profile.name),
             f"{name}.tex": as_tex(table, item.caption, self.profile.name),
         }
+        for number, frame in enumerate(values, start=1):
+            files[f"{name}.csv" if number == 1 else f"{name}_{number}.csv"] = as_csv(frame)
         self._keep(item, files, item.describe(*values), data)
         return table.set_axis([""] * len(table))  # row numbers would say nothing
 
@@ -162,18 +162,21 @@ class Run:
         missing = {}
         for name, item in self.items.items():
             if name not in self.made:
-                reason = self.lacking(item.needs)
-                if not reason:
+                missing[name] = self.lacking(item.needs)
+                if not missing[name]:
                     raise StudyError(f"{self.notebook}: {name} is registered but was not made; run every cell in order")
-                missing[name] = reason
-        record = {"notebook": self.notebook, "profile": as_dict(self.profile), "made": self.made, "missing": missing}
-        record["asked"] = sorted(self.store.asked)
+        record = {
+            "notebook": self.notebook,
+            "profile": as_dict(self.profile),
+            "made": self.made,
+            "missing": missing,
+            "asked": sorted(self.store.asked),
+        }
         content = json.dumps(record, indent=1, sort_keys=True).encode()
         write_atomically(records_folder(self.profile.name) / f"{self.notebook}.json", content)
-        lines = [f"{self.notebook} ({self.profile.name}): {len(self.made)} figures and tables made"]
-        for reason in sorted(set(missing.values())):
-            lines.append(f"{sum(r == reason for r in missing.values())} not attempted, because {reason}")
-        print("\n".join(lines))
+        print(f"{self.notebook} ({self.profile.name}): {len(self.made)} figures and tables made")
+        for reason, number in sorted(Counter(missing.values()).items()):
+            print(f"{number} not attempted, because {reason}")
 
     def _item(self, build: Callable | str) -> Item:
         name = build if isinstance(build, str) else build.item.name
@@ -209,14 +212,14 @@ def draw_item(*values: Any, name: str, profile: str, source: str, folder: Path) 
 
 def lineage(data: tuple[Artifact, ...]) -> list[dict[str, Any]]:
     """Every step that the data rest on, nearest first: its name, version, configuration, key and inputs' keys."""
-    found: dict[str, dict] = {}
-    waiting = list(data)
-    while waiting:
-        artifact = waiting.pop(0)
-        if artifact.key not in found:
-            found[artifact.key] = {"key": artifact.key, **artifact.identity}
-            waiting += [one for one in artifact.inputs if isinstance(one, Artifact)]
-    return list(found.values())
+    found = {artifact.key: artifact for artifact in data}
+    waiting = list(found.values())
+    for artifact in waiting:  # which grows
+        for one in artifact.inputs:
+            if isinstance(one, Artifact) and one.key not in found:
+                found[one.key] = one
+                waiting.append(one)
+    return [{"key": key, **artifact.identity} for key, artifact in found.items()]
 
 
 def _watch_needs(run: Run) -> None:

