@@ -2,8 +2,8 @@
 
     python -m textnorm_lib pages mini     artifacts/runs/mini/*.ipynb -> artifacts/html/mini/*.html
 
-nbconvert writes them by the template in ``page_template/``. A page is one file that asks for nothing else: pictures and
-style are inside, formulas are MathML, which browsers set themselves, and there is no script.
+nbconvert writes them by the template in ``page_template/``. A page is one file that asks for nothing else: it holds its
+pictures and its style, its formulas are MathML, which browsers set themselves, and no script runs in it.
 """
 
 import html

@@ -23,14 +23,16 @@ from multiprocessing import forkserver
 from typing import TypeVar
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather, reduce
 
 from textnorm_lib.study.errors import StudyError
 
 Item, Task, Result = TypeVar("Item"), TypeVar("Task"), TypeVar("Result")
 
 LONGEST_WAIT = timedelta(days=7)  # of a process for the others; torch's ten minutes are shorter than many a task
-# For workers' glibc, in bytes: keep freed memory. By default it gives large tensors back to the system, which has to
-# clear the same pages again for the next ones. The first number is the largest that every version takes.
+# For workers' glibc, in bytes: keep freed memory. By default it gives large tensors back to the system, which then has
+# to clear the same pages again for the next ones. The first number is the largest that every version takes.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_TOP_PAD_": 2**26}
 # Imported once by the server that workers are forked from: what they need to sample and to score takes seconds.
 PRELOADED = [
@@ -130,7 +132,7 @@ def own_share(tasks: Sequence[Item]) -> Sequence[Item]:
 def wait_for_all() -> None:
     """Until every process that was launched is here."""
     if launched() > 1:
-        Processes().wait()
+        Processes().state.wait_for_everyone()
 
 
 class Processes:
@@ -140,16 +142,10 @@ class Processes:
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
-        from accelerate import PartialState
-
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._state = state = PartialState(cpu=device.type == "cpu", timeout=LONGEST_WAIT)
+        self.state = state = PartialState(cpu=device.type == "cpu", timeout=LONGEST_WAIT)
         self.rank, self.count, self.first = state.process_index, state.num_processes, state.is_main_process
         self.device = state.device if self.count > 1 else device
-
-    def wait(self) -> None:
-        """Until every process is here."""
-        self._state.wait_for_everyone()
 
     def own(self, batches: Sequence[Item]) -> Sequence[Item]:
         """This process's batches."""
@@ -157,15 +153,11 @@ class Processes:
 
     def gather(self, own: torch.Tensor) -> torch.Tensor:
         """Results of this process's batches (b, ...) to those of all batches, in their order, on the CPU."""
-        from accelerate.utils import gather
-
         everyone = gather(own.to(self.device)).cpu()
         return everyone.unflatten(0, (self.count, -1)).transpose(0, 1).flatten(0, 1)
 
     def add_up(self, tensors: Iterable[torch.Tensor]) -> None:
         """Replace each tensor by its sum over the processes, in one exchange."""
-        from accelerate.utils import reduce
-
         if self.count == 1:
             return
         tensors = list(tensors)

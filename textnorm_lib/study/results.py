@@ -3,8 +3,8 @@
     python -m textnorm_lib results collect     after ./run_all.sh refresh: take what the notebooks asked the store for
     python -m textnorm_lib results compare     after ./run_all.sh: how much of it the run reproduced
 
-The folder has the form of the store: content-addressed, Parquet, a ``meta.json`` beside the data. Images are there only
-where a figure shows them. Nothing of the released files is: what follows from them is.
+The folder has the form of the store: content-addressed, Parquet, a ``meta.json`` beside the data. It holds images only
+where a figure shows them, and what follows from the released files, but nothing of these files.
 """
 
 import json
@@ -27,7 +27,7 @@ TOLERANCE = 1e-3  # of a column's spread: what another processor's rounding may 
 
 @dataclass(frozen=True)
 class Compared:
-    """How results agree with what was computed here; each is named step/key."""
+    """Which results agree with what was computed here; each is named step/key."""
 
     same: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
@@ -35,12 +35,11 @@ class Compared:
 
 
 def collect(steps: Path, keys: set[str], results: Path = RESULTS, *, never: Collection[str] = ()) -> int:
-    """Make ``results`` hold just the results with these keys, as they lie in ``steps``; returns the bytes.
+    """Make ``results`` hold just the results with these keys, as they lie in ``steps``; returns their size in bytes.
 
-    Folders of images and the like stay away, and what rests on an input whose key is in ``never`` without a step
-    between: it would be the released files themselves.
-
-    Raises ``StoreError`` for a key that neither folder has, and where there are none or all together are too large.
+    Folders of images stay out, and so does whatever has an input whose key is in ``never``: the released files, of
+    which it would be a copy. Raises ``StoreError`` where there are no keys, where neither folder has one of them, and
+    where all results together are too large.
     """
     if not keys:
         raise StoreError(f"{steps}: no notebook has read any result; run ./run_all.sh refresh first")
@@ -68,7 +67,7 @@ def collect(steps: Path, keys: set[str], results: Path = RESULTS, *, never: Coll
 
 
 def compare(steps: Path, results: Path = RESULTS) -> Compared:
-    """Every result that came along beside the one that was computed into ``steps``."""
+    """Each result that came with the repository, compared with the one that was computed into ``steps``."""
     compared = Compared()
     for folder in sorted(path.parent for path in results.glob("*/*/meta.json")):
         name = folder.relative_to(results).as_posix()
@@ -122,7 +121,7 @@ def _agree(one: pd.Series, other: pd.Series) -> bool:
 
 
 def report(compared: Compared) -> str:
-    """One or two lines for who ran the study."""
+    """What whoever ran the study is told: one to three lines."""
     total = sum(map(len, (compared.same, compared.different, compared.not_computed)))
     if not total:
         return "results: none are in the repository to compare with"

@@ -53,7 +53,7 @@ def report_folder(profile: str) -> Path:
 
 
 def records_folder(profile: str) -> Path:
-    """One JSON record a notebook, and the files of its figures and tables."""
+    """Where each notebook's run leaves its record, and the files of its figures and tables."""
     return artifacts_folder() / "runs" / profile
 
 
@@ -89,17 +89,17 @@ class Run:
 
     @property
     def labels(self) -> Path:
-        """Where people's answers in this notebook are kept, a file each; nothing else is, and nothing is made anew."""
+        """Where people's answers in this notebook are kept, one file per person; no run writes them anew."""
         return artifacts_folder() / "labels" / self.profile.name / self.notebook
 
     @property
     def shown(self) -> Path:
-        """Where pictures lie that this notebook shows; each run makes them anew."""
+        """Where the pictures lie that this notebook shows; each run writes them anew."""
         return artifacts_folder() / "shown" / self.profile.name / self.notebook
 
     @property
     def items(self) -> dict[str, Item]:
-        """The figures and tables that are entered for this notebook; importing their functions entered them."""
+        """The figures and tables of this notebook; importing the functions that make them entered them."""
         return {name: item for name, item in {**FIGURES, **TABLES}.items() if item.notebook == self.notebook}
 
     def lacking(self, needs: str | None) -> str:
@@ -108,7 +108,7 @@ class Run:
         return "; ".join(reason for reason in reasons if reason)
 
     def step(self, function: Callable, *inputs: Keyed, **config: Any) -> Artifact:
-        """A step's result, a handle: it is read back or computed once its value is asked for."""
+        """A handle on a step's result, which is read back or computed once somebody asks for its value."""
         return self.store.step(function, *inputs, **config)
 
     def figure(self, draw: Callable | str, *data: Artifact) -> None:
@@ -123,7 +123,7 @@ class Run:
     def table(self, lay_out: Callable | str, *data: Artifact) -> pd.DataFrame:
         """Make a registered table from stored results, keep it for the report, return it for display.
 
-        The numbers of each result are kept in a CSV file of its own, of the second in ``name_2.csv``, and so on.
+        Each result's numbers are kept in a CSV file of their own: ``name.csv``, ``name_2.csv``, and so on.
         """
         item = self._item(lay_out)
         name = item.name
@@ -141,7 +141,7 @@ class Run:
     def tables(self, names: Iterable[str]) -> Tables:
         """Those of the named tables that this notebook and the others have made at this profile as it is now.
 
-        Of the default profile, those in ``papers_figures/`` serve where they were not made on this machine.
+        A table of the default profile that was not made on this machine is read from ``papers_figures/``.
         """
         folder, report = records_folder(self.profile.name), report_folder(self.profile.name)
         now, made = digest(as_dict(self.profile)), set(self.made)
