@@ -8,7 +8,6 @@ value and the remedy. Nothing here imports torch, which takes longer than readin
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -331,25 +330,22 @@ def profile_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in PROFILES.glob("*.yaml")))
 
 
-def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
-    """Read ``profiles/<name>.yaml``, with single values replaced.
+def load_profile(name: str) -> Profile:
+    """Read ``profiles/<name>.yaml``.
 
-    ``overrides`` maps dotted keys to values, e.g. ``{"bootstrap.resamples": 200}``.
     Raises ``ConfigError`` for an unknown profile, a file that is not YAML, an unknown or missing key, a wrong type and
     a value out of range.
     """
     if name not in profile_names():
         raise ConfigError(f"unknown profile {quoted(name)}: {closest(shown(name), profile_names())}")
     values = {"name": name, **_extended(name)}
-    for key, value in (overrides or {}).items():
-        _replace(values, key, value)
     try:
         # Through JSON, because pydantic's strict mode takes a plain mapping for a dataclass from JSON only.
         return TypeAdapter(Profile).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise ConfigError(f"{name}.yaml: {first_defect(error, Profile)}") from None
-    except (TypeError, ValueError, RecursionError) as error:  # an override that no JSON can hold
-        raise ConfigError(f"{name}.yaml: overrides: {shown(error)}; give plain numbers and texts") from None
+    except (TypeError, ValueError, RecursionError) as error:  # what no JSON can hold
+        raise ConfigError(f"{name}.yaml: {shown(error)}; give plain numbers and texts") from None
 
 
 def as_dict(profile: Profile) -> dict[str, Any]:
@@ -425,12 +421,3 @@ def _parsed(text: str) -> dict[str, Any]:
     if "name" in values:
         raise ConfigError(f"name = {quoted(values['name'])}: a profile is called as its file; delete the key")
     return values
-
-
-def _replace(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *sections, last = str(dotted).split(".")
-    for section in sections:
-        values = values.get(section)
-        if not isinstance(values, dict):
-            raise ConfigError(f"override {dotted!r}: there is no section {section!r} in the profile")
-    values[last] = value

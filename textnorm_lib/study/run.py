@@ -174,9 +174,10 @@ class Run:
         }
         content = json.dumps(record, indent=1, sort_keys=True).encode()
         write_atomically(records_folder(self.profile.name) / f"{self.notebook}.json", content)
-        print(f"{self.notebook} ({self.profile.name}): {len(self.made)} figures and tables made")
-        for reason, number in sorted(Counter(missing.values()).items()):
-            print(f"{number} not attempted, because {reason}")
+        lines = [f"{self.notebook} ({self.profile.name}): {len(self.made)} figures and tables made"]
+        reasons = sorted(Counter(missing.values()).items())
+        lines += [f"{number} not attempted, because {reason}" for reason, number in reasons]
+        print("\n".join(lines))
 
     def _item(self, build: Callable | str) -> Item:
         name = build if isinstance(build, str) else build.item.name
