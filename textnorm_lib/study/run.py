@@ -129,12 +129,11 @@ class Run:
         name = item.name
         values = [artifact.value for artifact in data]
         table = item.build(*values)
-        files = {
-            f"{name}.md": as_markdown(table, item.caption, self.profile.name),
-            f"{name}.tex": as_tex(table, item.caption, self.profile.name),
-        }
+        files = {}
         for number, frame in enumerate(values, start=1):
             files[f"{name}.csv" if number == 1 else f"{name}_{number}.csv"] = as_csv(frame)
+        files[f"{name}.md"] = as_markdown(table, item.caption, self.profile.name)
+        files[f"{name}.tex"] = as_tex(table, item.caption, self.profile.name)
         self._keep(item, files, item.describe(*values), data)
         return table.set_axis([""] * len(table))  # row numbers would say nothing
 
