@@ -54,6 +54,7 @@ from textnorm_lib.tia2.labels import VOTES
 from textnorm_lib.tia2.official import SETS, ReleasedSet
 
 BYTES_PER_PIXEL = 2  # as PNG the mini world's images take 1.3, photographs 1.2 to 1.7
+ELSEWHERE = {"report": report.main, "rewards": convert.main}  # commands with a command line of their own
 PIPELINE_FILES = ("model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json")
 
 
@@ -341,8 +342,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{command}: {error}", file=sys.stderr)
         return 2
 
-
-ELSEWHERE = {"report": report.main, "rewards": convert.main}  # rooms that have commands of their own
 
 if __name__ == "__main__":
     sys.exit(main())
