@@ -120,8 +120,8 @@ def verify(share: float, seed: int) -> int:
         few.prompts = run.step(some_prompts, study.prompts, share=share, seed=seed)
         again, stored = few.labelled.value, study.labelled.value
         stored = stored[stored["prompt"].isin(again["prompt"])].reset_index(drop=True)
-        spread = stored[columns].std() * dict.fromkeys(REWARDS, results.TOLERANCE)
-        same = (again[columns] - stored[columns]).abs() <= spread.reindex(columns, fill_value=0.0)
+        tolerance = results.TOLERANCE * stored[list(REWARDS)].std()
+        same = (again[columns] - stored[columns]).abs() <= tolerance.reindex(columns, fill_value=0.0)
     others = results.recompute(STEPS, share, seed=seed)
     worst, total = same.mean().min(), len(others.same) + len(others.different)
     told = f"{len(again)} images made anew: {same[VOTES].mean().mean():.1%} of the votes and "
