@@ -13,12 +13,13 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip notebook cells whose first line is ``# needs: ...`` where that resource is not available."""
-    cells = [(item, needs[1]) for item in items if hasattr(item, "cell") and (needs := _needs(item.cell.source))]
+    begun = [(item, re.match(r"# needs: ([\w ]+)", item.cell.source)) for item in items if hasattr(item, "cell")]
+    cells = [(item, needs[1]) for item, needs in begun if needs]
     if not cells:
         return
     from committed import committed_profile
 
-    from textnorm_lib.pipeline import RESOURCES  # only with notebooks: unit tests need no look at the data
+    from textnorm_lib.pipeline import RESOURCES  # only with notebooks: unit tests need not import all of it
     from textnorm_lib.study.config import load_profile
     from textnorm_lib.study.run import Run
 
@@ -26,7 +27,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         run = Run("nbval", load_profile(committed_profile(item.path)), None, RESOURCES)
         if reason := run.lacking(needs):
             item.add_marker(pytest.mark.skip(reason=f"not attempted, because {reason}"))
-
-
-def _needs(source: str) -> re.Match | None:
-    return re.match(r"# needs: ([\w ]+)", source)

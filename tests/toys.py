@@ -1,7 +1,10 @@
 """What several test modules make: a small diffusion pipeline, the study of a profile, a figure as a run draws it."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,12 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from pydantic import TypeAdapter
 
 from textnorm_lib.mini import generator
 from textnorm_lib.pipeline import Pipeline
 from textnorm_lib.prompts.templates import composition_prompt, counting_prompt
-from textnorm_lib.study.config import load_profile
+from textnorm_lib.study.config import Profile, as_dict, load_profile
 from textnorm_lib.study.drawing import house_style, settle, stamp
 from textnorm_lib.study.items import FIGURES
 from textnorm_lib.study.run import Run
@@ -35,9 +39,18 @@ def importable(folder: Path) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, places))}
 
 
-def study_of(root: Path, profile: str, overrides: Mapping[str, Any] | None = None) -> Pipeline:
+def profile_with(name: str, changes: Mapping[str, Any]) -> Profile:
+    """A profile with single values replaced, e.g. ``{"bootstrap.resamples": 200}``."""
+    values = as_dict(load_profile(name))
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        reduce(getitem, sections, values)[last] = value
+    return TypeAdapter(Profile).validate_json(json.dumps(values))
+
+
+def study_of(root: Path, profile: str, changes: Mapping[str, Any] | None = None) -> Pipeline:
     """The study of a profile, single values replaced, whose results lie or would lie below ``root``."""
-    return Pipeline(Run("00_toy", load_profile(profile, overrides), Store(root)))
+    return Pipeline(Run("00_toy", profile_with(profile, changes or {}), Store(root)))
 
 
 def rests_on(*artifacts: Artifact) -> list[Artifact]:

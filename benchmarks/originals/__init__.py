@@ -37,8 +37,8 @@ from textnorm_lib.images.pixels import Images
 from textnorm_lib.rewards.base import Reward
 from textnorm_lib.study import compat
 from textnorm_lib.study.errors import ConfigError, DataError, DataUnavailable
-from textnorm_lib.study.files import alone
 from textnorm_lib.study.progress import progress
+from textnorm_lib.study.store import alone
 
 TIME_LIMIT_S = 1800.0  # for one request: reading gigabytes from a slow disk, an image with a hundred prompts
 WORKER = Path(__file__).with_name("worker.py")

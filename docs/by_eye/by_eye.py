@@ -20,8 +20,7 @@ from matplotlib.figure import Figure
 from textnorm_lib.prompts.templates import PREFIX
 from textnorm_lib.stats.rankings import RATING
 from textnorm_lib.study.drawing import house_style, render
-from textnorm_lib.study.errors import DataError
-from textnorm_lib.study.files import file_within
+from textnorm_lib.study.errors import DataError, file_within
 from textnorm_lib.study.store import write_atomically
 
 SHEET, BALLOT, VOTES = "sheet.png", "ballot.csv", "votes.csv"

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from textnorm_lib.figures import report
-from textnorm_lib.study import config, report_pages
+from textnorm_lib.study import config, printed
 from textnorm_lib.study import run as runs
 from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.items import Item
@@ -69,7 +69,7 @@ class Study:
 
         monkeypatch.setattr(report, "CHECKOUT", folder)
         monkeypatch.setattr(runs, "CHECKOUT", folder)
-        monkeypatch.setattr(report_pages, "MAIN_TABLE", "tab01_squares")
+        monkeypatch.setattr(printed, "MAIN_TABLE", "tab01_squares")
         monkeypatch.setenv("TEXTNORM_ARTIFACTS", str(folder / "artifacts"))
         monkeypatch.syspath_prepend(folder)
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -195,7 +195,7 @@ def test_the_main_table_links_to_the_notebooks_and_to_what_they_made(built):
     manifest, path = built.manifest(), built.figures / "tab01_squares.md"
     head = "| item | shows | notebook | here | paper |\n|:--|:--|:--|:--|:--|\n"
     path.write_text(head + "| Figure 01 | a \\| b, fig01 | 01, 99 | fig01, fig99 | 01 of fig01 |\n\nA caption.\n")
-    text = report_pages.updated(built.folder / "README.md", manifest, built.figures)
+    text = printed.updated(built.folder / "README.md", manifest, built.figures)
     linked = "[01](notebooks/01_toy.ipynb), 99 | [fig01](papers_figures/fig01_line.png), fig99"
     assert f"| Figure 01 | a \\| b, fig01 | {linked} | 01 of fig01 |" in text
 

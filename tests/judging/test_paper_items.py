@@ -23,7 +23,7 @@ from textnorm_lib.judging.paper_items import (
 )
 from textnorm_lib.pipeline import start_run
 from textnorm_lib.study.items import TABLES
-from textnorm_lib.study.report_pages import MAIN_TABLE, Tables
+from textnorm_lib.study.printed import MAIN_TABLE, Tables
 from textnorm_lib.study.run import Run
 from textnorm_lib.study.store import CHECKOUT
 

@@ -5,9 +5,8 @@ import dataclasses
 import pytest
 
 from textnorm_lib.study import config
-from textnorm_lib.study.config import as_dict, load_profile, profile_names
+from textnorm_lib.study.config import RwrSettings, as_dict, load_profile, profile_names
 from textnorm_lib.study.errors import ConfigError
-from textnorm_lib.study.settings import RwrSettings
 
 VALID = """seed: 0
 bootstrap:
@@ -86,10 +85,10 @@ def write_profile(monkeypatch, tmp_path):
     return write
 
 
-def refusal(name="mini", overrides=None):
+def refusal(name="mini"):
     """The one line with which a profile is refused."""
     with pytest.raises(ConfigError) as caught:
-        load_profile(name, overrides)
+        load_profile(name)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -129,14 +128,6 @@ def test_a_profile_is_frozen():
         profile.seed = 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         profile.bootstrap.resamples = 1
-
-
-def test_overrides_replace_single_values_and_are_checked_like_the_file():
-    assert load_profile("mini", {"bootstrap.resamples": 200}).bootstrap.resamples == 200
-    assert load_profile("mini", {"seed": 7}).seed == 7
-    assert "bootstrap.resample = 200" in refusal(overrides={"bootstrap.resample": 200})
-    assert "'boot'" in refusal(overrides={"boot.resamples": 200})
-    assert "'seed'" in refusal(overrides={"seed.resamples": 200})
 
 
 def test_an_unknown_profile_is_refused_with_the_nearest_name():

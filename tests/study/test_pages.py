@@ -10,6 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from textnorm_lib.__main__ import main
 from textnorm_lib.study import pages
 from textnorm_lib.study.store import CHECKOUT
 
@@ -290,7 +291,7 @@ def test_the_same_runs_give_the_same_pages(study, tmp_path):
     ("profile", "said"), [("mini", "run ./run_all.sh mini first"), ("mimi", "mimi"), ("../smoke", "smoke")]
 )
 def test_what_is_wrong_with_a_profile_is_said_in_one_line(study, tmp_path, capsys, profile, said):
-    assert pages.main([profile]) == 2
+    assert main(["pages", profile]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1 and said in printed.err
     assert not folder_of(tmp_path).exists()
@@ -299,13 +300,13 @@ def test_what_is_wrong_with_a_profile_is_said_in_one_line(study, tmp_path, capsy
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
 def test_a_damaged_notebook_is_named_in_one_line(study, tmp_path, capsys, content):
     (tmp_path / "artifacts" / "runs" / "smoke" / "02_second.ipynb").write_text(content)
-    assert pages.main(["smoke"]) == 2
+    assert main(["pages", "smoke"]) == 2
     printed = capsys.readouterr().err
     assert "02_second.ipynb" in printed and printed.count("\n") == 1
 
 
 def test_it_says_how_many_pages_there_are_and_where(study, tmp_path, capsys):
-    assert pages.main(["smoke"]) == 0
+    assert main(["pages", "smoke"]) == 0
     assert capsys.readouterr().out == f"pages: 3 notebooks in {folder_of(tmp_path)}; open index.html in a browser\n"
 
 

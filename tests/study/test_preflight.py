@@ -12,13 +12,11 @@ import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
-from toys import study_of
+from toys import profile_with, study_of
 
 from textnorm_lib import rewards
-from textnorm_lib.__main__ import images_asked_for, main, models_of
+from textnorm_lib.__main__ import disk_problems, images_asked_for, main, model_problems, models_of, seconds_stored
 from textnorm_lib.images import sampling
-from textnorm_lib.study.config import load_profile
-from textnorm_lib.study.preflight import disk_problems, model_problems, seconds_stored
 from textnorm_lib.study.store import Store, step
 from textnorm_lib.study.weights import VARIABLE, bundled
 
@@ -41,7 +39,7 @@ def run(monkeypatch, capsys):
     """Exit status, standard output and problems, without progress bars, of the command on smoke with overrides."""
 
     def call(overrides=None):
-        profile = load_profile("smoke", overrides)
+        profile = profile_with("smoke", overrides or {})
         monkeypatch.setattr("textnorm_lib.study.run.load_profile", lambda name: profile)
         status, said = main(["preflight", "smoke"]), capsys.readouterr()
         return status, said.out, [line for line in said.err.splitlines() if line.startswith("preflight: ")]

@@ -17,8 +17,7 @@ from textnorm_lib.optimise.policy_gradient import RunningStatistics
 from textnorm_lib.optimise.training import resume
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.study.config import load_profile
-from textnorm_lib.study.errors import ConfigError, DataError, StudyError
-from textnorm_lib.study.files import file_within
+from textnorm_lib.study.errors import ConfigError, DataError, StudyError, file_within
 from textnorm_lib.study.weights import Weights, bundled
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from textnorm_lib.__main__ import main
 from textnorm_lib.study import results as module
 from textnorm_lib.study import store as store_module
 from textnorm_lib.study.config import DEFAULT_PROFILE, as_dict, load_profile
 from textnorm_lib.study.errors import StoreError
-from textnorm_lib.study.results import Compared, agree, collect, compare, main, recompute, report
+from textnorm_lib.study.results import Compared, agree, collect, compare, recompute, report
 from textnorm_lib.study.store import Store, read_result, step
 
 
@@ -190,12 +191,12 @@ def test_the_command_takes_what_the_runs_records_say(made, tmp_path, monkeypatch
     monkeypatch.setenv("TEXTNORM_ARTIFACTS", str(tmp_path / "artifacts"))
     monkeypatch.setattr(module.collect, "__defaults__", (tmp_path / "results",))
     monkeypatch.setattr(module.compare, "__defaults__", (tmp_path / "results",))
-    assert main(["collect"]) == 2
+    assert main(["results", "collect"]) == 2
     assert capsys.readouterr().err.startswith(f"results: {tmp_path}") and not (tmp_path / "results").exists()
     records = tmp_path / "artifacts" / "runs" / DEFAULT_PROFILE
     records.mkdir(parents=True)
     for number, one in enumerate(made[:2]):
         (records / f"0{number}.json").write_text(json.dumps({"asked": [one.key]}))
-    assert main(["collect"]) == 0 and main(["compare"]) == 0
+    assert main(["results", "collect"]) == 0 and main(["results", "compare"]) == 0
     assert len(list((tmp_path / "results").glob("*/*/meta.json"))) == 2
     assert capsys.readouterr().out.endswith("results: 2 of 2 stored results were reproduced within rounding\n")

@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
+from textnorm_lib.__main__ import main
 from textnorm_lib.images.sampling import load_pipeline
 from textnorm_lib.rewards import clip, load_reward, pretrained
 from textnorm_lib.rewards import convert as rewards_command
@@ -192,7 +193,7 @@ def test_offline_a_missing_model_is_named_with_files_size_and_command_at_once(of
     for part in (*known.files, known.size, COMMIT, "HF_HUB_OFFLINE is set", f"set {VARIABLE}"):
         assert part in said
     (command,) = re.findall(r"python -m textnorm_lib weights ([^;]*);", said)
-    assert module.main(shlex.split(command)) == 2, "understood; the network is still not there"
+    assert main(["weights", *shlex.split(command)]) == 2, "understood; the network is still not there"
     assert offline.fetched == []
 
 
@@ -261,19 +262,22 @@ def test_an_interrupted_download_is_not_taken_for_complete_and_is_gone_on_with(h
 
 
 def test_fetch_writes_a_folder_that_counts_once_it_is_complete(hub, below, capsys):
-    weights, arguments = Weights(PICKSCORE, COMMIT), ["fetch", PICKSCORE, "--revision", COMMIT, "--to", str(below)]
+    weights, arguments = (
+        Weights(PICKSCORE, COMMIT),
+        ["weights", "fetch", PICKSCORE, "--revision", COMMIT, "--to", str(below)],
+    )
     hub.failure, hub.whole = KeyboardInterrupt(), 3
     with pytest.raises(KeyboardInterrupt):
-        module.main(arguments)
+        main(arguments)
     folder = below / PICKSCORE / COMMIT
     assert not folder.exists()
     hub.failure = None
-    assert module.main(arguments) == 0
+    assert main(arguments) == 0
     assert len(hub.fetched) == len(set(hub.fetched))
     assert _names(folder) == {*TEXTS, "model.safetensors"} and list(folder.parent.iterdir()) == [folder]
     assert weights.path == folder and weights.key == f"{PICKSCORE}@{COMMIT}"
     shutil.rmtree(hub.cache, ignore_errors=True)
-    assert module.main(arguments) == 0 and capsys.readouterr().err.count("fetching") == 2, "not fetched again"
+    assert main(arguments) == 0 and capsys.readouterr().err.count("fetching") == 2, "not fetched again"
 
 
 def _http_error(kind: type) -> Exception:

@@ -22,7 +22,7 @@ from textnorm_lib.judging.labelled import answer_all
 from textnorm_lib.judging.labelling import ALIGNMENT, Session, alignment_items
 from textnorm_lib.pipeline import Pipeline
 from textnorm_lib.study.config import as_dict, load_profile, profile_names
-from textnorm_lib.study.report_pages import CONDITION, MARKS, PAGES, QUOTED, table_of
+from textnorm_lib.study.printed import CONDITION, MARKS, PAGES, QUOTED, table_of
 from textnorm_lib.study.store import CHECKOUT
 
 README, FINDINGS = ((CHECKOUT / page).read_text(encoding="utf-8") for page in PAGES)

@@ -1,6 +1,7 @@
 """What the code, the profiles and the page on reliability promise: nothing from outside runs, no secret is told."""
 
 import ast
+import json
 import os
 import re
 import signal
@@ -187,11 +188,22 @@ def test_a_profile_runs_nothing_and_grows_to_nothing(tmp_path, monkeypatch, cont
     assert str(caught.value).isprintable() and len(str(caught.value)) < 600
 
 
+@pytest.fixture(scope="module")
+def profiles(tmp_path_factory):
+    """A folder of profiles with the whole one that others extend."""
+    folder = tmp_path_factory.mktemp("profiles")
+    (folder / "mini.yaml").write_bytes((config.PROFILES / "mini.yaml").read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "PROFILES", folder)
+        yield folder
+
+
 @settings(max_examples=EXAMPLES, derandomize=True, deadline=None)
 @given(st.text(max_size=10), JSON)
-def test_any_override_is_taken_or_refused_in_one_line(key, value):
+def test_any_key_and_value_of_a_profile_is_taken_or_refused_in_one_line(profiles, key, value):
+    (profiles / "own.yaml").write_text(json.dumps({"extends": "mini", key: value}), encoding="utf-8")
     try:
-        config.load_profile("smoke", {key: value})
+        config.load_profile("own")
     except ConfigError as error:
         assert str(error).isprintable() and len(str(error)) < 900
 

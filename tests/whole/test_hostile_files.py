@@ -21,8 +21,7 @@ from textnorm_lib.mini.quality import load_quality_judge
 from textnorm_lib.optimise.training import CURVE, FILE, cut_curve, load_lora, resume
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.convert import Checkpoint
-from textnorm_lib.study.errors import DataError, StudyError
-from textnorm_lib.study.files import file_within
+from textnorm_lib.study.errors import DataError, StudyError, file_within
 from textnorm_lib.study.pages import _read
 from textnorm_lib.study.store import read_result
 from textnorm_lib.study.weights import Weights, bundled, fetch

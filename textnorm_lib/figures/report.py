@@ -17,8 +17,7 @@ from textnorm_lib.judging.paper_items import ROWS, judge_paper_items, tables_rea
 from textnorm_lib.study.config import DEFAULT_PROFILE, as_dict, load_profile
 from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.items import FIGURES, TABLES
-from textnorm_lib.study.printed import as_csv
-from textnorm_lib.study.report_pages import MAIN_TABLE, PAGES, Tables, list_page, made_tables, untrue, updated
+from textnorm_lib.study.printed import MAIN_TABLE, PAGES, Tables, as_csv, list_page, made_tables, untrue, updated
 from textnorm_lib.study.run import records_folder, report_folder
 from textnorm_lib.study.store import CHECKOUT, STEPS, digest, write_atomically
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from textnorm_lib.study.errors import LONGEST_PATH, DataError, shown
-from textnorm_lib.study.files import check_regular
+from textnorm_lib.study.errors import LONGEST_PATH, DataError, check_regular, shown
 
 MOST_PIXELS = 50_000_000  # of an image that is read: 150 MB
 Images = Sequence[Image.Image | str | Path] | np.ndarray  # an array is uint8 (n, h, w, 3)

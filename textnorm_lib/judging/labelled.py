@@ -20,8 +20,7 @@ import pandas as pd
 from textnorm_lib.judging.comparisons import votes_on
 from textnorm_lib.judging.labelling import ALIGNMENT, COMPARISON, LabelItem, Session, read_labels
 from textnorm_lib.stats.agreement import cohen_kappa, nominal_alpha
-from textnorm_lib.study.errors import DataError
-from textnorm_lib.study.files import check_regular
+from textnorm_lib.study.errors import DataError, check_regular
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import artifacts_folder, digest, step
 from textnorm_lib.tia2.labels import ANNOTATORS, BAD, GOOD, INDEX, SKIP

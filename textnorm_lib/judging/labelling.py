@@ -39,8 +39,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from textnorm_lib.judging.comparisons import QUESTIONS, blind
-from textnorm_lib.study.errors import DataError, StoreError
-from textnorm_lib.study.files import check_regular, file_within
+from textnorm_lib.study.errors import DataError, StoreError, check_regular, file_within
 from textnorm_lib.study.store import write_atomically
 
 ALIGNMENT = {"alignment": ("good", "bad", "skip")}

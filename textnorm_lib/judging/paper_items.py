@@ -11,7 +11,7 @@ import pandas as pd
 
 from textnorm_lib.judging.claims import verdict
 from textnorm_lib.stats.names import FOUR, PAIR, SET_ORDER, UNDER_TEXTNORM
-from textnorm_lib.study.report_pages import Tables, quote, row_of, table_of
+from textnorm_lib.study.printed import Tables, quote, row_of, table_of
 from textnorm_lib.study.store import digest, step
 
 NONE, NO_NUMBER = "–", "shown; no number to compare"
@@ -21,7 +21,7 @@ NONE, NO_NUMBER = "–", "shown; no number to compare"
 class PaperItem:
     """One row: ``made_as`` names figures and tables of this study, ``notebooks`` those that make them.
 
-    ``released``, ``ours`` and ``verdict`` are texts with references in braces, written as ``study/report_pages.py``
+    ``released``, ``ours`` and ``verdict`` are texts with references in braces, written as ``study/printed.py``
     says. Of these ``{same .764 | ...}`` says whether there is the paper's number, and ``{judge | ...}`` what a row's
     interval (low to high) says of the claim that its difference is above zero.
     """

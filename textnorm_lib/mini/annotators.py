@@ -30,8 +30,7 @@ from textnorm_lib.mini.shapes import COLOURS
 from textnorm_lib.mini.styles import STYLES
 from textnorm_lib.prompts.grammar import Spec, parse
 from textnorm_lib.prompts.templates import CLASSES
-from textnorm_lib.study.errors import LONGEST_PATH, DataError, shown
-from textnorm_lib.study.files import check_regular
+from textnorm_lib.study.errors import LONGEST_PATH, DataError, check_regular, shown
 from textnorm_lib.study.processes import in_workers
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import step

@@ -31,8 +31,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from textnorm_lib.study.errors import ConfigError, DataError, StoreError, StudyError
-from textnorm_lib.study.files import check_regular
+from textnorm_lib.study.errors import ConfigError, DataError, StoreError, StudyError, check_regular
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import digest, write_atomically
 

@@ -23,8 +23,7 @@ import torch
 from safetensors import SafetensorError
 
 from textnorm_lib.rewards.imagereward import ImageRewardModel
-from textnorm_lib.study.errors import DataError, StudyError
-from textnorm_lib.study.files import check_regular
+from textnorm_lib.study.errors import DataError, StudyError, check_regular
 
 
 @dataclass(frozen=True)

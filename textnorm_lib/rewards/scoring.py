@@ -16,8 +16,7 @@ import torch
 
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.base import CutPrompt
-from textnorm_lib.study.errors import DataError
-from textnorm_lib.study.files import file_within
+from textnorm_lib.study.errors import DataError, file_within
 from textnorm_lib.study.processes import in_workers, own_share, wait_for_all
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import step

@@ -1,1 +1,1 @@
-"""How the study is run, without any science: errors, files, stored steps, profiles, weights, processes, runs, pages."""
+"""How the study is run, without any science: errors, stored steps, profiles, weights, processes, runs, pages."""

@@ -1,9 +1,8 @@
 """torchvision beside a CPU build of torch, settled once for every import that follows ``import textnorm_lib``.
 
 The published torchvision wheel for Linux is built for CUDA. Beside a CPU build of torch its compiled part cannot be
-loaded, yet its Python part still refers to the operator ``torchvision::nms``, so that ``import torchvision`` fails, and
-with it ``import transformers`` and ``import diffusers``. The study never calls that operator: that the name exists is
-enough.
+loaded, yet its Python part refers to the operator ``torchvision::nms``, so that ``import torchvision`` fails, and with
+it ``import transformers`` and ``import diffusers``. The study never calls that operator: its name is enough.
 """
 
 import ctypes
@@ -39,11 +38,7 @@ def watch_imports() -> None:
 
 
 def prepare_torchvision() -> bool:
-    """Declare torchvision's missing operators where its compiled part cannot be loaded.
-
-    Returns True where the operators had to be declared, False where torchvision works as it is (a CUDA machine, or a
-    matching CPU wheel), is not installed, or the operators are there.
-    """
+    """Declare torchvision's operators where its compiled part cannot be loaded; whether that was necessary."""
     import torch
 
     spec = importlib.util.find_spec("torchvision")

@@ -2,38 +2,39 @@
 
 A profile is a YAML file in ``profiles/``. It names models and sizes, never a world: notebooks and functions read their
 numbers from it and do not ask which profile they run in. It spells out every key, or names a profile that does
-(``extends``) and then only what differs. An unknown key, a wrong type or a value out of range raises
-``ConfigError`` with the file, the key, the value and the remedy.
+(``extends``) and then only what differs. Whatever is wrong with it raises ``ConfigError`` with the file, the key, the
+value and the remedy. Nothing here imports torch, which takes longer than reading a profile.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
+    PositiveInt,
     TypeAdapter,
     ValidationError,
 )
 from pydantic.dataclasses import dataclass
 
-from textnorm_lib.study.errors import ConfigError, closest, quoted, shown
-from textnorm_lib.study.settings import STRICT, DdpoSettings, Dtype, RwrSettings, first_defect
+from textnorm_lib.study.errors import ConfigError, closest, first_defect, quoted, shown
 
 PROFILES = Path(__file__).parent / "profiles"
 DEFAULT_PROFILE = "mini"
 LONGEST_PROFILE = 50_000  # characters; the longest has some 10,000
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _three_or_none(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(names) not in (0, 3) or len(set(names)) < len(names):
+    if names and not len(names) == len(set(names)) == 3:
         raise ValueError("name three different ones, or none where people vote or have not voted yet")
     return names
 
@@ -56,6 +57,96 @@ Name = Annotated[str, Field(min_length=1)]  # of a model or of weights, as in ``
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
 ThreeOrNone = Annotated[tuple[str, ...], AfterValidator(_three_or_none)]
 Sizes = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_growing)]
+Dtype = Literal["float32", "bfloat16", "float16"]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _InOneLine(type):
+    """What pydantic refuses of such a class is a ``ConfigError`` of one line."""
+
+    def __call__(cls, *values: Any, **named: Any) -> Any:
+        try:
+            return super().__call__(*values, **named)
+        except ValidationError as error:
+            raise ConfigError(first_defect(error, cls)) from None
+
+
+@dataclass(frozen=True, config=STRICT)
+class RwrSettings(metaclass=_InOneLine):
+    """How a run of reward-weighted regression is done: as in appendix 7.2, and where that is silent, as in diffusers.
+
+    Called ``rwr.Settings`` elsewhere: ``Settings(best=20, weighting="centred")``. ``Settings(steps=0)`` raises
+    ``ConfigError``: "steps = 0 (int): input should be greater than 0".
+    """
+
+    images_per_prompt: PositiveInt = 100  # from the base, to choose from
+    best: PositiveInt = 10  # so many of them are trained on; with "centred" weights as many of the worst as well
+    weighting: Literal["reward", "rank", "equal", "centred"] = "reward"  # see ``weights_of``; the paper's is not told
+    steps: PositiveInt = 1000  # "up to"; which checkpoint is taken is another question
+    batch_size: PositiveInt = 32  # images per step, over all processes together
+    pass_size: NonNegativeInt = 0  # images per pass of the U-Net, whose gradients add up; 0: all. Less memory, less
+    learning_rate: PositiveFloat = 1e-5  # constant
+    kl_coefficient: NonNegativeFloat = 0.0  # beta; the paper tries 0, 0.25, 0.5, 0.75, 1 and takes the best
+    caption_dropout: BelowOne = 0.0  # share of captions that are emptied; diffusers' script empties none
+    dtype: Dtype = "float16"  # of autocast; adapter, losses and optimiser are in single precision in any case
+    weight_decay: NonNegativeFloat = 1e-2
+    beta_1: BelowOne = 0.9
+    beta_2: BelowOne = 0.999
+    epsilon: PositiveFloat = 1e-8
+    max_gradient_norm: PositiveFloat = 1.0
+    save_every: PositiveInt = 50  # steps between checkpoints, among which one is chosen later
+    seed: int = 0  # of all that the steps draw
+
+    def __post_init__(self) -> None:
+        images, centred = self.images_per_prompt, self.weighting == "centred"
+        if self.best > images:
+            raise ValueError(f"best = {self.best}: there are only {images} images per prompt; take fewer")
+        if centred and self.best > images // 2:
+            raise ValueError(f"best = {self.best}: of {images}, centred takes as many worst; {images // 2} at most")
+        if centred and self.batch_size % 2:
+            raise ValueError(f"batch_size = {self.batch_size}: centred trains on pairs; give an even number")
+
+
+@dataclass(frozen=True, config=STRICT)
+class DdpoSettings(metaclass=_InOneLine):
+    """How a run of DDPO is done (``ddpo.Settings``): as in appendix 7.2, and where that is silent, as in trl."""
+
+    epochs: PositiveInt = 500  # "up to"; which checkpoint is taken is another question
+    images_per_epoch: PositiveInt = 256  # a multiple of batch_size, and best one of the number of prompts as well
+    updates_per_epoch: PositiveInt = 1  # the paper's; more learn faster on little data, and only then the clip matters
+    batch_size: PositiveInt = 64  # rows per pass, sampling and training alike: equal shapes round alike
+    denoising_steps: PositiveInt = 50  # T
+    untrained_steps: NonNegativeInt = 0  # last ones, without noise (eta = 0): their gradients would drown all others
+    step_weights: Literal["equal", "noise"] = "equal"  # "noise": each step's loss times sigma / |b|: all pull alike
+    guidance_scale: Annotated[float, Field(ge=1)] = 5.0  # w; 1 is no guidance
+    frozen_empty: bool = False  # True: the base serves the empty prompt; a third less training, a slightly other policy
+    dtype: Dtype = "float16"  # of autocast; log-densities, adapter and optimiser are in single precision in any case
+    learning_rate: PositiveFloat = 3e-4
+    weight_decay: NonNegativeFloat = 1e-4
+    beta_1: BelowOne = 0.9
+    beta_2: BelowOne = 0.999
+    epsilon: PositiveFloat = 1e-8
+    max_gradient_norm: PositiveFloat = 1.0
+    clip_range: PositiveFloat = 1e-4  # eps, trl's: ratios of averaged log-densities stay that close to 1
+    max_advantage: PositiveFloat = 5.0  # trl's: one lucky image must not be the whole update
+    buffer_size: PositiveInt = 16  # trl's: a prompt's last rewards, from which mean and deviation are taken
+    min_count: PositiveInt = 16  # trl's: with fewer of them, the epoch's mean and deviation over all prompts
+    kl_coefficient: NonNegativeFloat = 0.0  # beta; trl has none, and the paper gives no value
+    kl_every: PositiveInt = 10  # epochs between looks at the divergence if beta is 0: one costs half a sampling
+    save_every: PositiveInt = 10  # epochs between checkpoints, among which one is chosen later
+    seed: int = 0  # another one than the evaluation's, or its images start from the same noise
+
+    def __post_init__(self) -> None:
+        length, size = self.denoising_steps, self.batch_size
+        transitions = size * (length - self.untrained_steps)  # trained, of each batch
+        if transitions < 1:
+            raise ValueError(f"untrained_steps = {self.untrained_steps}: of {length}, leave one at least to train")
+        if self.min_count > self.buffer_size:
+            raise ValueError(f"min_count = {self.min_count}: buffer_size, {self.buffer_size}, is the most there can be")
+        if self.images_per_epoch % size:
+            raise ValueError(f"images_per_epoch = {self.images_per_epoch}: give a multiple of batch_size, {size}")
+        if self.updates_per_epoch > transitions:
+            raise ValueError(f"updates_per_epoch = {self.updates_per_epoch}: {transitions} at most, one per transition")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -99,7 +190,7 @@ class Rewards:
 
 @dataclass(frozen=True, config=STRICT)
 class TextNorm:
-    """A setting of TextNorm that is not tuned here: an ensemble, a temperature each in its own scale, the penalty."""
+    """A setting of TextNorm that is not tuned here: an ensemble, a temperature for each reward, the penalty."""
 
     rewards: Annotated[tuple[RewardName, ...], Field(min_length=1)]
     temperatures: tuple[PositiveFloat, ...]
@@ -130,7 +221,7 @@ class Tia2:
 
 @dataclass(frozen=True, config=STRICT)
 class BestOfN:
-    """The pool that rewards choose from: sealed prompts, images of each, and n where it is followed and where judged.
+    """The pool of images of sealed prompts that rewards choose from, each n that is followed, and each that is judged.
 
     Judged are two sets of the best four of n, from two halves of the pool.
     """
@@ -156,9 +247,8 @@ class BestOfN:
 class Finetuning:
     """What both methods have: prompts of the pool, rewards, runs, the adapter, the checkpoints that are looked at.
 
-    ``recipe``: the settings that are not those of the paper (appendix 7.2), by their names in ``study/settings.py``.
-    ``seed`` and ``kl_coefficient`` are not among them: runs differ by the one, ``beta`` is the other, and
-    ``other_betas`` are tried beside it.
+    ``recipe`` holds what differs from the defaults of ``RwrSettings`` or ``DdpoSettings``, but for ``seed``, by which
+    runs differ, and ``kl_coefficient``, which is ``beta``; ``other_betas`` are tried beside it.
     """
 
     prompts_per_set: PromptsPerSet
@@ -174,7 +264,7 @@ class Finetuning:
     images_per_prompt: Annotated[int, Field(ge=8, le=10_000)]  # two sets of four are judged
 
     def _check(self, kind: type, last: str) -> None:
-        """Raise ``ValueError`` for a recipe that makes no ``kind``, and a checkpoint that training does not save."""
+        """Raise ``ValueError`` for a recipe that makes no ``kind``, or a checkpoint that training does not save."""
         for name, remedy in (("seed", "each run has its own"), ("kl_coefficient", "set beta")):
             if name in self.recipe:
                 raise ValueError(f"recipe: {name} is not given here; delete it, {remedy}")
@@ -240,29 +330,26 @@ def profile_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in PROFILES.glob("*.yaml")))
 
 
-def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
-    """Read ``profiles/<name>.yaml``, with single values replaced.
+def load_profile(name: str) -> Profile:
+    """Read ``profiles/<name>.yaml``.
 
-    ``overrides`` maps dotted keys to values, e.g. ``{"bootstrap.resamples": 200}``.
     Raises ``ConfigError`` for an unknown profile, a file that is not YAML, an unknown or missing key, a wrong type and
     a value out of range.
     """
     if name not in profile_names():
         raise ConfigError(f"unknown profile {quoted(name)}: {closest(shown(name), profile_names())}")
     values = {"name": name, **_extended(name)}
-    for key, value in (overrides or {}).items():
-        _replace(values, key, value)
     try:
         # Through JSON, because pydantic's strict mode takes a plain mapping for a dataclass from JSON only.
         return TypeAdapter(Profile).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise ConfigError(f"{name}.yaml: {first_defect(error, Profile)}") from None
-    except (TypeError, ValueError, RecursionError) as error:  # an override that no JSON can hold
-        raise ConfigError(f"{name}.yaml: overrides: {shown(error)}; give plain numbers and texts") from None
+    except (TypeError, ValueError, RecursionError) as error:  # what no JSON can hold
+        raise ConfigError(f"{name}.yaml: {shown(error)}; give plain numbers and texts") from None
 
 
 def as_dict(profile: Profile) -> dict[str, Any]:
-    """The resolved values as plain nested dictionaries, for hashing and for the manifest."""
+    """The values as plain nested dictionaries, for hashing and for the manifest."""
     return dataclasses.asdict(profile)
 
 
@@ -281,9 +368,8 @@ def _extended(name: str) -> dict[str, Any]:
 
 
 def _merged(whole: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``whole`` with ``changes``, section by section."""
-    sections = [key for key in changes if isinstance(changes[key], dict) and isinstance(whole.get(key), dict)]
-    return {**whole, **changes, **{key: _merged(whole[key], changes[key]) for key in sections}}
+    both = [key for key in changes if isinstance(changes[key], dict) and isinstance(whole.get(key), dict)]
+    return {**whole, **changes, **{key: _merged(whole[key], changes[key]) for key in both}}
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -308,7 +394,7 @@ class StrictLoader(yaml.SafeLoader):
 
 
 def _read(name: str) -> dict[str, Any]:
-    """What the file of the profile ``name`` holds, unchecked but for its form."""
+    """What the file of the profile holds, unchecked but for its form."""
     try:
         return _parsed((PROFILES / f"{name}.yaml").read_text(encoding="utf-8"))
     except OSError as error:
@@ -335,12 +421,3 @@ def _parsed(text: str) -> dict[str, Any]:
     if "name" in values:
         raise ConfigError(f"name = {quoted(values['name'])}: a profile is called as its file; delete the key")
     return values
-
-
-def _replace(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *sections, last = str(dotted).split(".")
-    for section in sections:
-        values = values.get(section)
-        if not isinstance(values, dict):
-            raise ConfigError(f"override {dotted!r}: there is no section {section!r} in the profile")
-    values[last] = value

@@ -2,11 +2,10 @@
 
     python -m textnorm_lib pages mini     artifacts/runs/mini/*.ipynb -> artifacts/html/mini/*.html
 
-nbconvert writes them by the template in ``page_template/``. A page is one file that asks for nothing else: pictures and
-style are inside, formulas are MathML, which browsers set themselves, and there is no script.
+nbconvert writes them by the template in ``page_template/``. A page is one file that asks for nothing else: it holds its
+pictures and its style, its formulas are MathML, which browsers set themselves, and no script runs in it.
 """
 
-import argparse
 import html
 import os
 import re
@@ -27,7 +26,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from textnorm_lib.study.config import DEFAULT_PROFILE, load_profile
+from textnorm_lib.study.config import load_profile
 from textnorm_lib.study.errors import DataError, StudyError
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.run import records_folder
@@ -88,7 +87,15 @@ def make_pages(profile: str) -> list[Path]:
     for a file that is no notebook.
     """
     load_profile(profile)
-    pages, left = _run_pages(profile)
+    runs, notebooks = records_folder(profile), CHECKOUT / "notebooks"
+    numbered = sorted(path.name for path in notebooks.glob("[0-9]*.ipynb"))
+    made = [name for name in numbered if (runs / name).exists()]
+    if not made:
+        raise StudyError(f"{runs}: no notebook was run for profile {profile}; run ./run_all.sh {profile} first")
+    pages = [Page(Path(name).stem, _read(runs / name), f"run for profile {profile}") for name in made]
+    for path in sorted(notebooks.glob("A*.ipynb")):
+        pages.append(Page(path.stem, _read(path), "as it comes with the study"))
+    index = _index(pages, [name for name in numbered if name not in made], profile)
     folder = artifacts_folder() / "html" / profile
     lead = partial(_lead, folder=folder, pages={page.name for page in pages})
     exporter = HTMLExporter(
@@ -98,25 +105,12 @@ def make_pages(profile: str) -> list[Path]:
         exclude_output_prompt=True,
         filters={"as_html": as_html, "harmless": partial(harmless, lead=lead)},
     )
-    around = [*zip([None, *pages], pages, [*pages[1:], None], strict=False), (None, _index(pages, left, profile), None)]
+    around = [*zip([None, *pages], pages, [*pages[1:], None], strict=False), (None, index, None)]
     for before, page, after in progress(around, "pages", unit="page"):
         told = {"before": before, "page": page, "after": after}
         document, _ = exporter.from_notebook_node(page.notebook, told)
         write_atomically(folder / f"{page.name}.html", _without_machine(document).encode())
     return [folder / f"{page.name}.html" for _, page, _ in around]
-
-
-def _run_pages(profile: str) -> tuple[list[Page], list[str]]:
-    """The notebooks that were run and the appendix, in order, and the names of the notebooks that were not run."""
-    runs = records_folder(profile)
-    numbered = sorted((CHECKOUT / "notebooks").glob("[0-9]*.ipynb"))
-    made = [runs / path.name for path in numbered if (runs / path.name).exists()]
-    if not made:
-        raise StudyError(f"{runs}: no notebook was run for profile {profile}; run ./run_all.sh {profile} first")
-    pages = [Page(path.stem, _read(path), f"run for profile {profile}") for path in made]
-    appendix = sorted((CHECKOUT / "notebooks").glob("A*.ipynb"))
-    pages += [Page(path.stem, _read(path), "as it comes with the study") for path in appendix]
-    return pages, [path.name for path in numbered if runs / path.name not in made]
 
 
 def _read(path: Path) -> NotebookNode:
@@ -239,16 +233,3 @@ def _without_machine(page: str) -> str:
     # A path begins where no word and no other path goes on: letters of a picture may spell one, and are left alone.
     pattern = rf"(?:file://|(?<![\w+/]))({longest_first})(?![\w.-])"
     return re.sub(pattern, lambda found: short[found[1]], page)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m textnorm_lib pages", description="Write the notebooks as pages.")
-    parser.add_argument("profile", nargs="?", default=DEFAULT_PROFILE)
-    try:
-        *pages, index = make_pages(parser.parse_args(arguments).profile)
-    except StudyError as error:
-        print(f"pages: {error}", file=sys.stderr)
-        return 2
-    print(f"pages: {len(pages)} notebooks in {index.parent}; open {index.name} in a browser")
-    return 0

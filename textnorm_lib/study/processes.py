@@ -2,8 +2,7 @@
 
 ``in_workers`` runs one function over many tasks in processes of one thread each: on a CPU that is faster than threads
 in one process. If the result of a task depends on nothing but the task, it does not depend on the number of processes
-either: here and there one thread does the arithmetic. Importing torch and transformers takes longer than many a task,
-so on Linux workers are forked from a server that has imported them; elsewhere each starts anew.
+either: in a worker as in a lone process, one thread does the arithmetic.
 
 ``Processes`` is for what ``accelerate launch`` or ``notebook_launcher`` started. Work is cut into batches that do not
 depend on how many processes there are, and process i of p takes batches i, i + p, i + 2p, ...; sums and results are the
@@ -24,15 +23,26 @@ from multiprocessing import forkserver
 from typing import TypeVar
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather, reduce
 
 from textnorm_lib.study.errors import StudyError
 
 Item, Task, Result = TypeVar("Item"), TypeVar("Task"), TypeVar("Result")
 
 LONGEST_WAIT = timedelta(days=7)  # of a process for the others; torch's ten minutes are shorter than many a task
-# For workers' glibc, in bytes: keep freed memory. By default it gives large tensors back to the system, which has to
-# clear the same pages again for the next ones. The first number is the largest that every version takes.
+# For workers' glibc, in bytes: keep freed memory. By default it gives large tensors back to the system, which then has
+# to clear the same pages again for the next ones. The first number is the largest that every version takes.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_TOP_PAD_": 2**26}
+# Imported once by the server that workers are forked from: what they need to sample and to score takes seconds.
+PRELOADED = [
+    "textnorm_lib",
+    "open_clip",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.blip.modeling_blip_text",
+    "transformers.models.blip_2.modeling_blip_2",
+    "transformers.models.clip.modeling_clip",
+]
 
 
 def in_workers(function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int) -> Iterator[Result]:
@@ -56,29 +66,26 @@ def in_workers(function: Callable[[Task], Result], tasks: Sequence[Task], *, wor
     try:
         yield from pool.map(function, tasks)
     except BrokenProcessPool:
-        raise StudyError(_why_broken(workers, begun.is_set())) from None
+        script = getattr(sys.modules["__main__"], "__file__", None)
+        if script and not begun.is_set():
+            raise StudyError(
+                f"{script} starts {workers} worker processes, and each begins by importing it; "
+                'put what it does below a line if __name__ == "__main__": (or take workers=1)'
+            ) from None
+        raise StudyError(
+            f"one of {workers} worker processes was killed, as the system does where memory runs out; "
+            "what is finished is kept: run again, with fewer workers if it happens again"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)  # what runs is finished, what waits is dropped
 
 
-def _why_broken(workers: int, begun: bool) -> str:
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    if script and not begun:
-        return (
-            f"{script} starts {workers} worker processes, and each begins by importing it; "
-            'put what it does below a line if __name__ == "__main__": (or take workers=1)'
-        )
-    return (
-        f"one of {workers} worker processes was killed, as the system does where memory runs out; "
-        "what is finished is kept: run again, with fewer workers if it happens again"
-    )
-
-
 def _context() -> multiprocessing.context.BaseContext:
+    """How workers start: on Linux they are forked from a server, elsewhere each starts anew."""
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{__package__}.heavy_imports"])
+    context.set_forkserver_preload(PRELOADED)
     unset = {name: str(value) for name, value in MALLOC.items() if name not in os.environ}
     os.environ.update(unset)
     try:
@@ -125,7 +132,7 @@ def own_share(tasks: Sequence[Item]) -> Sequence[Item]:
 def wait_for_all() -> None:
     """Until every process that was launched is here."""
     if launched() > 1:
-        Processes().wait()
+        Processes().state.wait_for_everyone()
 
 
 class Processes:
@@ -135,18 +142,10 @@ class Processes:
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
-        from accelerate import PartialState
-
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        state = PartialState(cpu=device.type == "cpu", timeout=LONGEST_WAIT)
+        self.state = state = PartialState(cpu=device.type == "cpu", timeout=LONGEST_WAIT)
         self.rank, self.count, self.first = state.process_index, state.num_processes, state.is_main_process
         self.device = state.device if self.count > 1 else device
-
-    def wait(self) -> None:
-        """Until every process is here."""
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
 
     def own(self, batches: Sequence[Item]) -> Sequence[Item]:
         """This process's batches."""
@@ -154,15 +153,11 @@ class Processes:
 
     def gather(self, own: torch.Tensor) -> torch.Tensor:
         """Results of this process's batches (b, ...) to those of all batches, in their order, on the CPU."""
-        from accelerate.utils import gather
-
         everyone = gather(own.to(self.device)).cpu()
         return everyone.unflatten(0, (self.count, -1)).transpose(0, 1).flatten(0, 1)
 
     def add_up(self, tensors: Iterable[torch.Tensor]) -> None:
         """Replace each tensor by its sum over the processes, in one exchange."""
-        from accelerate.utils import reduce
-
         if self.count == 1:
             return
         tensors = list(tensors)

@@ -15,11 +15,10 @@ def progress(
 ) -> tqdm:
     """Iterate with a bar on standard error: what, how much, how fast and how long still; None: ``update`` it yourself.
 
-    Nothing is shown for work that ends within three seconds, nor by worker processes: the main one shows all, and of
-    several that were launched together the first its own part. Where
-    standard error is not a terminal (a log), a line is written at most every five seconds.
+    Nothing is shown for work that ends within three seconds, nor by worker processes; of several processes that were
+    launched together the first shows its own part. Where standard error is not a terminal but a log, a line is written
+    at most every five seconds.
     """
-    interval = 0.5 if sys.stderr.isatty() else 5.0
     return tqdm(
         items,
         description,
@@ -28,7 +27,7 @@ def progress(
         unit=f" {unit}",
         file=sys.stderr,
         delay=3.0,
-        mininterval=interval,
+        mininterval=0.5 if sys.stderr.isatty() else 5.0,
         ncols=100,
         disable=multiprocessing.parent_process() is not None or os.environ.get("RANK", "0") != "0",
     )

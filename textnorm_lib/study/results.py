@@ -3,26 +3,23 @@
     python -m textnorm_lib results collect     after ./run_all.sh refresh: take what the notebooks asked the store for
     python -m textnorm_lib results compare     after ./run_all.sh: how much of it the run reproduced
 
-The folder has the form of the store: content-addressed, Parquet, a ``meta.json`` beside the data. Images are there only
-where a figure shows them. Nothing of the released files is: what follows from them is.
+The folder has the form of the store: content-addressed, Parquet, a ``meta.json`` beside the data. It holds images only
+where a figure shows them, and what follows from the released files, but nothing of these files.
 """
 
-import argparse
 import json
 import shutil
-import sys
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from textnorm_lib.study.config import DEFAULT_PROFILE, as_dict, load_profile
-from textnorm_lib.study.errors import StoreError, StudyError
+from textnorm_lib.study.errors import StoreError
 from textnorm_lib.study.progress import progress
-from textnorm_lib.study.run import records_folder
-from textnorm_lib.study.store import RESULTS, artifacts_folder, read_meta, read_result, write_atomically
+from textnorm_lib.study.store import RESULTS, read_meta, read_result, write_atomically
 
 LARGEST = 15_000_000  # bytes of all results together
 TOLERANCE = 1e-3  # of a column's spread: what another processor's rounding may change
@@ -30,37 +27,36 @@ TOLERANCE = 1e-3  # of a column's spread: what another processor's rounding may 
 
 @dataclass(frozen=True)
 class Compared:
-    """How results agree with what was computed here; each is named step/key."""
+    """Which results agree with what was computed here; each is named step/key."""
 
-    same: list[str]
-    different: list[str]
-    not_computed: list[str]
+    same: list[str] = field(default_factory=list)
+    different: list[str] = field(default_factory=list)
+    not_computed: list[str] = field(default_factory=list)
 
 
 def collect(steps: Path, keys: set[str], results: Path = RESULTS, *, never: Collection[str] = ()) -> int:
-    """Make ``results`` hold just the results with these keys, as they lie in ``steps``; returns the bytes.
+    """Make ``results`` hold just the results with these keys, as they lie in ``steps``; returns their size in bytes.
 
-    Folders of images and the like stay away, and what rests on an input whose key is in ``never`` without a step
-    between: it would be the released files themselves.
-
-    Raises ``StoreError`` for a key that neither folder has, and where there are none or all together are too large.
+    Folders of images stay out, and so does whatever has an input whose key is in ``never``: the released files, of
+    which it would be a copy. Raises ``StoreError`` where there are no keys, where neither folder has one of them, and
+    where all results together are too large.
     """
     if not keys:
         raise StoreError(f"{steps}: no notebook has read any result; run ./run_all.sh refresh first")
     found = {folder.name: folder for root in (results, steps) for folder in root.glob("*/*") if folder.name in keys}
-    if lacking := keys - set(found):
-        raise StoreError(
-            f"{steps}: has no result {min(lacking)}, which a notebook read; run ./run_all.sh refresh again"
-        )
-    metas = {key: read_meta(folder) for key, folder in found.items()}
-    kept = {key for key, meta in metas.items() if meta["frames"] is not None and not set(meta["inputs"]) & set(never)}
-    found = {key: folder for key, folder in found.items() if key in kept}
-    size = sum(file.stat().st_size for folder in found.values() for file in folder.iterdir())
+    if lacking := min(keys - set(found), default=""):
+        raise StoreError(f"{steps}: has no result {lacking}, which a notebook read; run ./run_all.sh refresh again")
+    kept = {}
+    for key, folder in sorted(found.items()):
+        meta = read_meta(folder)
+        if meta["frames"] is not None and not set(meta["inputs"]) & set(never):
+            kept[key] = folder
+    size = sum(file.stat().st_size for folder in kept.values() for file in folder.iterdir())
     if size > LARGEST:
         raise StoreError(f"{results}: {size:,} bytes are more than {LARGEST:,}; let notebooks read smaller tables")
     fresh = results.with_name(f"{results.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
-    for key, folder in sorted(found.items()):
+    for key, folder in kept.items():
         shutil.copytree(folder, fresh / folder.parent.name / key)
     profile = json.dumps(as_dict(load_profile(DEFAULT_PROFILE)), indent=1, sort_keys=True) + "\n"
     write_atomically(fresh / "profile.json", profile.encode())
@@ -71,8 +67,8 @@ def collect(steps: Path, keys: set[str], results: Path = RESULTS, *, never: Coll
 
 
 def compare(steps: Path, results: Path = RESULTS) -> Compared:
-    """Every result that came along beside the one that was computed into ``steps``."""
-    compared = Compared([], [], [])
+    """Each result that came with the repository, compared with the one that was computed into ``steps``."""
+    compared = Compared()
     for folder in sorted(path.parent for path in results.glob("*/*/meta.json")):
         name = folder.relative_to(results).as_posix()
         if not (steps / name / "meta.json").exists():
@@ -85,15 +81,12 @@ def compare(steps: Path, results: Path = RESULTS) -> Compared:
 
 
 def recompute(functions: Mapping[str, Callable], share: float, *, seed: int, results: Path = RESULTS) -> Compared:
-    """A random share of the results that follow from other results alone, computed again from those.
-
-    ``functions``: the steps by name.
-    """
+    """A random share of the results that follow from other results alone, computed again by ``functions``, by name."""
     places = {path.parent.name: path.parent for path in results.glob("*/*/meta.json")}
     metas = {key: read_meta(folder) for key, folder in sorted(places.items())}
     able = [key for key, meta in metas.items() if meta["inputs"] and set(meta["inputs"]) <= set(places)]
     drawn = np.random.default_rng(seed).permutation(able)[: max(1, round(share * len(able)))]
-    compared = Compared([], [], [])
+    compared = Compared()
     for key in progress(drawn, "results", unit="steps"):
         meta = metas[key]
         again = functions[meta["step"]](*(read_result(places[one]) for one in meta["inputs"]), **meta["config"])
@@ -128,38 +121,15 @@ def _agree(one: pd.Series, other: pd.Series) -> bool:
 
 
 def report(compared: Compared) -> str:
-    """One or two lines for who ran the study."""
+    """What whoever ran the study is told: one to three lines."""
     total = sum(map(len, (compared.same, compared.different, compared.not_computed)))
     if not total:
         return "results: none are in the repository to compare with"
     lines = [f"results: {len(compared.same)} of {total} stored results were reproduced within rounding"]
     if compared.different:
-        lines.append(
-            f"results: {len(compared.different)} came out differently: {', '.join(compared.different[:3])} ..."
-        )
+        named = ", ".join(compared.different[:3])
+        lines.append(f"results: {len(compared.different)} came out differently: {named} ...")
     if compared.not_computed:
         what = ", ".join(sorted({name.split("/")[0] for name in compared.not_computed})[:5])
         lines.append(f"results: {len(compared.not_computed)} were not computed here and taken as stored ({what}, ...)")
     return "\n".join(lines)
-
-
-def main(arguments: list[str] | None = None, *, never: Collection[str] = ()) -> int:
-    """The command line; returns the exit status. ``never`` as for ``collect``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m textnorm_lib results", description="The results in the repository."
-    )
-    parser.add_argument("command", choices=["collect", "compare"])
-    options = parser.parse_args(arguments)
-    steps = artifacts_folder() / "steps"
-    try:
-        if options.command == "collect":
-            records = [json.loads(path.read_text()) for path in records_folder(DEFAULT_PROFILE).glob("*.json")]
-            asked = {key for record in records for key in record["asked"]}
-            size = collect(steps, asked, never=never)
-            print(f"results: {size / 1e6:.1f} MB in {RESULTS}")
-        else:
-            print(report(compare(steps)))
-    except StudyError as error:
-        print(f"results: {error}", file=sys.stderr)
-        return 2
-    return 0

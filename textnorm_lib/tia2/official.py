@@ -16,8 +16,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from textnorm_lib.study.errors import DataError, DataUnavailable, shown
-from textnorm_lib.study.files import check_regular
+from textnorm_lib.study.errors import DataError, DataUnavailable, check_regular, shown
 from textnorm_lib.tia2.labels import ANNOTATORS, BAD, GOOD, SKIP, image_table
 
 VARIABLE = "TEXTNORM_TIA2_DIR"

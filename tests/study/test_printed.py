@@ -3,7 +3,7 @@
 import pytest
 
 from textnorm_lib.study.errors import DataError
-from textnorm_lib.study.report_pages import Tables, fill, quote, untrue
+from textnorm_lib.study.printed import Tables, fill, quote, untrue
 
 CSV = """set,reward,mean,low,high,n_prompts,share_good,kl,verdict
 all,clip,0.7641,0.7502,0.7788,525,0.4164,33.25,holds
