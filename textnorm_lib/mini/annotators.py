@@ -25,9 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from textnorm_lib.mini.backgrounds import LOCATIONS
-from textnorm_lib.mini.shapes import COLOURS
-from textnorm_lib.mini.styles import STYLES
+from textnorm_lib.mini.drawings import COLOURS
+from textnorm_lib.mini.styles import LOCATIONS, STYLES
 from textnorm_lib.prompts.grammar import Spec, parse
 from textnorm_lib.prompts.templates import CLASSES
 from textnorm_lib.study.errors import LONGEST_PATH, DataError, shown

@@ -1,27 +1,27 @@
 """Scenes: a prompt's specification becomes an image of ``size`` x ``size`` pixels and the objects' true boxes.
 
-A scene is drawn ``SUPERSAMPLING`` times as large and reduced. Objects vary in place, size, rotation and tint, lie
-wholly inside the frame and hardly cover each other. The same specification and generator give the same scene, bit for
-bit.
+A scene is drawn ``SUPERSAMPLING`` times as large and reduced, because Pillow does not smooth what it draws. Objects
+vary in place, size, rotation and tint, lie wholly inside the frame and hardly cover each other. The same specification
+and generator give the same scene, bit for bit.
 """
 
+import colorsys
 import io
 import itertools
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from textnorm_lib.mini.backgrounds import GROUND_TOP, background
-from textnorm_lib.mini.sprites import Box, Pose, Tint, draw, extent, shown_colour, tilt
-from textnorm_lib.mini.styles import find_style
+from textnorm_lib.mini.drawings import COLOURS, DRAWINGS, PAINTS, RGB, from_hsv, rotate
+from textnorm_lib.mini.styles import GROUND_TOP, STYLES, Pens, location_ground
 from textnorm_lib.prompts.grammar import Asked, Spec, write
 from textnorm_lib.prompts.sets import sample_spec
-from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.store import step
 
@@ -36,6 +36,31 @@ ATTEMPTS_PER_OBJECT = 40
 SHRINK = 0.97  # of all radii, each time the objects do not fit
 GAP = (0.5, 7.0)  # pixels at 64 between two objects beside each other; between stacked ones up to STACKED_GAP
 STACKED_GAP = 2.0
+EDGE = 0.09  # of a sprite, in radii: half a pixel at the smallest radius of a scene
+
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1
+
+
+@dataclass(frozen=True)
+class Pose:
+    """``centre`` and ``radius`` in pixels, ``rotation`` in degrees, clockwise.
+
+    A sprite of radius r fills the square [-r, r] x [-r, r] around its centre, and a dark edge of ``EDGE`` r beyond it.
+    """
+
+    centre: Point
+    radius: float
+    rotation: float = 0.0
+    mirrored: bool = False
+
+
+class Tint(NamedTuple):
+    """A variation of a sprite's colours: shift of the hue in turns, factors of saturation and brightness."""
+
+    hue: float = 0.0
+    saturation: float = 1.0
+    brightness: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,26 +89,23 @@ class Scene:
 
 def render(spec: Spec, generator: np.random.Generator, *, size: int = SIZE) -> Scene:
     """One scene that shows exactly what ``spec`` asks for."""
-    style = find_style(spec.style)
+    style, width = STYLES[spec.style], size * SUPERSAMPLING
     asked = [Asked(one.name, 1, one.colour) for one in spec.objects for _ in range(one.count)]
     poses = _arrange(spec, asked, generator, size)
-    width = size * SUPERSAMPLING
-    canvas = background(spec.location, generator, width=width) if spec.location else style.ground(generator, width)
+    canvas = location_ground(spec.location, generator, width) if spec.location else style.ground(generator, width)
+    placed = []
     for one, pose in zip(asked, poses, strict=True):
-        tint = _tint(generator, named=shown_colour(one.name, one.colour) is not None)
+        colour = shown_colour(one.name, one.colour)
+        reach = 0.008 if colour else 0.03  # a colour that has a name keeps its hue
+        tint = Tint(generator.uniform(-reach, reach), generator.uniform(0.88, 1.08), generator.uniform(0.92, 1.06))
         draw(one.name, canvas=canvas, pose=pose, colour=one.colour, tint=tint, pens=style.pens, scale=SUPERSAMPLING)
+        placed.append(Placed(one.name, extent(one.name, pose), colour, pose))
     image = style.finish(canvas.reduce(SUPERSAMPLING), generator)
-    placed = (
-        Placed(one.name, extent(one.name, pose), shown_colour(one.name, one.colour), pose)
-        for one, pose in zip(asked, poses, strict=True)
-    )
     return Scene(np.asarray(image), tuple(placed), spec)
 
 
 def render_many(specs: Sequence[Spec], seed: int, *, workers: int = 1) -> Iterator[Scene]:
     """Render ``specs`` in order, with a progress bar; scene i depends on ``seed`` and i alone, not on ``workers``."""
-    if workers < 1:
-        raise DataError(f"{workers} workers; take one or more")
     render_one = partial(_render_one, seed=seed)
     bar = partial(progress, description="rendering scenes", total=len(specs), unit="scenes")
     if workers == 1:
@@ -93,33 +115,12 @@ def render_many(specs: Sequence[Spec], seed: int, *, workers: int = 1) -> Iterat
         yield from bar(pool.imap(render_one, enumerate(specs), chunksize=64))
 
 
-def contact_sheet(
-    images: Sequence[np.ndarray], *, columns: int, captions: Sequence[str] = (), pad: int = 4
-) -> Image.Image:
-    """Images side by side, ``columns`` a row, each twice as large, its caption in small print below."""
-    if not len(images):
-        raise DataError("a contact sheet of no images; give one or more")
-    height, width = (2 * side for side in images[0].shape[:2])
-    text_height = 24 if captions else 0
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (width + pad) + pad, rows * (height + text_height + pad) + pad), "white")
-    pen = ImageDraw.Draw(sheet)
-    for i, (image, caption) in enumerate(itertools.zip_longest(images, captions, fillvalue="")):
-        x, y = pad + i % columns * (width + pad), pad + i // columns * (height + text_height + pad)
-        sheet.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (x, y))
-        pen.multiline_text((x, y + height), _wrapped(caption, width, pen), fill="black", font_size=9, spacing=1)
-    return sheet
-
-
 def _render_one(numbered: tuple[int, Spec], *, seed: int) -> Scene:
     index, spec = numbered
     return render(spec, np.random.default_rng([seed, index]))
 
 
-def _tint(generator: np.random.Generator, *, named: bool) -> Tint:
-    """A colour that has a name keeps its hue."""
-    reach = 0.008 if named else 0.03
-    return Tint(generator.uniform(-reach, reach), generator.uniform(0.88, 1.08), generator.uniform(0.92, 1.06))
+# Where objects lie.
 
 
 def _arrange(spec: Spec, asked: list[Asked], generator: np.random.Generator, size: int) -> list[Pose]:
@@ -136,21 +137,19 @@ def _arrange(spec: Spec, asked: list[Asked], generator: np.random.Generator, siz
         else:
             centres = _scattered(boxes, frame, generator)
         if centres is not None:
-            return [
-                Pose(centre, pose.radius, pose.rotation, pose.mirrored)
-                for centre, pose in zip(centres, turned, strict=True)
-            ]
+            return [replace(pose, centre=centre) for centre, pose in zip(centres, turned, strict=True)]
         low, high = max(smallest, low * SHRINK), max(smallest, high * SHRINK)
 
 
 def _turned(name: str, radius: float, generator: np.random.Generator) -> Pose:
     """At the origin, randomly turned and mirrored."""
-    return Pose((0.0, 0.0), radius, generator.uniform(-1, 1) * tilt(name), bool(generator.random() < 0.5))
+    rotation = generator.uniform(-1, 1) * DRAWINGS[name].tilt
+    return Pose((0.0, 0.0), radius, rotation, bool(generator.random() < 0.5))
 
 
-def _scattered(boxes: list[Box], frame: Box, generator: np.random.Generator) -> list[tuple[float, float]] | None:
+def _scattered(boxes: list[Box], frame: Box, generator: np.random.Generator) -> list[Point] | None:
     """A centre for each box (given around the origin), the largest first; None if one finds no place."""
-    placed: dict[int, tuple[tuple[float, float], Box]] = {}
+    placed: dict[int, tuple[Point, Box]] = {}
     for i in sorted(range(len(boxes)), key=lambda i: -_area(boxes[i])):
         x0, y0, x1, y1 = boxes[i]
         lows, highs = (frame[0] - x0, frame[1] - y0), (frame[2] - x1, frame[3] - y1)
@@ -166,7 +165,7 @@ def _scattered(boxes: list[Box], frame: Box, generator: np.random.Generator) -> 
 
 def _related(
     relation: str, boxes: list[Box], frame: Box, generator: np.random.Generator, scale: float
-) -> list[tuple[float, float]] | None:
+) -> list[Point] | None:
     """Centres of two boxes: one after the other along one axis with a gap, nearly level along the other."""
     along = 1 if relation == "top" else 0
     across = 1 - along
@@ -185,7 +184,7 @@ def _related(
     level = generator.uniform(low, high)
     shifts = np.clip(level + generator.uniform(-4, 4, 2) * scale, low, high).tolist()
     centres = [(place, shift) if along == 0 else (shift, place) for place, shift in zip(places, shifts, strict=True)]
-    return [centres[order.index(i)] for i in range(2)]
+    return [centres[i] for i in order]
 
 
 def covered(first: Box, second: Box) -> float:
@@ -199,6 +198,123 @@ def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
+# How one object is drawn.
+
+
+def draw(
+    name: str,
+    *,
+    canvas: Image.Image,
+    pose: Pose,
+    pens: Pens,
+    colour: str | None = None,
+    tint: Tint | None = None,
+    scale: float = 1.0,
+) -> None:
+    """Draw one ``name`` on ``canvas`` (RGB), in one of ``COLOURS`` or, with None, in its natural colour.
+
+    ``scale``: pixels of the canvas per pixel of the pose.
+    """
+    corners, spans = _corners(name)
+    corners = (_place(corners, pose) * scale + 0.5).astype(np.float32)  # Pillow cuts decimals off
+    polygons = [corners[span].ravel() for span in spans]
+    paints = palette(name, colour)
+    if tint is not None:
+        paints = [tinted(paint, tint) for paint in paints]
+    edges = list(zip(polygons[: len(paints)], map(pens.edge, paints), strict=True))
+    insides = list(zip(polygons[len(paints) :], map(pens.inside, paints), strict=True))
+    layers = zip(edges, insides, strict=True) if pens.every_part else (edges, insides)
+    brush = ImageDraw.Draw(canvas)
+    for polygon, paint in itertools.chain.from_iterable(layers):
+        brush.polygon(polygon, fill=paint)
+
+
+def extent(name: str, pose: Pose) -> Box:
+    """The box of the sprite with its edge, in pixels."""
+    points = _place(_corners(name)[0], pose)
+    return (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
+
+
+@cache
+def _corners(name: str) -> tuple[np.ndarray, list[slice]]:
+    """The corners (n, 2) of the edges of all parts, then of their insides; and where each polygon lies in them."""
+    insides = [np.array(part.points) for part in DRAWINGS[name].parts]
+    polygons = [grow(points, EDGE) for points in insides] + insides
+    stops = np.cumsum([len(points) for points in polygons]).tolist()
+    return np.concatenate(polygons), [slice(*span) for span in itertools.pairwise([0, *stops])]
+
+
+def _place(points: np.ndarray, pose: Pose) -> np.ndarray:
+    mirrored = points * (-1, 1) if pose.mirrored else points
+    return rotate(mirrored, pose.rotation) * pose.radius + pose.centre
+
+
+def grow(points: np.ndarray, width: float) -> np.ndarray:
+    """Move every edge of a polygon (n, 2) outwards by ``width``; corners sharper than about 50 degrees are blunted."""
+    ahead, behind = np.roll(points, -1, axis=0) - points, points - np.roll(points, 1, axis=0)
+    area = np.sum(points[:, 0] * ahead[:, 1] - points[:, 1] * ahead[:, 0])
+    normals = [np.sign(area) * _unit(np.stack([edge[:, 1], -edge[:, 0]], axis=1)) for edge in (behind, ahead)]
+    middle = _unit(normals[0] + normals[1])
+    reach = width / np.maximum(np.sum(middle * normals[0], axis=1, keepdims=True), 0.45)
+    return points + middle * reach
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+
+def shown_colour(name: str, colour: str | None) -> str | None:
+    """The one of ``COLOURS`` that a ``name`` drawn in ``colour`` shows; None if it shows none of them."""
+    return colour or DRAWINGS[name].colour
+
+
+@cache
+def palette(name: str, colour: str | None) -> tuple[RGB, ...]:
+    """The colour of each part of a ``name`` drawn in ``colour``."""
+    drawing = DRAWINGS[name]
+    body = drawing.body if colour is None else COLOURS[colour]
+    roles = {"body": body, "light": _light(body), "shade": _shade(body)}
+    roles["accent"] = drawing.accent if colour is None else roles["shade"]
+    return tuple((roles | PAINTS)[part.fill] for part in drawing.parts)
+
+
+def tinted(colour: RGB, tint: Tint) -> RGB:
+    """``colour`` varied by ``tint``."""
+    hue, saturation, value = colorsys.rgb_to_hsv(*(c / 255 for c in colour))
+    return from_hsv(hue + tint.hue, saturation * tint.saturation, value * tint.brightness)
+
+
+def _light(colour: RGB) -> RGB:
+    """Two fifths of the way to white; white itself, which has no lighter, a little darker."""
+    return tuple((3 * c + 2 * 255) // 5 if min(colour) < 200 else int(0.88 * c) for c in colour)
+
+
+def _shade(colour: RGB) -> RGB:
+    """A fifth darker, white less so; black, which has no darker, lighter."""
+    if max(colour) < 80:
+        return tuple(c + 30 for c in colour)
+    return tuple(int((0.78 if min(colour) < 200 else 0.86) * c) for c in colour)
+
+
+# Scenes to be looked at.
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray], *, columns: int, captions: Sequence[str] = (), pad: int = 4
+) -> Image.Image:
+    """Images side by side, ``columns`` a row, each twice as large, its caption in small print below."""
+    height, width = (2 * side for side in images[0].shape[:2])
+    text_height = 24 if captions else 0
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (width + pad) + pad, rows * (height + text_height + pad) + pad), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (image, caption) in enumerate(itertools.zip_longest(images, captions, fillvalue="")):
+        x, y = pad + i % columns * (width + pad), pad + i // columns * (height + text_height + pad)
+        sheet.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (x, y))
+        pen.multiline_text((x, y + height), _wrapped(caption, width, pen), fill="black", font_size=9, spacing=1)
+    return sheet
+
+
 def _wrapped(text: str, width: int, pen: ImageDraw.ImageDraw) -> str:
     """Break ``text`` so that its lines are at most ``width`` pixels."""
     lines = [""]
@@ -206,9 +322,6 @@ def _wrapped(text: str, width: int, pen: ImageDraw.ImageDraw) -> str:
         longer = f"{lines[-1]} {word}".strip()
         lines = [*lines[:-1], longer] if pen.textlength(longer, font_size=9) <= width else [*lines, word]
     return "\n".join(lines)
-
-
-# Scenes of the mini world, to be looked at.
 
 
 @step(1)
