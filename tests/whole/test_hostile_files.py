@@ -17,8 +17,7 @@ from textnorm_lib.figures import report
 from textnorm_lib.images.pixels import square
 from textnorm_lib.judging.comparisons import read_votes
 from textnorm_lib.judging.labelling import FORMAT, alignment_items, read_labels
-from textnorm_lib.mini.annotators import load_annotator
-from textnorm_lib.mini.quality import load_quality_judge
+from textnorm_lib.mini.annotators import load_annotator, load_quality_judge
 from textnorm_lib.optimise.lora import FILE, load_lora
 from textnorm_lib.optimise.resuming import CURVE, cut_curve, resume
 from textnorm_lib.rewards import load_reward

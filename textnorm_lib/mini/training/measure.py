@@ -6,7 +6,7 @@ the study evaluates on.
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -17,12 +17,19 @@ from PIL import Image
 from statsmodels.stats.proportion import proportion_confint
 
 from textnorm_lib.images.sampling import generate, load_pipeline, plan_images
-from textnorm_lib.mini.annotators import collect_votes, detect, load_annotator, vote
+from textnorm_lib.mini.annotators import (
+    QualityJudge,
+    collect_votes,
+    detect,
+    load_annotator,
+    load_quality_judge,
+    read_images,
+    vote,
+)
 from textnorm_lib.mini.generator import as_tensor
-from textnorm_lib.mini.quality import QualityJudge, load_quality_judge
 from textnorm_lib.mini.scenes import render_many
-from textnorm_lib.mini.training import annotators as train_annotators
 from textnorm_lib.mini.training import spoil
+from textnorm_lib.mini.training.judges import draw_severities, share_exact, spoilt_twice
 from textnorm_lib.mini.training.plan import (
     DEVELOPMENT_SEED,
     HELD_OUT_SEED,
@@ -31,7 +38,6 @@ from textnorm_lib.mini.training.plan import (
     QUALITY_JUDGES,
     Plan,
 )
-from textnorm_lib.mini.training.quality import draw_severities
 from textnorm_lib.mini.training.scenes import Scenes, training_scenes
 from textnorm_lib.prompts.grammar import parse
 from textnorm_lib.prompts.sets import SETS, mini_prompts, split
@@ -74,7 +80,7 @@ def measure_annotators(plan: Plan, folder: Path, weights: Path) -> pd.DataFrame:
     for name in progress((*JUDGES, *PREFERENCE_ANNOTATORS), "annotators", unit="annotator"):
         annotator = load_annotator(weights / "annotators" / f"{name}.safetensors")
         for version, images in versions.items():
-            exact = train_annotators.share_exact(annotator, scenes, images)[:, 0]
+            exact = share_exact(annotator, scenes, images)[:, 0]
             votes = _votes(annotator, images, scenes.captions)
             low, high = proportion_confint(exact.sum(), count, method="wilson")
             rows.append((name, version, exact.mean(), low, high, (votes == 1).mean(), (votes == -1).mean()))
@@ -155,20 +161,14 @@ def _held_out_pairs(plan: Plan, folder: Path, pipeline) -> Pairs:
     scenes = training_scenes(folder / "held_out", count=plan.held_out, seed=HELD_OUT_SEED, workers=plan.workers)
     folder, options = folder / "quality" / "held_out", {"pipeline": pipeline, "seed": HELD_OUT_SEED}
     severities = draw_severities(plan.held_out, np.random.default_rng(HELD_OUT_SEED))
-    pairs = {
-        kind: tuple(
-            spoil.spoilt(kind, scenes, one, path=folder / f"{kind}_{place}.npy", **options)
-            for place, one in enumerate(severities, start=1)
-        )
-        for kind in spoil.LATENT_KINDS
-    }
+    pairs = {kind: spoilt_twice(kind, scenes, severities, folder, **options) for kind in spoil.LATENT_KINDS}
     clean = spoil.spoilt("noise", scenes, np.zeros(plan.held_out), path=folder / "clean.npy", **options)
     for kind in spoil.PIXEL_KINDS:
         spoilt = (
             spoil.spoil_pixels(kind, as_tensor(clean), torch.from_numpy(one).float(), seed=HELD_OUT_SEED)
             for one in severities
         )
-        pairs[kind] = tuple(((one + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy() for one in spoilt)
+        pairs[kind] = tuple(map(spoil.as_pixels, spoilt))
     return pairs | {"JPEG": tuple(_as_jpeg(clean, one) for one in severities)}
 
 
@@ -186,7 +186,7 @@ def _as_jpeg(images: np.ndarray, severities: np.ndarray) -> np.ndarray:
 def _generated_pairs(plan: Plan, folder: Path, pipeline) -> Pairs:
     """Images of development prompts as the study makes them, and from the same noise in a worse way.
 
-    ``pipeline`` is of no use afterwards: it is disturbed in the end.
+    ``pipeline`` is of no use afterwards: its weights are disturbed in the end.
     """
     prompts = development_prompts(plan.development_prompts)["prompt"].tolist()
     table = plan_images(prompts, plan.quality_images, seed=DEVELOPMENT_SEED)
@@ -197,17 +197,12 @@ def _generated_pairs(plan: Plan, folder: Path, pipeline) -> Pairs:
 
     usual = read_images(folder / "development" / name for name in table["image"])
     pairs = {f"{steps} steps": (usual, make(f"steps_{steps}", steps)) for steps in FEWER_STEPS}
-    _disturb(pipeline.unet)
-    return pairs | {"disturbed weights": (usual, make("disturbed", plan.sampling_steps))}
-
-
-@torch.no_grad()
-def _disturb(unet: torch.nn.Module) -> None:
-    """Put noise on the weights."""
     generator = torch.Generator().manual_seed(DEVELOPMENT_SEED)
-    for weight in unet.parameters():
-        if weight.ndim > 1:
-            weight += DISTURBANCE * weight.std() * torch.randn(weight.shape, generator=generator)
+    with torch.no_grad():
+        for weight in pipeline.unet.parameters():
+            if weight.ndim > 1:
+                weight += DISTURBANCE * weight.std() * torch.randn(weight.shape, generator=generator)
+    return pairs | {"disturbed weights": (usual, make("disturbed", plan.sampling_steps))}
 
 
 def _clean_scenes(plan: Plan, folder: Path, pipeline) -> tuple[pd.DataFrame, np.ndarray]:
@@ -219,11 +214,6 @@ def _clean_scenes(plan: Plan, folder: Path, pipeline) -> tuple[pd.DataFrame, np.
     scenes = Scenes(images, table["prompt"].tolist(), nothing, np.zeros((len(table), 2)))
     options = {"path": folder / "quality" / "development_scenes.npy", "seed": DEVELOPMENT_SEED}
     return table, spoil.spoilt("noise", scenes, np.zeros(len(table)), pipeline, **options)
-
-
-def read_images(paths: Iterable[Path]) -> np.ndarray:
-    """uint8 (n, h, w, 3)."""
-    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
 
 
 def _judged(judges: Sequence[QualityJudge], images: pd.DataFrame, pixels: np.ndarray) -> pd.DataFrame:
