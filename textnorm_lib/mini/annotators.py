@@ -119,7 +119,7 @@ class Detector(nn.Module):
 
 
 def targets(objects: np.ndarray, grid: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Class maps (n, 25, g, g) with a Gaussian bump a centre, the colour index (n, g, g) there, and where centres are.
+    """Class maps (n, 25, g, g) with a bump at each centre, the colour index (n, g, g) there, and where centres are.
 
     ``objects`` (n, 8, 6): class index, box in pixels, colour index; class -1 is padding.
     """
@@ -278,7 +278,7 @@ def _loaded(net: nn.Module, path: Path, of: str, example: str) -> nn.Module:
         net.load_state_dict(load_file(path))
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read ({shown(error, LONGEST_PATH)}); {remedy}") from None
-    except RuntimeError:  # other names or shapes, a line each
+    except RuntimeError:  # other names or shapes, one line each
         raise DataError(f"{path}: these are not the weights of {of}; {remedy}") from None
     for name, value in net.state_dict().items():
         if not value.isfinite().all():

@@ -302,7 +302,7 @@ def _shade(colour: RGB) -> RGB:
 def contact_sheet(
     images: Sequence[np.ndarray], *, columns: int, captions: Sequence[str] = (), pad: int = 4
 ) -> Image.Image:
-    """Images side by side, ``columns`` a row, each twice as large, its caption in small print below."""
+    """Images side by side, ``columns`` per row, each twice as large, with its caption in small print below."""
     height, width = (2 * side for side in images[0].shape[:2])
     text_height = 24 if captions else 0
     rows = -(-len(images) // columns)

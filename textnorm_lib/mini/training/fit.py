@@ -173,7 +173,7 @@ def curves(folder: Path) -> pd.DataFrame:
 
 
 def thinned(table: pd.DataFrame) -> pd.DataFrame:
-    """``curves`` with about ``POINTS`` rows a stage, each the mean loss since the last; validations are kept."""
+    """``curves`` with about ``POINTS`` rows per stage, each the mean loss since the last; validations are kept."""
     every = table.groupby("stage")["step"].transform("max") // POINTS + 1
     groups = table.groupby(["stage", table["step"] // every], sort=False)
     return groups.agg(step=("step", "last"), loss=("loss", "mean"), validation=("validation", "max")).reset_index(0)

@@ -2,7 +2,7 @@
 
 An annotator must keep its footing when a generator is optimised and its style drifts; an early one's did not. So each
 scene exists in up to four versions: as drawn, through the autoencoder, half-finished, broken. On top come
-stretching, warps, blur, tints and noise, drawn anew a step.
+stretching, warps, blur, tints and noise, drawn anew in each step.
 
 A quality judge learns to put versions of one scene in order, and to say how severely each is spoilt. A step sees groups
 of three versions of one scene: clean (through the autoencoder), worse, and worse still. The loss is the cross-entropy
@@ -85,17 +85,17 @@ def _one_of(images: np.ndarray, generator: torch.Generator) -> int:
     return int(torch.randint(len(images), (), generator=generator))
 
 
-@torch.no_grad()
-def share_exact(
-    detector: annotators.Detector, scenes: Scenes, images: torch.Tensor, *, thresholds: Sequence[float] = (0.5,)
-) -> np.ndarray:
-    """Whether ``detector`` sees exactly the objects of each scene: bool (n, thresholds); ``images`` in [-1, 1]."""
+def look(detector: annotators.Detector, images: torch.Tensor) -> list[annotators.Seen]:
+    """What ``detector`` sees in ``images`` (n, 3, 64, 64) in [-1, 1], a hundred at a time."""
+    return [seen for batch in images.split(100) for seen in annotators.detect(detector, batch)]
+
+
+def are_exact(seen: Sequence[annotators.Seen], scenes: Scenes, threshold: float) -> np.ndarray:
+    """Whether the objects seen in each scene, with at least this score, are exactly those in it: bool (n,)."""
     exact = []
-    for start in range(0, len(images), 100):
-        for index, seen in enumerate(annotators.detect(detector, images[start : start + 100]), start):
-            names = scenes.objects[index][:, 0]
-            wanted = Counter(CLASSES[int(name)] for name in names[names >= 0])
-            exact.append([Counter(one.name for one in seen.objects if one.score >= t) == wanted for t in thresholds])
+    for one, objects in zip(seen, scenes.objects, strict=True):
+        wanted = Counter(CLASSES[int(name)] for name in objects[objects[:, 0] >= 0, 0])
+        exact.append(Counter(found.name for found in one.objects if found.score >= threshold) == wanted)
     return np.array(exact)
 
 
@@ -107,12 +107,10 @@ def calibrate(detector: annotators.Detector, scenes: Scenes) -> None:
     rule stays as it is.
     """
     drawn = as_tensor(scenes.images)
+    versions = [look(detector, one) for one in (drawn, spoil.degrade(drawn, torch.Generator().manual_seed(0)))]
     thresholds = np.arange(0.2, 0.61, 0.02)
-    exact = [
-        share_exact(detector, scenes, images, thresholds=thresholds).mean(axis=0)
-        for images in (drawn, spoil.degrade(drawn, torch.Generator().manual_seed(0)))
-    ]
-    best = float(thresholds[np.mean(exact, axis=0).argmax()])
+    exact = [np.mean([are_exact(seen, scenes, threshold).mean() for seen in versions]) for threshold in thresholds]
+    best = float(thresholds[np.argmax(exact)])
     detector.classes.bias -= float(np.log(best / (1 - best)))
 
 
@@ -165,7 +163,7 @@ def spoilt_twice(
 
 
 def train_quality(versions: Versions, recipe: Recipe, *, folder: Path, device: str = "cpu") -> annotators.QualityNet:
-    """Train one judge on groups of three versions: a third as many groups a step as the recipe's batch has images."""
+    """Train one judge on groups of three versions: a third as many groups per step as the recipe's batch has images."""
     torch.manual_seed(recipe.seed)
     net = annotators.QualityNet().to(device)
     kinds, shares = list(SHARES), torch.tensor(list(SHARES.values()))

@@ -1,6 +1,7 @@
 """How much of everything the mini world is made of: numbers of scenes and images, and a recipe for each model."""
 
 from dataclasses import dataclass
+from typing import Any
 
 JUDGES = ("judge_1", "judge_2", "judge_3")  # the benchmark's votes and all later judging
 PREFERENCE_ANNOTATORS = ("preference_1", "preference_2")  # what reward models learn from
@@ -40,12 +41,12 @@ class Plan:
     half_finished: int = 10_000  # of them also half-finished by the generator, and as many broken
     quality_scenes: int = 3_000  # for each quality judge, spoilt in several ways
     quality_generated: int = 1_500  # of their captions also generated in several numbers of steps
-    quality_images: int = 5  # a development prompt, on which the order of qualities is measured
+    quality_images: int = 5  # per development prompt, on which the order of qualities is measured
     preference_prompts: int = 1_500
-    preference_images: int = 4  # a prompt
+    preference_images: int = 4  # per prompt
     held_out: int = 1_000  # scenes on which the annotators are calibrated, and as many on which they are measured
-    development_prompts: int | None = None  # a set, on which generator and rewards are measured; None: all
-    development_images: int = 20  # a prompt
+    development_prompts: int | None = None  # per set, on which generator and rewards are measured; None: all
+    development_images: int = 20  # per prompt
     sampling_steps: int = 8
     guidance_scale: float = 2.0
     device: str = "cpu"
@@ -60,6 +61,17 @@ class Plan:
     blip2: Recipe = Recipe(steps=900, learning_rate=5e-4, batch_size=64)
     pickscore: Recipe = Recipe(steps=300, learning_rate=1e-4, batch_size=48, warmup=50, average_decay=0.99)
     imagereward: Recipe = Recipe(steps=500, learning_rate=3e-4, warmup=50, average_decay=0.99)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How the generator makes images, as ``images.sampling.generate`` is told."""
+        return {
+            "steps": self.sampling_steps,
+            "guidance_scale": self.guidance_scale,
+            "batch_size": 32,
+            "dtype": "bfloat16",
+            "workers": self.workers,
+        }
 
 
 BUNDLED = Plan()

@@ -65,7 +65,7 @@ def noisy_caption(spec: Spec, generator: np.random.Generator) -> str:
 
 
 def noisy_captions(specs: Sequence[Spec], *, seed: int) -> list[str]:
-    """One careless caption a scene; the same whenever they are drawn."""
+    """One careless caption per scene; the same whenever they are drawn."""
     generator = np.random.default_rng(seed)
     captions = [noisy_caption(spec, generator) for spec in specs]
     others = generator.permutation(len(captions))

@@ -99,7 +99,7 @@ def train_autoencoder(scenes: Scenes, recipe: Recipe, *, folder: Path, device: s
 
 
 def _pieces(images: np.ndarray, count: int, *, whole: bool, generator: torch.Generator) -> np.ndarray:
-    """``count`` random images, or for the same work four times as many random quarters: more scenes a step."""
+    """``count`` random images, or for the same work four times as many random quarters: more scenes per step."""
     size = images.shape[1]
     side = size if whole else size // 2
     chosen = torch.randint(len(images), (count * (size // side) ** 2,), generator=generator).tolist()

@@ -141,7 +141,7 @@ def _apart(objects: np.ndarray) -> np.ndarray:
 
 
 def _shuffle_pieces(latent: Tensor, box: np.ndarray, generator: Generator) -> None:
-    """Permute square pieces of ``latent`` (4, h, w) within ``box``, about three pieces a side, in place."""
+    """Permute square pieces of ``latent`` (4, h, w) within ``box``, about three pieces per side, in place."""
     grid = latent.shape[-1]
     x0, y0 = np.clip(box[:2] // CELL, 0, grid).astype(int)
     x1, y1 = np.clip(-(-box[2:] // CELL), 0, grid).astype(int)

@@ -172,21 +172,13 @@ def _tokenizer(scenes: train.Scenes):
 
 def preference_data(plan: Plan, folder: Path, weights: Path) -> Preferences:
     """Images of prompts of the training mix, and which of two the preference annotators find better."""
-    generator = np.random.default_rng(PREFERENCE_SEED)
-    prompts: dict[str, None] = {}
+    random = np.random.default_rng(PREFERENCE_SEED)
+    prompts: dict[str, None] = {}  # each once, in the order in which they are drawn
     while len(prompts) < plan.preference_prompts:
-        prompts[write(sample_spec(generator))] = None
+        prompts[write(sample_spec(random))] = None
     table = plan_images(list(prompts), plan.preference_images, seed=PREFERENCE_SEED)
-    made = generate(
-        Weights(str(weights / "generator")),
-        table,
-        folder=folder / "preference_images",
-        steps=plan.sampling_steps,
-        guidance_scale=plan.guidance_scale,
-        batch_size=32,
-        dtype="bfloat16",
-        workers=plan.workers,
-    )
+    generator = Weights(str(weights / "generator"))
+    made = generate(generator, table, folder=folder / "preference_images", **plan.sampling)
     annotators = [load_annotator(weights / "annotators" / f"{name}.safetensors") for name in PREFERENCE_ANNOTATORS]
     return collect_preferences(read_images(made), table["prompt"].tolist(), annotators)
 
