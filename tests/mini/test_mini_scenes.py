@@ -21,7 +21,7 @@ def sprite(name, *, size=16, colour=None, style="photo"):
     """One sprite that fills ``size`` pixels, float (size, size, 3)."""
     canvas = Image.new("RGB", (4 * size, 4 * size), GREY)
     pose = scenes.Pose((size / 2, size / 2), 0.44 * size)
-    scenes.draw(name, canvas=canvas, pose=pose, colour=colour, pens=STYLES[style].pens, scale=4)
+    scenes.draw(name, canvas=canvas, pose=pose, pens=STYLES[style].pens, colour=colour, tint=scenes.Tint())
     return np.asarray(canvas.reduce(4), dtype=float)
 
 
@@ -121,7 +121,7 @@ def test_the_pixels_of_an_object_lie_in_its_box():
     for name in CLASSES:
         canvas = blank.copy()
         pose = scenes.Pose((30.0, 34.0), 14.0, generator.uniform(-25, 25), bool(generator.integers(2)))
-        scenes.draw(name, canvas=canvas, pose=pose, pens=STYLES["photo"].pens, scale=4)
+        scenes.draw(name, canvas=canvas, pose=pose, pens=STYLES["photo"].pens, colour=None, tint=scenes.Tint())
         rows, columns = np.nonzero((np.asarray(canvas) != GREY).any(axis=-1))
         found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 4
         assert found == pytest.approx(np.array(scenes.extent(name, pose)), abs=0.5), name
@@ -154,13 +154,6 @@ def test_scenes_do_not_depend_on_the_number_of_workers():
     again = list(render_many(specs[:5], seed=9))
     assert all(np.array_equal(a.image, b.image) for a, b in zip(again, one, strict=False))
     assert not np.array_equal(next(render_many(specs, seed=10)).image, one[0].image)
-
-
-def test_another_size_shows_the_same_objects_larger():
-    spec = parse("a realistic photo of eight toasters")
-    scene = render(spec, np.random.default_rng(0), size=128)
-    assert scene.image.shape == (128, 128, 3) and len(scene.objects) == 8
-    assert all(placed.pose.radius >= 2 * scenes.SMALLEST_RADIUS for placed in scene.objects)
 
 
 def test_a_contact_sheet_holds_its_images():

@@ -1,4 +1,4 @@
-"""Scenes: a prompt's specification becomes an image of ``size`` x ``size`` pixels and the objects' true boxes.
+"""Scenes: a prompt's specification becomes an image of 64 x 64 pixels and the objects' true boxes.
 
 A scene is drawn ``SUPERSAMPLING`` times as large and reduced, because Pillow does not smooth what it draws. Objects
 vary in place, size, rotation and tint, lie wholly inside the frame and hardly cover each other. The same specification
@@ -29,12 +29,12 @@ SIZE = 64
 SUPERSAMPLING = 4
 OVERLAP = 0.02  # of the smaller of two boxes: their corners may, the objects inside them hardly ever touch
 MARGIN = 0.5  # pixels between any object and the frame
-SMALLEST_RADIUS = 6.6  # at 64 pixels: below it detectors, and people, begin to miss objects
-# Radii at 64 pixels by the number of objects, from the smallest to the largest tried first.
+SMALLEST_RADIUS = 6.6  # pixels: below it detectors, and people, begin to miss objects
+# Radii in pixels by the number of objects, from the smallest to the largest tried first.
 RADII = {1: (11, 19), 2: (10, 15), 3: (9, 13), 4: (8.5, 11.5), 5: (8, 10.5), 6: (7.5, 9.5), 7: (7, 9), 8: (6.8, 8.5)}
 ATTEMPTS_PER_OBJECT = 40
 SHRINK = 0.97  # of all radii, each time the objects do not fit
-GAP = (0.5, 7.0)  # pixels at 64 between two objects beside each other; between stacked ones up to STACKED_GAP
+GAP = (0.5, 7.0)  # pixels between two objects beside each other; between stacked ones up to STACKED_GAP
 STACKED_GAP = 2.0
 EDGE = 0.09  # of a sprite, in radii: half a pixel at the smallest radius of a scene
 
@@ -75,7 +75,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scene:
-    """``image`` is uint8 (size, size, 3)."""
+    """``image`` is uint8 (64, 64, 3)."""
 
     image: np.ndarray = field(repr=False)
     objects: tuple[Placed, ...]
@@ -87,18 +87,18 @@ class Scene:
         return write(self.spec)
 
 
-def render(spec: Spec, generator: np.random.Generator, *, size: int = SIZE) -> Scene:
+def render(spec: Spec, generator: np.random.Generator) -> Scene:
     """One scene that shows exactly what ``spec`` asks for."""
-    style, width = STYLES[spec.style], size * SUPERSAMPLING
+    style, width = STYLES[spec.style], SIZE * SUPERSAMPLING
     asked = [Asked(one.name, 1, one.colour) for one in spec.objects for _ in range(one.count)]
-    poses = _arrange(spec, asked, generator, size)
+    poses = _arrange(spec, asked, generator)
     canvas = location_ground(spec.location, generator, width) if spec.location else style.ground(generator, width)
     placed = []
     for one, pose in zip(asked, poses, strict=True):
         colour = shown_colour(one.name, one.colour)
         reach = 0.008 if colour else 0.03  # a colour that has a name keeps its hue
         tint = Tint(generator.uniform(-reach, reach), generator.uniform(0.88, 1.08), generator.uniform(0.92, 1.06))
-        draw(one.name, canvas=canvas, pose=pose, colour=one.colour, tint=tint, pens=style.pens, scale=SUPERSAMPLING)
+        draw(one.name, canvas=canvas, pose=pose, pens=style.pens, colour=one.colour, tint=tint)
         placed.append(Placed(one.name, extent(one.name, pose), colour, pose))
     image = style.finish(canvas.reduce(SUPERSAMPLING), generator)
     return Scene(np.asarray(image), tuple(placed), spec)
@@ -123,22 +123,20 @@ def _render_one(numbered: tuple[int, Spec], *, seed: int) -> Scene:
 # Where objects lie.
 
 
-def _arrange(spec: Spec, asked: list[Asked], generator: np.random.Generator, size: int) -> list[Pose]:
+def _arrange(spec: Spec, asked: list[Asked], generator: np.random.Generator) -> list[Pose]:
     """Poses that keep inside the frame (below the horizon's top in a location), apart, and in the relation."""
-    top = GROUND_TOP * size if spec.location else 0.0
-    frame = (MARGIN, max(MARGIN, top), size - MARGIN, size - MARGIN)
-    low, high = (radius * size / 64 for radius in RADII[len(asked)])
-    smallest = SMALLEST_RADIUS * size / 64
+    frame = (MARGIN, GROUND_TOP * SIZE if spec.location else MARGIN, SIZE - MARGIN, SIZE - MARGIN)
+    low, high = RADII[len(asked)]
     while True:
-        turned = [_turned(one.name, max(smallest, generator.uniform(low, high)), generator) for one in asked]
+        turned = [_turned(one.name, generator.uniform(low, high), generator) for one in asked]
         boxes = [extent(one.name, pose) for one, pose in zip(asked, turned, strict=True)]
         if spec.relation:
-            centres = _related(spec.relation, boxes, frame, generator, size / 64)
+            centres = _related(spec.relation, boxes, frame, generator)
         else:
             centres = _scattered(boxes, frame, generator)
         if centres is not None:
             return [replace(pose, centre=centre) for centre, pose in zip(centres, turned, strict=True)]
-        low, high = max(smallest, low * SHRINK), max(smallest, high * SHRINK)
+        low, high = max(SMALLEST_RADIUS, low * SHRINK), max(SMALLEST_RADIUS, high * SHRINK)
 
 
 def _turned(name: str, radius: float, generator: np.random.Generator) -> Pose:
@@ -163,9 +161,7 @@ def _scattered(boxes: list[Box], frame: Box, generator: np.random.Generator) -> 
     return [placed[i][0] for i in range(len(boxes))]
 
 
-def _related(
-    relation: str, boxes: list[Box], frame: Box, generator: np.random.Generator, scale: float
-) -> list[Point] | None:
+def _related(relation: str, boxes: list[Box], frame: Box, generator: np.random.Generator) -> list[Point] | None:
     """Centres of two boxes: one after the other along one axis with a gap, nearly level along the other."""
     along = 1 if relation == "top" else 0
     across = 1 - along
@@ -174,15 +170,15 @@ def _related(
     lengths = [box[along + 2] - box[along] for box in (first, second)]
     slack = frame[along + 2] - frame[along] - sum(lengths)
     widest = max(box[across + 2] - box[across] for box in boxes)
-    if slack < GAP[0] * scale or widest > frame[across + 2] - frame[across]:
+    if slack < GAP[0] or widest > frame[across + 2] - frame[across]:
         return None
-    gap = generator.uniform(GAP[0] * scale, min(slack, (STACKED_GAP if along else GAP[1]) * scale))
+    gap = generator.uniform(GAP[0], min(slack, STACKED_GAP if along else GAP[1]))
     start = frame[along] + generator.uniform(0, slack - gap)
     places = (start - first[along], start + lengths[0] + gap - second[along])
     low = max(frame[across] - box[across] for box in boxes)
     high = min(frame[across + 2] - box[across + 2] for box in boxes)
     level = generator.uniform(low, high)
-    shifts = np.clip(level + generator.uniform(-4, 4, 2) * scale, low, high).tolist()
+    shifts = np.clip(level + generator.uniform(-4, 4, 2), low, high).tolist()
     centres = [(place, shift) if along == 0 else (shift, place) for place, shift in zip(places, shifts, strict=True)]
     return [centres[i] for i in order]
 
@@ -201,26 +197,15 @@ def _area(box: Box) -> float:
 # How one object is drawn.
 
 
-def draw(
-    name: str,
-    *,
-    canvas: Image.Image,
-    pose: Pose,
-    pens: Pens,
-    colour: str | None = None,
-    tint: Tint | None = None,
-    scale: float = 1.0,
-) -> None:
-    """Draw one ``name`` on ``canvas`` (RGB), in one of ``COLOURS`` or, with None, in its natural colour.
+def draw(name: str, *, canvas: Image.Image, pose: Pose, pens: Pens, colour: str | None, tint: Tint) -> None:
+    """Draw one ``name`` in one of ``COLOURS`` or, with None, in its natural colour.
 
-    ``scale``: pixels of the canvas per pixel of the pose.
+    ``canvas`` (RGB) has ``SUPERSAMPLING`` pixels per pixel of the pose.
     """
     corners, spans = _corners(name)
-    corners = (_place(corners, pose) * scale + 0.5).astype(np.float32)  # Pillow cuts decimals off
+    corners = (_place(corners, pose) * SUPERSAMPLING + 0.5).astype(np.float32)  # Pillow cuts decimals off
     polygons = [corners[span].ravel() for span in spans]
-    paints = palette(name, colour)
-    if tint is not None:
-        paints = [tinted(paint, tint) for paint in paints]
+    paints = [tinted(paint, tint) for paint in palette(name, colour)]
     edges = list(zip(polygons[: len(paints)], map(pens.edge, paints), strict=True))
     insides = list(zip(polygons[len(paints) :], map(pens.inside, paints), strict=True))
     layers = zip(edges, insides, strict=True) if pens.every_part else (edges, insides)
