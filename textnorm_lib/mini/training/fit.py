@@ -51,12 +51,12 @@ def fit(
     folder: Path,
     validation: Callable[[], float] | None = None,
 ) -> pd.DataFrame:
-    """Train ``model`` in place and leave the moving average of its weights in it; its curve: step, loss, validation.
+    """Train ``model`` in place and leave the moving average of its weights in it.
 
-    With ``validation``, larger is better, the average is measured ``VALIDATIONS`` times over the run (nan between), and
-    what is left in ``model`` is the average that was best: early stopping. Goes on from the checkpoint in ``folder``,
-    named as what is trained, if there is one, and keeps it there at the end. Raises ``StudyError`` if the loss is no
-    longer a number, with the step; the last checkpoint stays.
+    Returns the curve: step, loss, validation (nan where none was taken). With ``validation``, of which larger is
+    better, the average is measured ``VALIDATIONS`` times over the run, and ``model`` is left with the average that was
+    best: early stopping. The run goes on from the checkpoint in ``folder``, whose name is that of what is trained, and
+    keeps its last one there. Raises ``StudyError`` with the step if the loss is no longer a number.
     """
     optimiser = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     run = _Run(model, optimiser, _copy(model.state_dict()))
