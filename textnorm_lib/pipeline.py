@@ -15,8 +15,7 @@ from functools import cached_property
 from textnorm_lib.confidence import tuning
 from textnorm_lib.judging import selection, start_here
 from textnorm_lib.judging.labelled import answers_files, people_votes
-from textnorm_lib.mini.annotators import collect_votes
-from textnorm_lib.mini.quality import rate_quality
+from textnorm_lib.mini.annotators import collect_votes, rate_quality
 from textnorm_lib.mini.scenes import sample_scenes
 from textnorm_lib.optimise import finetuning, outcomes
 from textnorm_lib.optimise.best_of_n import gold_curves

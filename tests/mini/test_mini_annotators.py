@@ -1,6 +1,5 @@
 """The mini world's annotators: the voting rule on made-up detections, targets by hand, a toy detector that learns."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,10 +8,10 @@ import torch
 
 from textnorm_lib.mini import annotators
 from textnorm_lib.mini.annotators import Detection, Seen, vote
-from textnorm_lib.mini.training import annotators as train_annotators
+from textnorm_lib.mini.training import judges, spoil
 from textnorm_lib.mini.training import scenes as train
-from textnorm_lib.mini.training import spoil
-from textnorm_lib.mini.training.fit import Recipe
+from textnorm_lib.mini.training.fit import curves
+from textnorm_lib.mini.training.plan import Recipe
 from textnorm_lib.prompts.grammar import parse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -149,8 +148,8 @@ def test_a_toy_detector_learns_and_sees_what_it_was_shown(scenes, tmp_path):
     few = train.Scenes(scenes.images[:8], scenes.captions[:8], scenes.objects[:8], scenes.places[:8])
     recipe = Recipe(steps=25, learning_rate=2e-3, batch_size=8, warmup=2)
     version = (few.images, few.objects)
-    detector = train_annotators.train_detector(few, [version], recipe, folder=tmp_path / "detector")
-    curve = json.loads((tmp_path / "detector" / "curve.json").read_text())
+    detector = judges.train_detector(few, [version], recipe, folder=tmp_path / "detector")
+    curve = curves(tmp_path)["loss"]
     assert np.mean(curve[-3:]) < 0.5 * np.mean(curve[:3])
     seen = annotators.detect(detector, train.as_tensor(few.images))
     assert len(seen) == 8 and all(0 <= one.score <= 1 for image in seen for one in image.objects)

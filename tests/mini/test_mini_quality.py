@@ -1,6 +1,5 @@
 """Quality judges: versions of a scene in a known order, a training that goes on where it stopped, judges in order."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from textnorm_lib.images.sampling import load_pipeline
 from textnorm_lib.judging.comparisons import ask, gold_judge, make_comparisons
-from textnorm_lib.mini import quality
-from textnorm_lib.mini.quality import load_quality_judge
-from textnorm_lib.mini.training import quality as train_quality
+from textnorm_lib.mini import annotators
+from textnorm_lib.mini.annotators import load_quality_judge
+from textnorm_lib.mini.training import judges, spoil
 from textnorm_lib.mini.training import scenes as train
-from textnorm_lib.mini.training import spoil
-from textnorm_lib.mini.training.fit import Recipe
-from textnorm_lib.mini.training.plan import HELD_OUT_SEED, QUALITY_JUDGES
+from textnorm_lib.mini.training.fit import curves
+from textnorm_lib.mini.training.plan import HELD_OUT_SEED, QUALITY_JUDGES, Recipe
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.weights import Weights, bundled
 from textnorm_lib.tia2.labels import INDEX
@@ -53,7 +51,7 @@ def spoilt(scenes, pipeline, tmp_path_factory):
             else:
                 clean = train.as_tensor(versions("noise", 0.0))
                 images = spoil.spoil_pixels(kind, clean, torch.from_numpy(severities).float(), seed=0)
-                made[kind, value] = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+                made[kind, value] = spoil.as_pixels(images)
         return made[kind, value]
 
     return versions
@@ -72,17 +70,17 @@ def test_severity_zero_of_what_the_generator_does_not_mend_is_the_clean_scene(ki
 
 
 def test_severities_lie_apart_and_reach_from_mild_to_severe():
-    mild, severe = train_quality.draw_severities(10_000, np.random.default_rng(0))
-    assert mild.min() >= train_quality.LEAST_SEVERITY and severe.max() <= 1
-    assert (severe - mild).min() >= train_quality.LEAST_GAP - 1e-12
+    mild, severe = judges.draw_severities(10_000, np.random.default_rng(0))
+    assert mild.min() >= judges.LEAST_SEVERITY and severe.max() <= 1
+    assert (severe - mild).min() >= judges.LEAST_GAP - 1e-12
     assert mild.min() < 0.06 and severe.max() > 0.99
 
 
 @pytest.fixture(scope="module")
-def versions(pipeline, tmp_path_factory) -> train_quality.Versions:
+def versions(pipeline, tmp_path_factory) -> judges.Versions:
     folder = tmp_path_factory.mktemp("versions")
     scenes = train.training_scenes(folder, count=4, seed=1, workers=1)
-    return train_quality.make_versions(scenes, pipeline, folder, generated=2, seed=1)
+    return judges.make_versions(scenes, pipeline, folder, generated=2, seed=1)
 
 
 def test_versions_are_made_once_and_fit_together(versions, pipeline, tmp_path):
@@ -90,15 +88,15 @@ def test_versions_are_made_once_and_fit_together(versions, pipeline, tmp_path):
     assert all(len(one) == 4 for pair in versions.spoilt.values() for one in (versions.clean, *pair))
     assert [len(one) for one in versions.generated] == [2] * len(spoil.STEPS)
     scenes = train.training_scenes(tmp_path, count=4, seed=1, workers=1)
-    again = train_quality.make_versions(scenes, pipeline, tmp_path, generated=2, seed=1)
+    again = judges.make_versions(scenes, pipeline, tmp_path, generated=2, seed=1)
     assert np.array_equal(again.clean, versions.clean)
     assert all(np.array_equal(*pair) for pair in zip(again.generated, versions.generated, strict=True))
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(versions, tmp_path, monkeypatch):
     recipe = Recipe(steps=6, learning_rate=1e-3, batch_size=12, warmup=1, save_every_s=0.0)
-    whole = train_quality.train_quality(versions, recipe, folder=tmp_path / "whole")
-    loss, calls = train_quality.quality_loss, []
+    whole = judges.train_quality(versions, recipe, folder=tmp_path / "whole")
+    loss, calls = judges.quality_loss, []
 
     def interrupted(*given):
         calls.append(given)
@@ -106,14 +104,14 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(versions, tmp_path,
             raise KeyboardInterrupt
         return loss(*given)
 
-    monkeypatch.setattr(train_quality, "quality_loss", interrupted)
+    monkeypatch.setattr(judges, "quality_loss", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_quality.train_quality(versions, recipe, folder=tmp_path / "halves")
+        judges.train_quality(versions, recipe, folder=tmp_path / "halves")
     monkeypatch.undo()
-    assert len(json.loads((tmp_path / "halves" / "curve.json").read_text())) == 3
-    again = train_quality.train_quality(versions, recipe, folder=tmp_path / "halves")
+    assert (curves(tmp_path)["stage"] == "halves").sum() == 3
+    again = judges.train_quality(versions, recipe, folder=tmp_path / "halves")
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
-    other = train_quality.train_quality(versions, replace(recipe, seed=2), folder=tmp_path / "other")
+    other = judges.train_quality(versions, replace(recipe, seed=2), folder=tmp_path / "other")
     assert not all(torch.equal(a, b) for a, b in zip(whole.parameters(), other.parameters(), strict=True))
 
 
@@ -124,7 +122,7 @@ def test_the_loss_by_hand():
     target = torch.tensor([1.0, 0.5, 0.0, 1.0])
     known = -(target * p.log() + (1 - target) * (1 - p).log()).mean()
     pairs = -torch.sigmoid(torch.tensor([1.0, 2.0, 3.0, 0.0, -3.0, -3.0])).log().mean()
-    assert train_quality.quality_loss(logits, qualities).item() == pytest.approx((known + pairs).item(), rel=1e-5)
+    assert judges.quality_loss(logits, qualities).item() == pytest.approx((known + pairs).item(), rel=1e-5)
 
 
 @pytest.fixture(scope="module", params=QUALITY_JUDGES)
@@ -226,11 +224,11 @@ def test_every_image_is_rated_by_three_judges_in_its_own_row(tmp_path, monkeypat
         def quality(self, paths):
             return np.array([int(path.stem) + self.number / 10 for path in paths], np.float32)
 
-    monkeypatch.setattr(quality, "_SEEN_AT_ONCE", 2)
-    monkeypatch.setattr(quality, "load_quality_judge", Judge)
+    monkeypatch.setattr(annotators, "_SEEN_AT_ONCE", 2)
+    monkeypatch.setattr(annotators, "load_quality_judge", Judge)
     judges = [Weights(str(tmp_path / f"quality_{number}.safetensors")) for number in (1, 2, 3)]
-    rated = quality.rate_quality(tmp_path, *judges, workers=1)
+    rated = annotators.rate_quality(tmp_path, *judges, workers=1)
     assert rated["image"].tolist() == names
     np.testing.assert_allclose(rated[list(QUALITY_JUDGES)], np.add.outer(np.arange(5), [0.1, 0.2, 0.3]), rtol=1e-6)
     with pytest.raises(DataError, match="2 quality judges; give three"):
-        quality.rate_quality(tmp_path, *judges[:2], workers=1)
+        annotators.rate_quality(tmp_path, *judges[:2], workers=1)

@@ -1,6 +1,5 @@
 """Every training stage at toy size: the weights load as what they are, and what is learnt, is learnt."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -13,7 +12,8 @@ from textnorm_lib.mini.annotators import Detection, Seen, load_annotator
 from textnorm_lib.mini.training import plan, stages
 from textnorm_lib.mini.training import rewards as train_rewards
 from textnorm_lib.mini.training import scenes as train
-from textnorm_lib.mini.training.fit import Recipe
+from textnorm_lib.mini.training.fit import curves
+from textnorm_lib.mini.training.plan import Recipe
 from textnorm_lib.mini.training.preferences import Preferences, collect_preferences, faults
 from textnorm_lib.prompts.grammar import parse
 from textnorm_lib.rewards import load_reward
@@ -122,8 +122,9 @@ def data(world):
 
 
 def _falls(folder) -> bool:
-    curve = json.loads((folder / "curve.json").read_text())
-    return np.mean(curve[-3:]) < np.mean(curve[:3])
+    table = curves(folder.parent)
+    loss = table.loc[table["stage"] == folder.name, "loss"]
+    return loss[-3:].mean() < loss[:3].mean()
 
 
 def test_clip_learns(data, tmp_path):
@@ -145,7 +146,7 @@ def test_the_models_that_start_from_clip_learn(data, tmp_path):
     train_rewards.train_blip2(captions, clip, tokenizer, recipe, folder=tmp_path / "blip2")
     for train_one, name in ((train_rewards.train_pickscore, "pickscore"), (train_rewards.train_imagereward, "image")):
         train_one(captions, preferences, clip, tokenizer, recipe, folder=tmp_path / name)
-        assert json.loads((tmp_path / name / "scores.json").read_text())
+    assert curves(tmp_path).groupby("stage")["validation"].count()[["image", "pickscore"]].all()
     assert all(_falls(tmp_path / name) for name in ("blip2", "pickscore", "image"))
 
 

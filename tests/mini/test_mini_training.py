@@ -1,6 +1,6 @@
 """The mini world's training at toy size: the loss falls, a killed run goes on to the same weights, the result loads."""
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +8,8 @@ import torch
 
 from textnorm_lib.mini import generator as model
 from textnorm_lib.mini.training import scenes as train
-from textnorm_lib.mini.training.fit import Recipe, fit
+from textnorm_lib.mini.training.fit import curves, fit
+from textnorm_lib.mini.training.plan import Recipe
 from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.weights import WEIGHTS
 
@@ -33,21 +34,29 @@ def _regression(model: torch.nn.Module, stop_at: int | None = None):
 
 def test_an_interrupted_fit_goes_on_to_the_same_weights(tmp_path):
     whole, halves = _line(), _line()
-    curve = fit(whole, _regression(whole), RECIPE, folder=tmp_path / "whole", description="whole")
+    curve = fit(whole, _regression(whole), RECIPE, folder=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        fit(halves, _regression(halves, stop_at=7), RECIPE, folder=tmp_path / "halves", description="halves")
+        fit(halves, _regression(halves, stop_at=7), RECIPE, folder=tmp_path / "halves")
     again = torch.nn.Linear(3, 1)
-    resumed = fit(again, _regression(again), RECIPE, folder=tmp_path / "halves", description="halves")
+    resumed = fit(again, _regression(again), RECIPE, folder=tmp_path / "halves")
     assert curve.equals(resumed) and curve["loss"].iloc[-1] < curve["loss"].iloc[0]
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
 
 
-def test_a_kill_between_two_checkpoints_loses_neither(tmp_path):
+def test_a_kill_while_a_checkpoint_is_written_keeps_the_last_one(tmp_path, monkeypatch):
     line = _line()
-    fit(line, _regression(line), RECIPE, folder=tmp_path / "line", description="line")
-    (tmp_path / "line").rename(tmp_path / "line.previous")  # as a kill leaves it while the next one takes its place
+    fit(line, _regression(line), RECIPE, folder=tmp_path / "line")
+
+    def killed(tensors, file, metadata):
+        file.write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("textnorm_lib.mini.training.fit.save_file", killed)
+    longer = replace(RECIPE, steps=RECIPE.steps + 1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(_line(), _regression(line), longer, folder=tmp_path / "line")
     again = torch.nn.Linear(3, 1)
-    fit(again, _regression(again, stop_at=0), RECIPE, folder=tmp_path / "line", description="line")
+    fit(again, _regression(again, stop_at=0), RECIPE, folder=tmp_path / "line")
     assert all(torch.equal(a, b) for a, b in zip(line.parameters(), again.parameters(), strict=True))
 
 
@@ -58,8 +67,8 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
         return line(torch.ones(1, 3)).sum() * (float("nan") if step == 5 else 1.0)
 
     with pytest.raises(StudyError, match="nan at step 5"):
-        fit(line, loss_function, RECIPE, folder=tmp_path / "line", description="line")
-    assert len(json.loads((tmp_path / "line" / "curve.json").read_text())) == 5
+        fit(line, loss_function, RECIPE, folder=tmp_path / "line")
+    assert len(curves(tmp_path)) == 5
 
 
 def test_early_stopping_keeps_the_best_average_and_survives_an_interruption(tmp_path):
@@ -74,14 +83,13 @@ def test_early_stopping_keeps_the_best_average_and_survives_an_interruption(tmp_
     line = _line()
     with pytest.raises(KeyboardInterrupt):
         loss_function = _regression(line, stop_at=11)
-        fit(line, loss_function, recipe, folder=tmp_path / "l", description="l", validation=lambda: validation(line))
+        fit(line, loss_function, recipe, folder=tmp_path / "l", validation=lambda: validation(line))
     again = torch.nn.Linear(3, 1)
     curve = fit(
         again,
         _regression(again),
         recipe,
         folder=tmp_path / "l",
-        description="l",
         validation=lambda: validation(again),
     )
     assert torch.equal(again.weight, seen[1]) and not torch.equal(again.weight, seen[-1])
@@ -103,7 +111,7 @@ def test_scenes_are_drawn_once_and_read_back(scenes, tmp_path):
 def test_the_autoencoder_learns_and_its_latents_have_unit_variance(scenes, tmp_path):
     recipe = Recipe(steps=15, learning_rate=2e-3, batch_size=8, warmup=1)
     autoencoder = train.train_autoencoder(scenes, recipe, folder=tmp_path / "autoencoder")
-    curve = json.loads((tmp_path / "autoencoder" / "curve.json").read_text())
+    curve = curves(tmp_path)["loss"]
     assert np.mean(curve[-3:]) < 0.8 * np.mean(curve[:3])
     latents = train.encode(autoencoder, scenes.images).float() * autoencoder.config.scaling_factor
     assert latents.shape == (64, *model.LATENT_SHAPE) and latents.std().item() == pytest.approx(1.0, rel=0.02)
@@ -116,7 +124,7 @@ def test_the_generator_learns_and_loads_as_stable_diffusion(scenes, tmp_path, mo
     recipe = Recipe(steps=10, learning_rate=1e-3, batch_size=8, warmup=1)
     tokenizer = model.build_tokenizer(scenes.captions)
     denoiser = train.train_generator(latents, scenes.captions, tokenizer, recipe, folder=tmp_path / "g")
-    curve = json.loads((tmp_path / "g" / "curve.json").read_text())
+    curve = curves(tmp_path)["loss"]
     assert np.mean(curve[-3:]) < np.mean(curve[:3])
 
     from diffusers import StableDiffusionPipeline

@@ -6,7 +6,7 @@ import pytest
 from toys import rests_on, study_of
 
 from textnorm_lib.confidence.tuning import apply_recipes, given_recipe
-from textnorm_lib.mini.quality import rate_quality
+from textnorm_lib.mini.annotators import rate_quality
 from textnorm_lib.optimise import pool
 from textnorm_lib.prompts.sets import SEALED, prompts_of_sets, side_of
 from textnorm_lib.study.errors import DataError

@@ -5,9 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from textnorm_lib.mini.backgrounds import LOCATIONS
-from textnorm_lib.mini.shapes import COLOURS
-from textnorm_lib.mini.styles import STYLES
+from textnorm_lib.mini.drawings import COLOURS
+from textnorm_lib.mini.styles import LOCATIONS, STYLES
 from textnorm_lib.prompts import grammar
 from textnorm_lib.prompts import sets as prompts
 from textnorm_lib.prompts.grammar import write

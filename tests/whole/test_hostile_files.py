@@ -16,8 +16,7 @@ from PIL import Image
 from textnorm_lib.figures import report
 from textnorm_lib.images.pixels import square
 from textnorm_lib.judging.labelling import FORMAT, alignment_items, read_labels
-from textnorm_lib.mini.annotators import load_annotator
-from textnorm_lib.mini.quality import load_quality_judge
+from textnorm_lib.mini.annotators import load_annotator, load_quality_judge
 from textnorm_lib.optimise.training import CURVE, FILE, cut_curve, load_lora, resume
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.rewards.convert import Checkpoint

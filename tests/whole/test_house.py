@@ -48,8 +48,8 @@ def test_the_rooms_keep_their_contracts():
         ("layers", "stats/names.py", "from textnorm_lib.rewards import base"),
         ("layers", "stats/names.py", "def f():\n    from textnorm_lib.rewards import base"),
         ("layers", "attic.py", "A_ROOM_THAT_THE_CONTRACT_DOES_NOT_NAME = True"),
-        ("protected", "figures/style.py", "from textnorm_lib.mini import shapes"),
-        ("forbidden", "mini/shapes.py", "from textnorm_lib.judging import verdicts"),
+        ("protected", "figures/style.py", "from textnorm_lib.mini import drawings"),
+        ("forbidden", "mini/drawings.py", "from textnorm_lib.judging import verdicts"),
         ("acyclic_siblings", "study/errors.py", "from textnorm_lib.study import store"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The mini world's annotators: object detectors, and the frozen rule that turns detections into a vote.
+"""The mini world's annotators: object detectors with a frozen rule for votes, and judges of how well an image is drawn.
 
 A detector (after Zhou et al. 2019, "Objects as Points") sees an image (3, 64, 64) and gives, on 16 x 16 cells, how
 likely an object of each of the 25 classes has its centre there, and the colour that it shows; and for the whole
@@ -8,10 +8,16 @@ image the location and the style. An object is a local maximum of the class map.
 prompt asks for if the objects with a score of at least t are exactly those asked for: every class as often as asked, no
 other class, each in the colour, the relation, the location and the style that the prompt names. The vote is good if
 that holds at both t = .45 and t = .55, bad if at neither, and a skip if they differ.
+
+A quality judge does not know what was asked for. It has learnt to put versions of one scene in order
+(``training/judges.py``).
+
+    judge = load_quality_judge(bundled("annotators/quality_1.safetensors"))
+    judge.quality(paths)                    # (n,) float32 in [0, 1]: 1 cleanly drawn, 0 hard to make out
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -25,9 +31,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from textnorm_lib.mini.backgrounds import LOCATIONS
-from textnorm_lib.mini.shapes import COLOURS
-from textnorm_lib.mini.styles import STYLES
+from textnorm_lib.images.pixels import Images, check, square
+from textnorm_lib.mini.drawings import COLOURS
+from textnorm_lib.mini.generator import IMAGE_SIZE, as_tensor
+from textnorm_lib.mini.styles import LOCATIONS, STYLES
+from textnorm_lib.optimise.pool import QUALITY
 from textnorm_lib.prompts.grammar import Spec, parse
 from textnorm_lib.prompts.templates import CLASSES
 from textnorm_lib.study.errors import LONGEST_PATH, DataError, check_regular, shown
@@ -43,6 +51,8 @@ LOWEST_SCORE = 0.2  # detections below it are never looked at
 COLOUR_NAMES = (None, *COLOURS)
 LOCATION_NAMES = (None, *LOCATIONS)
 STYLE_NAMES = tuple(STYLES)
+VOTED_AT_ONCE = 64  # images; fixed, as a network's arithmetic may depend on it in the last bits
+_SEEN_AT_ONCE = 512  # images of a task in which several processes judge quality
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,7 @@ class Detector(nn.Module):
 
 
 def targets(objects: np.ndarray, grid: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Class maps (n, 25, g, g) with a Gaussian bump a centre, the colour index (n, g, g) there, and where centres are.
+    """Class maps (n, 25, g, g) with a bump at each centre, the colour index (n, g, g) there, and where centres are.
 
     ``objects`` (n, 8, 6): class index, box in pixels, colour index; class -1 is padding.
     """
@@ -140,39 +150,8 @@ def detection_loss(
     invented = -((1 - maps) ** 4 * likely**2 * (1 - likely).log())[~is_centre].sum()
     focal = (missed + invented) / max(1, int(is_centre.sum()))
     colour = F.cross_entropy(colour_logits.permute(0, 2, 3, 1)[centres], colours[centres])
-    return (
-        focal
-        + 0.5 * colour
-        + 0.3 * (F.cross_entropy(location_logits, locations) + F.cross_entropy(style_logits, styles))
-    )
-
-
-def load_weights(net: nn.Module, path: Path, of: str, example: str) -> None:
-    """Set ``net`` to the weights in the safetensors file ``path``; ``of`` what they are, as the bundled ``example``.
-
-    Raises ``DataError`` for a file that is missing, holds something else, or has weights that are not finite.
-    """
-    remedy = f"give the weights of {of}, such as the bundled {example}"
-    try:
-        check_regular(path)
-        net.load_state_dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read ({shown(error, LONGEST_PATH)}); {remedy}") from None
-    except RuntimeError:  # other names or shapes, a line each
-        raise DataError(f"{path}: these are not the weights of {of}; {remedy}") from None
-    for name, value in net.state_dict().items():
-        if not value.isfinite().all():
-            raise DataError(f"{path}: the weight {name} is not finite; {remedy}")
-
-
-def load_annotator(path: Path) -> Detector:
-    """The annotator whose weights are the safetensors file ``path``, in single precision, ready to look at images.
-
-    Raises ``DataError`` for a file that is missing or not an annotator's.
-    """
-    detector = Detector()
-    load_weights(detector, path, "an annotator", "annotators/judge_1.safetensors")
-    return detector.eval()
+    whole = F.cross_entropy(location_logits, locations) + F.cross_entropy(style_logits, styles)
+    return focal + 0.5 * colour + 0.3 * whole
 
 
 @torch.no_grad()
@@ -209,16 +188,14 @@ def vote(seen: Seen, spec: Spec) -> int:
 def shows(seen: Seen, spec: Spec, threshold: float) -> bool:
     """Whether the objects with at least this score are exactly what ``spec`` asks for."""
     found = [one for one in seen.objects if one.score >= threshold]
-    if Counter(one.name for one in found) != Counter({asked.name: asked.count for asked in spec.objects}):
-        return False
     colours = {asked.name: asked.colour for asked in spec.objects if asked.colour is not None}
-    if any(colours.get(one.name, one.colour) != one.colour for one in found):
-        return False
-    if spec.location is not None and seen.location != spec.location:
-        return False
-    if spec.style is not None and seen.style != spec.style:
-        return False
-    return spec.relation is None or _related(found, spec)
+    return (
+        Counter(one.name for one in found) == Counter({asked.name: asked.count for asked in spec.objects})
+        and all(colours.get(one.name, one.colour) == one.colour for one in found)
+        and spec.location in (None, seen.location)
+        and seen.style == spec.style
+        and (spec.relation is None or _related(found, spec))
+    )
 
 
 def _related(found: Sequence[Detection], spec: Spec) -> bool:
@@ -230,7 +207,82 @@ def _related(found: Sequence[Detection], spec: Spec) -> bool:
     return (across < 0) == (spec.relation == "left") and abs(across) > abs(down)
 
 
-VOTED_AT_ONCE = 64  # images; a detector's arithmetic may depend on it in the last bits, so it is fixed
+class QualityNet(nn.Module):
+    """Image (n, 3, 64, 64) in [-1, 1] -> logit of its quality (n,)."""
+
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 64)) -> None:
+        super().__init__()
+        fine, middle, coarse = widths
+        self.features = nn.Sequential(
+            nn.Conv2d(3, fine, 4, stride=2, padding=1),
+            Block(fine),
+            nn.Conv2d(fine, middle, 4, stride=2, padding=1),
+            Block(middle),
+            nn.Conv2d(middle, coarse, 4, stride=2, padding=1),
+            Block(coarse),
+            Block(coarse),
+            nn.GroupNorm(8, coarse),
+            nn.SiLU(),
+        )
+        self.quality = nn.Linear(2 * coarse, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.features(images)  # (n, coarse, 8, 8)
+        whole_and_worst = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
+        return self.quality(whole_and_worst)[:, 0]
+
+
+@dataclass(frozen=True)
+class QualityJudge:
+    """``name`` says in messages who judges; ``load_quality_judge`` is the way to make one."""
+
+    name: str
+    net: QualityNet
+
+    @torch.no_grad()
+    def quality(self, images: Images) -> np.ndarray:
+        """How good each image looks: (n,) float32 in [0, 1]; each is scaled to 64 pixels.
+
+        ``images`` as rewards take them: uint8 (n, h, w, 3), or a list of PIL images or paths. Raises ``DataError`` for
+        anything else, an empty list and a file that is no image.
+        """
+        check(images, ["whatever it shows"], self.name)
+        logits = []
+        for start in progress(range(0, len(images), VOTED_AT_ONCE), f"{self.name}: images", unit="batch"):
+            numbers = range(start, min(start + VOTED_AT_ONCE, len(images)))
+            pixels = [square(images[number], IMAGE_SIZE, f"{self.name}: image {number}") for number in numbers]
+            logits.append(self.net(as_tensor(np.stack(pixels))))
+        return torch.cat(logits).sigmoid().numpy()
+
+
+def load_annotator(path: Path) -> Detector:
+    """The annotator whose weights are the safetensors file ``path``, in single precision, ready to look at images.
+
+    Raises ``DataError`` for a file that is missing, not an annotator's, or has weights that are not finite.
+    """
+    return _loaded(Detector(), path, "an annotator", "annotators/judge_1.safetensors")
+
+
+def load_quality_judge(path: Path | str) -> QualityJudge:
+    """The judge whose weights are the safetensors file ``path``, named as the file; else as ``load_annotator``."""
+    path = Path(path)
+    return QualityJudge(path.stem, _loaded(QualityNet(), path, "a quality judge", "annotators/quality_1.safetensors"))
+
+
+def _loaded(net: nn.Module, path: Path, of: str, example: str) -> nn.Module:
+    """``net`` with the weights in ``path``: weights of ``of``, such as the bundled ``example``."""
+    remedy = f"give the weights of {of}, such as the bundled {example}"
+    try:
+        check_regular(path)
+        net.load_state_dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read ({shown(error, LONGEST_PATH)}); {remedy}") from None
+    except RuntimeError:  # other names or shapes, one line each
+        raise DataError(f"{path}: these are not the weights of {of}; {remedy}") from None
+    for name, value in net.state_dict().items():
+        if not value.isfinite().all():
+            raise DataError(f"{path}: the weight {name} is not finite; {remedy}")
+    return net.eval()
 
 
 @step(1, unkeyed=("workers",))
@@ -253,23 +305,51 @@ def collect_votes(made: Path, *annotators: Weights, workers: int) -> pd.DataFram
 
 def _vote(images: pd.DataFrame, *, folder: Path, files: tuple[Path, ...]) -> np.ndarray:
     """The votes of the annotators in ``files`` on rows of the index: (n, 3)."""
-    pixels = torch.from_numpy(np.stack([_read(folder / name) for name in images["image"]]))
-    pixels = pixels.permute(0, 3, 1, 2) / 127.5 - 1
+    pixels = as_tensor(read_images(folder / name for name in images["image"]))
     specs = [parse(prompt) for prompt in images["prompt"]]
-    seen = [detect(_annotator(file, file.stat().st_mtime_ns), pixels) for file in files]
+    seen = [detect(_of_this_process(load_annotator, file), pixels) for file in files]
     return np.array([[vote(*pair) for pair in zip(by_one, specs, strict=True)] for by_one in seen]).T
 
 
+@step(1, unkeyed=("workers",))
+def rate_quality(made: Path, *judges: Weights, workers: int) -> pd.DataFrame:
+    """How well each image in the folder ``made`` is drawn, by three judges in [0, 1]: image, quality_1 .. quality_3.
+
+    Raises ``DataError`` for other than three judges.
+    """
+    if len(judges) != len(QUALITY):
+        raise DataError(f"{len(judges)} quality judges; give three (in a profile: quality_judges)")
+    names = pd.read_parquet(made / INDEX)["image"]
+    tasks = [
+        [made / name for name in names[start : start + _SEEN_AT_ONCE]] for start in range(0, len(names), _SEEN_AT_ONCE)
+    ]
+    rated = in_workers(partial(_rate, files=tuple(judge.path for judge in judges)), tasks, workers=workers)
+    values = np.concatenate(list(progress(rated, "quality", total=len(tasks), unit="batches")))
+    return pd.DataFrame(values, columns=list(QUALITY)).assign(image=names)
+
+
+def _rate(images: list[Path], *, files: tuple[Path, ...]) -> np.ndarray:
+    """The judges' numbers for each image: (n, 3)."""
+    return np.stack([_of_this_process(load_quality_judge, file).quality(images) for file in files], axis=1)
+
+
+def _of_this_process(load: Callable, file: Path):
+    """A process loads each file once, and again only when it was written again."""
+    return _load_once(load, file, file.stat().st_mtime_ns)
+
+
 @cache
-def _annotator(file: Path, modified: int):
-    """A process loads each annotator once, and again only when it was written again."""
-    return load_annotator(file)
+def _load_once(load: Callable, file: Path, modified: int):
+    return load(file)
 
 
-def _read(path: Path) -> np.ndarray:
-    """An image as uint8 (h, w, 3)."""
-    try:
-        return np.asarray(Image.open(path).convert("RGB"))
-    except OSError as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read ({reason}); delete its folder and run again") from None
+def read_images(paths: Iterable[Path]) -> np.ndarray:
+    """Images of one size as uint8 (n, h, w, 3). Raises ``DataError`` for one that cannot be read."""
+    images = []
+    for path in paths:
+        try:
+            images.append(np.asarray(Image.open(path).convert("RGB")))
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"{path}: cannot be read ({reason}); delete its folder and run again") from None
+    return np.stack(images)

@@ -8,7 +8,8 @@ peft and everything that is trained on top run on it unchanged.
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +36,8 @@ def build_tokenizer(captions: Iterable[str]):
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
     letters = [chr(code) for code in range(33, 127)]
     alphabet = [*letters, *(f"{letter}</w>" for letter in letters)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=4096,
-        min_frequency=1,
-        initial_alphabet=letters,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    learner.train_from_iterator(captions, trainer)
+    options = {"vocab_size": 4096, "min_frequency": 1, "initial_alphabet": letters, "show_progress": False}
+    learner.train_from_iterator(captions, trainers.BpeTrainer(end_of_word_suffix="</w>", **options))
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     special = ["<|startoftext|>", "<|endoftext|>"]
     tokens = dict.fromkeys([*alphabet, *("".join(pair) for pair in merges), *special])
@@ -72,12 +67,11 @@ def build_autoencoder(channels: tuple[int, ...] = (16, 32, 64)):
     """An AutoencoderKL that makes an image four times smaller on each side."""
     from diffusers import AutoencoderKL
 
-    levels = len(channels)
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
         block_out_channels=channels,
         layers_per_block=1,
         latent_channels=LATENT_SHAPE[0],
@@ -139,15 +133,27 @@ def build_pipeline(autoencoder, text_encoder, tokenizer, unet):
 
 def save_pipeline(pipeline, folder: Path) -> None:
     """Write the pipeline in diffusers' format with weights in half precision (safetensors), to be loaded in single."""
+    parts = (pipeline.vae, pipeline.text_encoder, pipeline.unet)
+    with replaced(folder) as partial:
+        for part in parts:
+            part.half()
+        pipeline.save_pretrained(partial, safe_serialization=True)
+        for part in parts:
+            part.float()
+        load_in_single(partial / "text_encoder" / "config.json")
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """A folder to write to, which takes the place of ``folder`` once all is written."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for part in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
-        part.half()
-    pipeline.save_pretrained(partial, safe_serialization=True)
-    for part in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
-        part.float()
-    # transformers loads a model in the type that its configuration names, diffusers in single precision.
-    config = partial / "text_encoder" / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
+    partial.mkdir(parents=True)
+    yield partial
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
+
+
+def load_in_single(config: Path) -> None:
+    """Let transformers, which loads a model in the type that its configuration names, load this one in single."""
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")

@@ -1,31 +1,26 @@
 """The mini world's reward models: the architectures of CLIP, PickScore, BLIP-2 and ImageReward at toy size.
 
 Image (3, 64, 64) in [-1, 1], 8 x 8 patches of 8 x 8 pixels; prompts of up to 24 tokens; width 128 everywhere. As their
-namesakes, the other three start from CLIP: PickScore is CLIP, and BLIP-2 and ImageReward take its image tower and its
-word embeddings. ``save_reward`` writes them.
+namesakes, the other three start from CLIP: PickScore is CLIP that went on learning, and BLIP-2 and ImageReward take its
+image tower and its word embeddings. ``save_reward`` writes each in the format in which its namesake is published, so
+that the same classes (``textnorm_lib.rewards``) score with the miniature and with the real one.
 """
 
 import copy
 import json
-import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from textnorm_lib.mini.generator import IMAGE_SIZE, MAX_TOKENS
+from textnorm_lib.mini.generator import IMAGE_SIZE, MAX_TOKENS, load_in_single, replaced
 from textnorm_lib.rewards.convert import follow_umask
 from textnorm_lib.rewards.imagereward import ImageRewardModel
 from textnorm_lib.rewards.pretrained import no_bars
-from textnorm_lib.study.errors import ConfigError
 
 PATCH_SIZE = 8
-WIDTH = 128
-HEADS = 4
-VISION_LAYERS = 4
-TEXT_LAYERS = 3  # CLIP's
-FUSION_LAYERS = 3  # of the Q-Former and of ImageReward's text encoder
+WIDTH, HEADS = 128, 4  # of every tower
 QUERY_TOKENS = 8
 _TRANSFORMER = {
     "hidden_size": WIDTH,
@@ -33,9 +28,9 @@ _TRANSFORMER = {
     "num_attention_heads": HEADS,
     "hidden_act": "gelu",
 }
-_VISION = {**_TRANSFORMER, "num_hidden_layers": VISION_LAYERS, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
-_FUSION_TEXT = {
-    "num_hidden_layers": FUSION_LAYERS,
+_VISION = {**_TRANSFORMER, "num_hidden_layers": 4, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
+_FUSION_TEXT = {  # of the Q-Former and of ImageReward's text encoder
+    "num_hidden_layers": 3,
     "max_position_embeddings": MAX_TOKENS,
     # Padding is masked; the token used for it is also the end token, whose embedding a padding index would freeze.
     "pad_token_id": None,
@@ -43,9 +38,11 @@ _FUSION_TEXT = {
     # state that the head reads (root mean square, untrained); with this it is .05 to .1.
     "initializer_range": WIDTH**-0.5,
 }
+PIXEL_MEAN = PIXEL_STD = 0.5  # for every channel: pixels in [-1, 1]
 # Parts of a layer of CLIP's, and their names in other implementations, which stack query, key and value as well.
 _LAYER = ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2", "self_attn.out_proj")
 _BLIP_LAYER = ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2", "self_attn.projection", "self_attn.qkv.")
+_OPEN_CLIP_LAYER = ("ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj", "attn.out_proj", "attn.in_proj_")
 
 
 def build_clip(tokenizer):
@@ -55,7 +52,7 @@ def build_clip(tokenizer):
     text = CLIPTextConfig(
         **_TRANSFORMER,
         vocab_size=len(tokenizer),
-        num_hidden_layers=TEXT_LAYERS,
+        num_hidden_layers=3,
         max_position_embeddings=MAX_TOKENS,
         projection_dim=WIDTH,
         bos_token_id=tokenizer.bos_token_id,
@@ -64,11 +61,6 @@ def build_clip(tokenizer):
     )
     vision = CLIPVisionConfig(**_VISION, projection_dim=WIDTH)
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH))
-
-
-def pickscore_from_clip(clip):
-    """A copy of ``clip``: PickScore is a CLIP that went on learning."""
-    return copy.deepcopy(clip)
 
 
 def blip2_from_clip(clip, tokenizer, *, images: torch.Tensor):
@@ -89,14 +81,8 @@ def blip2_from_clip(clip, tokenizer, *, images: torch.Tensor):
         attention_probs_dropout_prob=0.0,
     )
     vision = Blip2VisionConfig(**_VISION, layer_norm_eps=clip.config.vision_config.layer_norm_eps)
-    model = Blip2ForImageTextRetrieval(
-        Blip2Config(
-            vision_config=vision,
-            qformer_config=qformer,
-            num_query_tokens=QUERY_TOKENS,
-            image_text_hidden_size=WIDTH,
-        )
-    )
+    sizes = {"num_query_tokens": QUERY_TOKENS, "image_text_hidden_size": WIDTH}
+    model = Blip2ForImageTextRetrieval(Blip2Config(vision_config=vision, qformer_config=qformer, **sizes))
     # transformers leaves the queries at zero, where all of them would stay alike.
     nn.init.normal_(model.query_tokens, std=qformer.initializer_range)
     model.vision_model.load_state_dict(_blip_vision_weights(clip.vision_model, images))
@@ -154,35 +140,25 @@ def _blip_vision_weights(vision, images: torch.Tensor) -> dict[str, torch.Tensor
         "embeddings.patch_embedding.weight": patches[:, None, None, None] * (kernel - kernel.mean(dim=0)),
         "embeddings.patch_embedding.bias": torch.zeros_like(norm.bias),
         "embeddings.position_embedding": (torch.cat([whole * place[:1], patches * place[1:]]) + norm.bias)[None],
-        **layer_weights(vision.encoder, "encoder.layers", _BLIP_LAYER),
-        **prefixed("post_layernorm", vision.post_layernorm),
+        **_layer_weights(vision.encoder, "encoder.layers", _BLIP_LAYER),
+        **_prefixed("post_layernorm", vision.post_layernorm),
     }
 
 
-def layer_weights(encoder: nn.Module, prefix: str, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+def _layer_weights(encoder: nn.Module, prefix: str, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """The weights of a CLIP encoder's layers under other names; query, key and value are stacked in this order."""
     weights = {}
     for index, layer in enumerate(encoder.layers):
         for part, name in zip(_LAYER, names[:-1], strict=True):
-            weights |= prefixed(f"{prefix}.{index}.{name}", layer.get_submodule(part))
+            weights |= _prefixed(f"{prefix}.{index}.{name}", layer.get_submodule(part))
         parts = (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj)
         for kind in ("weight", "bias"):
             weights[f"{prefix}.{index}.{names[-1]}{kind}"] = torch.cat([getattr(part, kind) for part in parts])
     return weights
 
 
-def prefixed(prefix: str, module: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a part under a name of its own."""
+def _prefixed(prefix: str, module: nn.Module) -> dict[str, torch.Tensor]:
     return {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
-
-
-# The mini world's reward models as files, each in the format in which its namesake is published.
-#
-# So the same classes (``textnorm_lib.rewards``) score with the miniature and with the real one.
-
-PIXEL_MEAN = PIXEL_STD = 0.5  # for every channel: pixels in [-1, 1]
-# Parts of a layer in open_clip, in the order of ``reward_models._LAYER``.
-_OPEN_CLIP_LAYER = ("ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj", "attn.out_proj", "attn.in_proj_")
 
 
 @torch.no_grad()
@@ -193,14 +169,14 @@ def open_clip_weights(clip) -> dict[str, torch.Tensor]:
         "visual.class_embedding": vision.embeddings.class_embedding,
         "visual.conv1.weight": vision.embeddings.patch_embedding.weight,
         "visual.positional_embedding": vision.embeddings.position_embedding.weight,
-        **prefixed("visual.ln_pre", vision.pre_layrnorm),
-        **layer_weights(vision.encoder, "visual.transformer.resblocks", _OPEN_CLIP_LAYER),
-        **prefixed("visual.ln_post", vision.post_layernorm),
+        **_prefixed("visual.ln_pre", vision.pre_layrnorm),
+        **_layer_weights(vision.encoder, "visual.transformer.resblocks", _OPEN_CLIP_LAYER),
+        **_prefixed("visual.ln_post", vision.post_layernorm),
         "visual.proj": clip.visual_projection.weight.T,
         "token_embedding.weight": text.embeddings.token_embedding.weight,
         "positional_embedding": text.embeddings.position_embedding.weight,
-        **layer_weights(text.encoder, "transformer.resblocks", _OPEN_CLIP_LAYER),
-        **prefixed("ln_final", text.final_layer_norm),
+        **_layer_weights(text.encoder, "transformer.resblocks", _OPEN_CLIP_LAYER),
+        **_prefixed("ln_final", text.final_layer_norm),
         "text_projection": clip.text_projection.weight.T,
         "logit_scale": clip.logit_scale,
     }
@@ -208,16 +184,10 @@ def open_clip_weights(clip) -> dict[str, torch.Tensor]:
 
 def save_reward(name: str, model: nn.Module, tokenizer, folder: Path) -> None:
     """Write a reward model and its tokenizer in its namesake's format, weights in half precision (safetensors)."""
-    if name not in _WRITERS:
-        raise ConfigError(f"save_reward: {name!r} is no reward; known: {', '.join(_WRITERS)}")
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    tokenizer.save_pretrained(partial)
-    _WRITERS[name](copy.deepcopy(model).half(), partial)
-    follow_umask(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
+    with replaced(folder) as partial:
+        tokenizer.save_pretrained(partial)
+        _WRITERS[name](copy.deepcopy(model).half(), partial)
+        follow_umask(partial)
 
 
 def _write_open_clip(clip, folder: Path) -> None:
@@ -252,9 +222,7 @@ def _write_open_clip(clip, folder: Path) -> None:
 def _write_transformers(model, folder: Path) -> None:
     with no_bars():
         model.save_pretrained(folder)
-    # transformers loads a model in the type that its configuration names; ours is loaded in single precision.
-    config = folder / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
+    load_in_single(folder / "config.json")
     _write_preprocessing(folder)
 
 

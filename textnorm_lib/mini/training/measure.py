@@ -6,7 +6,7 @@ the study evaluates on.
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -17,12 +17,12 @@ from PIL import Image
 from statsmodels.stats.proportion import proportion_confint
 
 from textnorm_lib.images.sampling import generate, load_pipeline, plan_images
-from textnorm_lib.mini.annotators import collect_votes, detect, load_annotator, vote
+from textnorm_lib.mini import annotators
+from textnorm_lib.mini.annotators import QualityJudge, read_images
 from textnorm_lib.mini.generator import as_tensor
-from textnorm_lib.mini.quality import QualityJudge, load_quality_judge
 from textnorm_lib.mini.scenes import render_many
-from textnorm_lib.mini.training import annotators as train_annotators
 from textnorm_lib.mini.training import spoil
+from textnorm_lib.mini.training.judges import are_exact, draw_severities, look, spoilt_twice
 from textnorm_lib.mini.training.plan import (
     DEVELOPMENT_SEED,
     HELD_OUT_SEED,
@@ -31,7 +31,6 @@ from textnorm_lib.mini.training.plan import (
     QUALITY_JUDGES,
     Plan,
 )
-from textnorm_lib.mini.training.quality import draw_severities
 from textnorm_lib.mini.training.scenes import Scenes, training_scenes
 from textnorm_lib.prompts.grammar import parse
 from textnorm_lib.prompts.sets import SETS, mini_prompts, split
@@ -54,7 +53,7 @@ Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # by case: images, and the sam
 def measure_annotators(plan: Plan, folder: Path, weights: Path) -> pd.DataFrame:
     """Share of held-out scenes whose objects an annotator sees exactly, and its votes on them.
 
-    A row an annotator and version of the scenes (as drawn, through the autoencoder, half-finished, degraded): exact,
+    One row per annotator and version of the scenes (as drawn, through the autoencoder, half-finished, degraded): exact,
     low, high (Wilson, 95%), good and skip: shares of its votes, all of which ought to be good.
     """
     folder, count = folder / "held_out", plan.held_out
@@ -63,7 +62,7 @@ def measure_annotators(plan: Plan, folder: Path, weights: Path) -> pd.DataFrame:
     options = {"count": count, "seed": HELD_OUT_SEED}
     restored = spoil.restored(scenes, pipeline.vae, folder / "restored.npy", **options)
     halves = spoil.half_finished(scenes, pipeline, folder / "half_finished.npy", **options)
-    drawn = as_tensor(scenes.images)
+    drawn, specs = as_tensor(scenes.images), [parse(caption) for caption in scenes.captions]
     versions = {
         "as drawn": drawn,
         "through the autoencoder": as_tensor(restored),
@@ -72,25 +71,20 @@ def measure_annotators(plan: Plan, folder: Path, weights: Path) -> pd.DataFrame:
     }
     rows = []
     for name in progress((*JUDGES, *PREFERENCE_ANNOTATORS), "annotators", unit="annotator"):
-        annotator = load_annotator(weights / "annotators" / f"{name}.safetensors")
+        annotator = annotators.load_annotator(weights / "annotators" / f"{name}.safetensors")
         for version, images in versions.items():
-            exact = train_annotators.share_exact(annotator, scenes, images)[:, 0]
-            votes = _votes(annotator, images, scenes.captions)
+            seen = look(annotator, images)
+            exact = are_exact(seen, scenes, 0.5)
+            votes = np.array([annotators.vote(*pair) for pair in zip(seen, specs, strict=True)])
             low, high = proportion_confint(exact.sum(), count, method="wilson")
             rows.append((name, version, exact.mean(), low, high, (votes == 1).mean(), (votes == -1).mean()))
     return pd.DataFrame(rows, columns=["annotator", "version", "exact", "low", "high", "good", "skip"])
 
 
-def _votes(annotator, images: torch.Tensor, captions: Sequence[str]) -> np.ndarray:
-    starts = range(0, len(images), 100)
-    seen = [one for start in starts for one in detect(annotator, images[start : start + 100])]
-    return np.array([vote(one, parse(caption)) for one, caption in zip(seen, captions, strict=True)])
-
-
 def measure_development(plan: Plan, folder: Path, weights: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """On development prompts: the share of good images by the judges, and the seven metrics of every reward.
 
-    Two tables with means over prompts and their intervals, a row a set, reward and metric (``metrics.summarise``).
+    Two tables of means over prompts with their intervals, one row per set, reward and metric (``metrics.summarise``).
     """
     folder = folder / "development"
     images = development_images(plan, folder, weights)
@@ -103,20 +97,11 @@ def measure_development(plan: Plan, folder: Path, weights: Path) -> tuple[pd.Dat
 
 def development_images(plan: Plan, folder: Path, weights: Path) -> pd.DataFrame:
     """Images of development prompts in ``folder``, and the judges' votes: set, columns of ``labels.image_table``."""
-    make_images(
-        development_prompts(plan.development_prompts),
-        Weights(str(weights / "generator")),
-        images_per_prompt=plan.development_images,
-        steps=plan.sampling_steps,
-        guidance_scale=plan.guidance_scale,
-        batch_size=32,
-        dtype="bfloat16",
-        seed=DEVELOPMENT_SEED,
-        workers=plan.workers,
-        folder=folder,
-    )
+    prompts, generator = development_prompts(plan.development_prompts), Weights(str(weights / "generator"))
+    options = {"images_per_prompt": plan.development_images, "seed": DEVELOPMENT_SEED, "folder": folder}
+    make_images(prompts, generator, **options, **plan.sampling)
     judges = [Weights(str(weights / "annotators" / f"{name}.safetensors")) for name in JUDGES]
-    return label_images(collect_votes(folder, *judges, workers=plan.workers))
+    return label_images(annotators.collect_votes(folder, *judges, workers=plan.workers))
 
 
 def development_prompts(most: int | None = None) -> pd.DataFrame:
@@ -137,7 +122,7 @@ def measure_quality(plan: Plan, folder: Path, weights: Path) -> dict[str, pd.Dat
     a prompt against its generated images) and "label" (alignment, by the judges of alignment). quality_agreement:
     judge, other, Spearman's correlation over all development images and the mean of those within a prompt.
     """
-    judges = [load_quality_judge(weights / "annotators" / f"{name}.safetensors") for name in QUALITY_JUDGES]
+    judges = [annotators.load_quality_judge(weights / "annotators" / f"{name}.safetensors") for name in QUALITY_JUDGES]
     pipeline = load_pipeline(str(weights / "generator"))
     images = development_images(plan, folder / "development", weights)
     images = _judged(judges, images, read_images(folder / "development" / name for name in images["image"]))
@@ -155,20 +140,14 @@ def _held_out_pairs(plan: Plan, folder: Path, pipeline) -> Pairs:
     scenes = training_scenes(folder / "held_out", count=plan.held_out, seed=HELD_OUT_SEED, workers=plan.workers)
     folder, options = folder / "quality" / "held_out", {"pipeline": pipeline, "seed": HELD_OUT_SEED}
     severities = draw_severities(plan.held_out, np.random.default_rng(HELD_OUT_SEED))
-    pairs = {
-        kind: tuple(
-            spoil.spoilt(kind, scenes, one, path=folder / f"{kind}_{place}.npy", **options)
-            for place, one in enumerate(severities, start=1)
-        )
-        for kind in spoil.LATENT_KINDS
-    }
+    pairs = {kind: spoilt_twice(kind, scenes, severities, folder, **options) for kind in spoil.LATENT_KINDS}
     clean = spoil.spoilt("noise", scenes, np.zeros(plan.held_out), path=folder / "clean.npy", **options)
     for kind in spoil.PIXEL_KINDS:
         spoilt = (
             spoil.spoil_pixels(kind, as_tensor(clean), torch.from_numpy(one).float(), seed=HELD_OUT_SEED)
             for one in severities
         )
-        pairs[kind] = tuple(((one + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy() for one in spoilt)
+        pairs[kind] = tuple(map(spoil.as_pixels, spoilt))
     return pairs | {"JPEG": tuple(_as_jpeg(clean, one) for one in severities)}
 
 
@@ -186,28 +165,23 @@ def _as_jpeg(images: np.ndarray, severities: np.ndarray) -> np.ndarray:
 def _generated_pairs(plan: Plan, folder: Path, pipeline) -> Pairs:
     """Images of development prompts as the study makes them, and from the same noise in a worse way.
 
-    ``pipeline`` is of no use afterwards: it is disturbed in the end.
+    ``pipeline`` is of no use afterwards: its weights are disturbed in the end.
     """
     prompts = development_prompts(plan.development_prompts)["prompt"].tolist()
     table = plan_images(prompts, plan.quality_images, seed=DEVELOPMENT_SEED)
 
     def make(name: str, steps: int) -> np.ndarray:
-        options = {"guidance_scale": plan.guidance_scale, "batch_size": 32, "dtype": "bfloat16"}
-        return read_images(generate(pipeline, table, folder=folder / "quality" / name, steps=steps, **options))
+        options = plan.sampling | {"steps": steps, "workers": 1}  # a pipeline that is loaded stays in its process
+        return read_images(generate(pipeline, table, folder=folder / "quality" / name, **options))
 
     usual = read_images(folder / "development" / name for name in table["image"])
     pairs = {f"{steps} steps": (usual, make(f"steps_{steps}", steps)) for steps in FEWER_STEPS}
-    _disturb(pipeline.unet)
-    return pairs | {"disturbed weights": (usual, make("disturbed", plan.sampling_steps))}
-
-
-@torch.no_grad()
-def _disturb(unet: torch.nn.Module) -> None:
-    """Put noise on the weights."""
     generator = torch.Generator().manual_seed(DEVELOPMENT_SEED)
-    for weight in unet.parameters():
-        if weight.ndim > 1:
-            weight += DISTURBANCE * weight.std() * torch.randn(weight.shape, generator=generator)
+    with torch.no_grad():
+        for weight in pipeline.unet.parameters():
+            if weight.ndim > 1:
+                weight += DISTURBANCE * weight.std() * torch.randn(weight.shape, generator=generator)
+    return pairs | {"disturbed weights": (usual, make("disturbed", plan.sampling_steps))}
 
 
 def _clean_scenes(plan: Plan, folder: Path, pipeline) -> tuple[pd.DataFrame, np.ndarray]:
@@ -219,11 +193,6 @@ def _clean_scenes(plan: Plan, folder: Path, pipeline) -> tuple[pd.DataFrame, np.
     scenes = Scenes(images, table["prompt"].tolist(), nothing, np.zeros((len(table), 2)))
     options = {"path": folder / "quality" / "development_scenes.npy", "seed": DEVELOPMENT_SEED}
     return table, spoil.spoilt("noise", scenes, np.zeros(len(table)), pipeline, **options)
-
-
-def read_images(paths: Iterable[Path]) -> np.ndarray:
-    """uint8 (n, h, w, 3)."""
-    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
 
 
 def _judged(judges: Sequence[QualityJudge], images: pd.DataFrame, pixels: np.ndarray) -> pd.DataFrame:

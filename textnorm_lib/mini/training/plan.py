@@ -1,12 +1,7 @@
 """How much of everything the mini world is made of: numbers of scenes and images, and a recipe for each model."""
 
 from dataclasses import dataclass
-
-from textnorm_lib.mini.training import annotators as train_annotators
-from textnorm_lib.mini.training import quality as train_quality
-from textnorm_lib.mini.training import rewards as train_rewards
-from textnorm_lib.mini.training import scenes as train
-from textnorm_lib.mini.training.fit import Recipe
+from typing import Any
 
 JUDGES = ("judge_1", "judge_2", "judge_3")  # the benchmark's votes and all later judging
 PREFERENCE_ANNOTATORS = ("preference_1", "preference_2")  # what reward models learn from
@@ -19,6 +14,24 @@ HELD_OUT_SEED = 999  # of the scenes on which the annotators are measured
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: a step sees ``batch_size`` examples.
+
+    ``learning_rate`` is reached after ``warmup`` steps and falls to zero as a cosine.
+    """
+
+    steps: int
+    learning_rate: float
+    batch_size: int = 32
+    weight_decay: float = 0.01
+    warmup: int = 200
+    average_decay: float = 0.999
+    max_gradient_norm: float = 1.0
+    seed: int = 0
+    save_every_s: float = 60.0
+
+
+@dataclass(frozen=True)
 class Plan:
     """How much of everything: numbers of scenes and images, and a recipe for each model."""
 
@@ -28,26 +41,37 @@ class Plan:
     half_finished: int = 10_000  # of them also half-finished by the generator, and as many broken
     quality_scenes: int = 3_000  # for each quality judge, spoilt in several ways
     quality_generated: int = 1_500  # of their captions also generated in several numbers of steps
-    quality_images: int = 5  # a development prompt, on which the order of qualities is measured
+    quality_images: int = 5  # per development prompt, on which the order of qualities is measured
     preference_prompts: int = 1_500
-    preference_images: int = 4  # a prompt
+    preference_images: int = 4  # per prompt
     held_out: int = 1_000  # scenes on which the annotators are calibrated, and as many on which they are measured
-    development_prompts: int | None = None  # a set, on which generator and rewards are measured; None: all
-    development_images: int = 20  # a prompt
+    development_prompts: int | None = None  # per set, on which generator and rewards are measured; None: all
+    development_images: int = 20  # per prompt
     sampling_steps: int = 8
     guidance_scale: float = 2.0
     device: str = "cpu"
     workers: int = 2  # processes that make images on a CPU
-    autoencoder: Recipe = train.AUTOENCODER
-    generator: Recipe = train.GENERATOR
-    generator_tuning: Recipe = train.GENERATOR_TUNING
-    detector: Recipe = train_annotators.DETECTOR
-    detector_tuning: Recipe = train_annotators.TUNING
-    quality: Recipe = train_quality.QUALITY
-    clip: Recipe = train_rewards.CLIP
-    blip2: Recipe = train_rewards.BLIP2
-    pickscore: Recipe = train_rewards.PICKSCORE
-    imagereward: Recipe = train_rewards.IMAGEREWARD
+    autoencoder: Recipe = Recipe(steps=14_000, learning_rate=1.5e-3, batch_size=8)
+    generator: Recipe = Recipe(steps=7_000, learning_rate=1e-3, warmup=500)
+    generator_tuning: Recipe = Recipe(steps=2_500, learning_rate=8e-4, warmup=100)
+    detector: Recipe = Recipe(steps=2_000, learning_rate=1e-3)  # scenes as drawn and through the autoencoder
+    detector_tuning: Recipe = Recipe(steps=1_200, learning_rate=5e-4, warmup=50)  # half-finished and broken ones too
+    quality: Recipe = Recipe(steps=4_000, learning_rate=1e-3, batch_size=63)
+    clip: Recipe = Recipe(steps=1_600, learning_rate=1e-3, batch_size=128, weight_decay=0.05)
+    blip2: Recipe = Recipe(steps=900, learning_rate=5e-4, batch_size=64)
+    pickscore: Recipe = Recipe(steps=300, learning_rate=1e-4, batch_size=48, warmup=50, average_decay=0.99)
+    imagereward: Recipe = Recipe(steps=500, learning_rate=3e-4, warmup=50, average_decay=0.99)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How the generator makes images, as ``images.sampling.generate`` is told."""
+        return {
+            "steps": self.sampling_steps,
+            "guidance_scale": self.guidance_scale,
+            "batch_size": 32,
+            "dtype": "bfloat16",
+            "workers": self.workers,
+        }
 
 
 BUNDLED = Plan()

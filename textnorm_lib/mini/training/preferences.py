@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 
@@ -28,8 +29,11 @@ THRESHOLD = 0.5  # the least score of an object that counts
 
 @dataclass(frozen=True)
 class Preferences:
-    """``images`` uint8 (n, h, w, 3) of ``prompts`` (n); pairs (m, 2) of image numbers, and the share of annotators in
-    [0, 1] who prefer the first; pairs on which they are evenly split are left out. ``prompt_numbers`` (n)."""
+    """``images`` uint8 (n, h, w, 3) of ``prompts`` (n), which ``prompt_numbers`` (n) tell apart.
+
+    ``pairs`` (m, 2) of image numbers, and ``shares`` (m) in [0, 1] of the annotators who prefer the first; pairs on
+    which they are evenly split are left out.
+    """
 
     images: np.ndarray
     prompts: list[str]
@@ -40,16 +44,17 @@ class Preferences:
 
 def faults(seen: Seen, spec: Spec) -> int:
     """How many things are wrong with an image of ``spec``; 0 exactly if it shows what was asked for."""
-    found = Counter(one.name for one in seen.objects if one.score >= THRESHOLD)
+    objects = [one for one in seen.objects if one.score >= THRESHOLD]
+    found = Counter(one.name for one in objects)
     wanted = Counter({asked.name: asked.count for asked in spec.objects})
-    wrong = sum(((found - wanted) + (wanted - found)).values())
     colours = {asked.name: asked.colour for asked in spec.objects if asked.colour}
-    wrong += sum(
-        one.score >= THRESHOLD and one.name in colours and one.colour != colours[one.name] for one in seen.objects
+    return (
+        ((found - wanted) + (wanted - found)).total()
+        + sum(one.colour != colours.get(one.name, one.colour) for one in objects)
+        + (spec.location not in (None, seen.location))
+        + (seen.style != spec.style)
+        + (spec.relation is not None and not _relation_holds(seen, spec))
     )
-    wrong += spec.location is not None and seen.location != spec.location
-    wrong += seen.style != spec.style
-    return wrong + (spec.relation is not None and not _relation_holds(seen, spec))
 
 
 def _relation_holds(seen: Seen, spec: Spec) -> bool:
@@ -61,14 +66,13 @@ def _relation_holds(seen: Seen, spec: Spec) -> bool:
 
 def collect_preferences(images: np.ndarray, prompts: list[str], annotators: Sequence[Detector]) -> Preferences:
     """All pairs of images of one prompt on which ``annotators`` are not evenly split."""
-    specs = {prompt: parse(prompt) for prompt in prompts}
-    counted = np.array([_count_faults(annotator, images, [specs[p] for p in prompts]) for annotator in annotators])
-    numbers = {prompt: number for number, prompt in enumerate(specs)}
-    prompt_numbers = np.array([numbers[prompt] for prompt in prompts])
+    specs = [parse(prompt) for prompt in prompts]
+    counted = np.array([_count_faults(annotator, images, specs) for annotator in annotators])
+    numbers = pd.factorize(pd.Series(prompts))[0]
     pairs = [
         pair
-        for number in range(len(numbers))
-        for pair in itertools.combinations(np.flatnonzero(prompt_numbers == number).tolist(), 2)
+        for number in range(numbers.max() + 1)
+        for pair in itertools.combinations(np.flatnonzero(numbers == number).tolist(), 2)
     ]
     first, second = np.array(pairs).T
     fewer = np.sign(counted[:, second] - counted[:, first])
@@ -76,15 +80,16 @@ def collect_preferences(images: np.ndarray, prompts: list[str], annotators: Sequ
     decided = shares != 0.5
     if not decided.any():
         raise DataError(f"{len(images)} images, no pair of images on which the annotators prefer one; make more images")
-    return Preferences(images, prompts, prompt_numbers, np.array(pairs)[decided], shares[decided])
+    return Preferences(images, prompts, numbers, np.array(pairs)[decided], shares[decided])
 
 
+@torch.no_grad()
 def _count_faults(annotator: Detector, images: np.ndarray, specs: list[Spec]) -> list[int]:
     counted = []
     for start in progress(range(0, len(images), BATCH_SIZE), "faults", unit="batch"):
-        with torch.no_grad():
-            batch = detect(annotator, as_tensor(images[start : start + BATCH_SIZE]))
-        counted += [faults(seen, spec) for seen, spec in zip(batch, specs[start:], strict=False)]
+        batch = slice(start, start + BATCH_SIZE)
+        seen = detect(annotator, as_tensor(images[batch]))
+        counted += [faults(*pair) for pair in zip(seen, specs[batch], strict=True)]
     return counted
 
 
@@ -112,8 +117,8 @@ class PreferencePairs:
     def accuracy(self, reward) -> float:
         """Share of held-out pairs in which the image with the larger reward is the preferred one."""
         right = []
-        for start in range(0, len(self.held_out), 128):
-            chosen = self.held_out[start : start + 128]
+        for start in range(0, len(self.held_out), BATCH_SIZE):
+            chosen = self.held_out[start : start + BATCH_SIZE]
             margin = self._margin(reward, chosen, None).cpu().numpy()
             right.append((margin > 0) == (self.preferences.shares[chosen] > 0.5))
         return float(np.concatenate(right).mean())

@@ -6,6 +6,7 @@ the same data; PickScore and ImageReward learn from preferences between the gene
 each with a term that keeps what the captions teach. The models are imperfect because their data are.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,23 +14,21 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Generator, Tensor
 
 from textnorm_lib.images.sampling import autocast
 from textnorm_lib.mini import reward_models
 from textnorm_lib.mini.generator import as_tensor
-from textnorm_lib.mini.training.fit import Recipe, fit
+from textnorm_lib.mini.training.fit import fit
+from textnorm_lib.mini.training.plan import Recipe
 from textnorm_lib.mini.training.preferences import PreferencePairs, Preferences
 from textnorm_lib.mini.training.scenes import Scenes
 from textnorm_lib.mini.training.spoil import degrade
-from textnorm_lib.prompts.grammar import MOST_OF_ONE, PHOTO, Spec, write
+from textnorm_lib.prompts.grammar import MOST_OF_ONE, Spec, write
 from textnorm_lib.prompts.templates import CLASSES, PREFIX, plural
 from textnorm_lib.rewards import blip2 as blip2_parts
 from textnorm_lib.study.errors import DataError
 
-CLIP = Recipe(steps=1_600, learning_rate=1e-3, batch_size=128, weight_decay=0.05)
-BLIP2 = Recipe(steps=900, learning_rate=5e-4, batch_size=64)
-PICKSCORE = Recipe(steps=300, learning_rate=1e-4, batch_size=48, warmup=50, average_decay=0.99)
-IMAGEREWARD = Recipe(steps=500, learning_rate=3e-4, warmup=50, average_decay=0.99)
 CAPTION_NOISE = {
     "none": 0.6,
     "no count": 0.12,
@@ -52,22 +51,21 @@ def noisy_caption(spec: Spec, generator: np.random.Generator) -> str:
         return ""
     if kind == "no count" and asked.count > 1:
         return f"{PREFIX}{plural(asked.name)}"
-    changed = asked
     if kind == "wrong count":
-        changed = asked._replace(count=int(np.clip(asked.count + generator.choice((-1, 1)), 1, MOST_OF_ONE)))
+        asked = asked._replace(count=int(np.clip(asked.count + generator.choice((-1, 1)), 1, MOST_OF_ONE)))
     if kind == "wrong class":
-        changed = asked._replace(name=CLASSES[int(generator.integers(len(CLASSES)))])
-    objects = (changed,) if kind == "left out" else (*spec.objects[:slot], changed, *spec.objects[slot + 1 :])
+        asked = asked._replace(name=CLASSES[int(generator.integers(len(CLASSES)))])
+    if kind == "left out" and len(spec.objects) == 1:
+        return write(Spec((asked._replace(colour=None),)))
+    objects = (asked,) if kind == "left out" else (*spec.objects[:slot], asked, *spec.objects[slot + 1 :])
     try:
-        if kind == "left out" and len(spec.objects) == 1:
-            return write(Spec((asked._replace(colour=None),), None, None, PHOTO))
         return write(replace(spec, objects=objects, relation=spec.relation if len(objects) == 2 else None))
     except DataError:  # what came out cannot be asked for, e.g. four each of two classes
         return write(spec)
 
 
 def noisy_captions(specs: Sequence[Spec], *, seed: int) -> list[str]:
-    """One careless caption a scene; the same whenever they are drawn."""
+    """One careless caption per scene; the same whenever they are drawn."""
     generator = np.random.default_rng(seed)
     captions = [noisy_caption(spec, generator) for spec in specs]
     others = generator.permutation(len(captions))
@@ -82,11 +80,11 @@ class Captioned:
     """
 
     images: np.ndarray
-    tokens: torch.Tensor
-    mask: torch.Tensor
+    tokens: Tensor
+    mask: Tensor
     device: str = "cpu"
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def batch(self, size: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         """``size`` random ones: slightly spoilt images in [-1, 1], tokens, mask."""
         chosen = torch.randint(len(self.images), (size,), generator=generator)
         images = degrade(as_tensor(self.images[chosen.numpy()]).to(self.device), generator)
@@ -104,27 +102,41 @@ def train_clip(scenes: Captioned, tokenizer, recipe: Recipe, *, folder: Path):
     torch.manual_seed(recipe.seed)
     clip = reward_models.build_clip(tokenizer).to(scenes.device)
 
-    def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
+    def loss_function(step: int, generator: Generator) -> Tensor:
         images, tokens, mask = scenes.batch(recipe.batch_size, generator)
         with autocast(torch.device(scenes.device).type, "bfloat16"):
             return contrast(clip, images, tokens, mask)
 
-    fit(clip, loss_function, recipe, folder=folder, description="CLIP")
+    fit(clip, loss_function, recipe, folder=folder)
     return clip
 
 
-def contrast(clip, images: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def contrast(clip, images: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
     """CLIP's symmetric loss on a batch of pairs."""
-    similar = similarities(clip, images, tokens, mask)
-    own = torch.arange(len(images), device=images.device)
+    return _contrast(similarities(clip, images, tokens, mask))
+
+
+def _contrast(similar: Tensor) -> Tensor:
+    """Of images and captions (n, n), where those of one number belong together."""
+    own = torch.arange(len(similar), device=similar.device)
     return (F.cross_entropy(similar, own) + F.cross_entropy(similar.T, own)) / 2
 
 
-def similarities(clip, images: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def similarities(clip, images: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
     """Scaled cosines (n images, m prompts)."""
-    seen = F.normalize(clip.get_image_features(pixel_values=images).pooler_output.float(), dim=-1)
-    read = F.normalize(clip.get_text_features(input_ids=tokens, attention_mask=mask).pooler_output.float(), dim=-1)
-    return clip.logit_scale.exp().clamp(max=SHARPEST) * seen @ read.T
+    seen, read = _features(clip, images, tokens, mask)
+    return _sharpness(clip) * seen @ read.T
+
+
+def _features(clip, images: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Of images (n, d) and prompts (m, d), of unit length."""
+    seen = clip.get_image_features(pixel_values=images).pooler_output
+    read = clip.get_text_features(input_ids=tokens, attention_mask=mask).pooler_output
+    return F.normalize(seen.float(), dim=-1), F.normalize(read.float(), dim=-1)
+
+
+def _sharpness(clip) -> Tensor:
+    return clip.logit_scale.exp().clamp(max=SHARPEST)
 
 
 def train_blip2(scenes: Captioned, clip, tokenizer, recipe: Recipe, *, folder: Path):
@@ -132,7 +144,7 @@ def train_blip2(scenes: Captioned, clip, tokenizer, recipe: Recipe, *, folder: P
     torch.manual_seed(recipe.seed)
     blip2 = reward_models.blip2_from_clip(clip, tokenizer, images=_typical(scenes)).to(scenes.device)
 
-    def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
+    def loss_function(step: int, generator: Generator) -> Tensor:
         images, tokens, mask = scenes.batch(recipe.batch_size, generator)
         own = torch.arange(recipe.batch_size, device=scenes.device)
         with autocast(torch.device(scenes.device).type, "bfloat16"):
@@ -142,50 +154,40 @@ def train_blip2(scenes: Captioned, clip, tokenizer, recipe: Recipe, *, folder: P
             similar = torch.einsum("nqd,md->nmq", queries, read).amax(dim=-1) / TEMPERATURE
             other = _confusable(similar.detach(), tokens, generator)
             matched = [blip2_parts.itm_logits(blip2, seen, tokens[which], mask[which]) for which in (other, own)]
-        contrast_loss = (F.cross_entropy(similar, own) + F.cross_entropy(similar.T, own)) / 2
-        logits = torch.cat(matched).float()
         matches = torch.arange(2, device=scenes.device).repeat_interleave(recipe.batch_size)
-        return F.cross_entropy(logits, matches) + contrast_loss
+        return F.cross_entropy(torch.cat(matched).float(), matches) + _contrast(similar)
 
-    fit(blip2, loss_function, recipe, folder=folder, description="BLIP-2")
+    fit(blip2, loss_function, recipe, folder=folder)
     return blip2
 
 
-def _confusable(similar: torch.Tensor, tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _confusable(similar: Tensor, tokens: Tensor, generator: Generator) -> Tensor:
     """For each image another one's caption, likelier the more ``similar`` (n, n) it is; never its own wording."""
     same = (tokens[:, None] == tokens[None]).all(dim=-1)
     likely = similar.float().masked_fill(same, -torch.inf).softmax(dim=1)
     return torch.multinomial(likely.cpu(), 1, generator=generator)[:, 0].to(tokens.device)
 
 
-def _typical(scenes: Captioned) -> torch.Tensor:
+def _typical(scenes: Captioned) -> Tensor:
     """Images by whose tokens CLIP's first norm is folded (``mini/reward_models.py``), where CLIP is."""
     return as_tensor(scenes.images[:256]).to(scenes.device)
 
 
 def train_pickscore(scenes: Captioned, preferences: Preferences, clip, tokenizer, recipe: Recipe, *, folder: Path):
     """PickScore (Kirstain et al. 2023): CLIP goes on; the better image of a pair should have the larger cosine."""
-    pickscore = reward_models.pickscore_from_clip(clip)
+    pickscore = copy.deepcopy(clip)
     pairs = PreferencePairs(preferences, tokenizer, scenes.device)
 
-    def reward(images: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        seen = F.normalize(pickscore.get_image_features(pixel_values=images).pooler_output.float(), dim=-1)
-        read = pickscore.get_text_features(input_ids=tokens, attention_mask=mask).pooler_output.float()
-        return pickscore.logit_scale.exp().clamp(max=SHARPEST) * (seen * F.normalize(read, dim=-1)).sum(dim=-1)
+    def reward(images: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        seen, read = _features(pickscore, images, tokens, mask)
+        return _sharpness(pickscore) * (seen * read).sum(dim=-1)
 
-    def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
+    def loss_function(step: int, generator: Generator) -> Tensor:
         with autocast(torch.device(scenes.device).type, "bfloat16"):
             preference = pairs.loss(reward, recipe.batch_size, generator)
             return preference + CONTRAST * contrast(pickscore, *scenes.batch(recipe.batch_size, generator))
 
-    fit(
-        pickscore,
-        loss_function,
-        recipe,
-        folder=folder,
-        description="PickScore",
-        validation=lambda: pairs.accuracy(reward),
-    )
+    fit(pickscore, loss_function, recipe, folder=folder, validation=lambda: pairs.accuracy(reward))
     return pickscore
 
 
@@ -195,7 +197,7 @@ def train_imagereward(scenes: Captioned, preferences: Preferences, clip, tokeniz
     model = reward_models.imagereward_from_clip(clip, tokenizer, images=_typical(scenes)).to(scenes.device)
     pairs = PreferencePairs(preferences, tokenizer, scenes.device)
 
-    def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
+    def loss_function(step: int, generator: Generator) -> Tensor:
         images, tokens, mask = scenes.batch(recipe.batch_size, generator)
         with autocast(torch.device(scenes.device).type, "bfloat16"):
             with torch.no_grad():
@@ -206,12 +208,5 @@ def train_imagereward(scenes: Captioned, preferences: Preferences, clip, tokeniz
             margin = model.reward(seen, tokens, mask) - model.reward(seen, tokens[other], mask[other])
         return preference + CONTRAST * F.softplus(-margin.float()).mean()
 
-    fit(
-        model,
-        loss_function,
-        recipe,
-        folder=folder,
-        description="ImageReward",
-        validation=lambda: pairs.accuracy(model),
-    )
+    fit(model, loss_function, recipe, folder=folder, validation=lambda: pairs.accuracy(model))
     return model

@@ -1,11 +1,10 @@
-"""How the mini world's models are trained: one function a stage, on scenes that are drawn once.
+"""The scenes that the mini world's models are trained on, drawn once, and how the generator is trained on them.
 
     scenes = training_scenes(folder, count=60_000, seed=0, workers=2)
-    autoencoder = train_autoencoder(scenes, AUTOENCODER, folder=folder / "autoencoder")
-    ...
+    autoencoder = train_autoencoder(scenes, BUNDLED.autoencoder, folder=folder / "autoencoder")
 
-Every stage goes on where it was stopped (``fit.py``); its result is a pure function of the scenes, the recipe and the
-machine's arithmetic. All stages run on one device, in bfloat16 where that is fast.
+Whatever is trained goes on where it was stopped (``fit.py``); it is a pure function of the scenes, the recipe and the
+machine's arithmetic. All training runs on one device, in bfloat16 where that is fast.
 """
 
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ import torch
 from torch import nn
 
 from textnorm_lib.images.sampling import autocast
-from textnorm_lib.mini import annotators
 from textnorm_lib.mini import generator as model
+from textnorm_lib.mini.annotators import COLOUR_NAMES, LOCATION_NAMES, STYLE_NAMES
 from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.scenes import render_many
-from textnorm_lib.mini.training.fit import Recipe, fit
+from textnorm_lib.mini.training.fit import fit
+from textnorm_lib.mini.training.plan import Recipe
 from textnorm_lib.prompts.grammar import write
 from textnorm_lib.prompts.sets import sample_spec
 from textnorm_lib.prompts.templates import CLASSES
@@ -28,9 +28,6 @@ from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.progress import progress
 
 LATENTS_BATCH = 64  # images of a pass that nothing is learnt in
-AUTOENCODER = Recipe(steps=14_000, learning_rate=1.5e-3, batch_size=8)
-GENERATOR = Recipe(steps=7_000, learning_rate=1e-3, warmup=500)
-GENERATOR_TUNING = Recipe(steps=2_500, learning_rate=8e-4, warmup=100)
 RARE_FORMS = 8.0  # how many times likelier the tuning draws a caption with a colour, relation, location or style
 WHOLE_FROM = 0.85  # share of the autoencoder's steps that see quarters of images, before the rest sees whole ones
 CAPTION_DROPOUT = 0.1  # share of captions that are emptied, for classifier-free guidance
@@ -57,18 +54,15 @@ def training_scenes(folder: Path, *, count: int, seed: int, workers: int) -> Sce
         folder.mkdir(parents=True, exist_ok=True)
         generator = np.random.default_rng(seed)
         specs = [sample_spec(generator) for _ in range(count)]
-        size = model.IMAGE_SIZE
-        pixels = np.lib.format.open_memmap(images, "w+", dtype=np.uint8, shape=(count, size, size, 3))
+        shape = (count, model.IMAGE_SIZE, model.IMAGE_SIZE, 3)
+        pixels = np.lib.format.open_memmap(images, "w+", dtype=np.uint8, shape=shape)
         objects = np.full((count, 8, 6), -1, dtype=np.float32)
         for index, scene in enumerate(render_many(specs, seed, workers=workers)):
             pixels[index] = scene.image
             for slot, one in enumerate(scene.objects):
-                colour = annotators.COLOUR_NAMES.index(one.colour)
-                objects[index, slot] = (CLASSES.index(one.name), *one.box, colour)
+                objects[index, slot] = (CLASSES.index(one.name), *one.box, COLOUR_NAMES.index(one.colour))
         pixels.flush()
-        places = [
-            (annotators.LOCATION_NAMES.index(spec.location), annotators.STYLE_NAMES.index(spec.style)) for spec in specs
-        ]
+        places = [(LOCATION_NAMES.index(spec.location), STYLE_NAMES.index(spec.style)) for spec in specs]
         partial = folder / "truth.partial.npz"
         captions = np.array([write(spec) for spec in specs])
         np.savez(partial, objects=objects, places=np.array(places), captions=captions, seed=seed)
@@ -98,14 +92,14 @@ def train_autoencoder(scenes: Scenes, recipe: Recipe, *, folder: Path, device: s
         outlines = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
         return error.abs().mean() + 0.5 * outlines + 1e-7 * posterior.kl().mean()
 
-    fit(autoencoder, loss_function, recipe, folder=folder, description="autoencoder")
+    fit(autoencoder, loss_function, recipe, folder=folder)
     sample = encode(autoencoder, scenes.images[:2048], device=device)
     autoencoder.register_to_config(scaling_factor=round(1 / sample.std().item(), 5))
     return autoencoder
 
 
 def _pieces(images: np.ndarray, count: int, *, whole: bool, generator: torch.Generator) -> np.ndarray:
-    """``count`` random images, or for the same work four times as many random quarters: more scenes a step."""
+    """``count`` random images, or for the same work four times as many random quarters: more scenes per step."""
     size = images.shape[1]
     side = size if whole else size // 2
     chosen = torch.randint(len(images), (count * (size // side) ** 2,), generator=generator).tolist()
@@ -158,7 +152,6 @@ def train_generator(
         denoiser = Denoiser(model.build_text_encoder(len(tokenizer)), model.build_unet())
     denoiser.to(device)
     scheduler = model.build_scheduler()
-    times_in_all = scheduler.config.num_train_timesteps
 
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
         if rates is None:
@@ -167,7 +160,7 @@ def train_generator(
             chosen = torch.multinomial(rates, recipe.batch_size, replacement=True, generator=generator)
         clean = latents[chosen].float()
         noise = torch.randn(clean.shape, generator=generator)
-        times = torch.randint(times_in_all, (recipe.batch_size,), generator=generator)
+        times = torch.randint(scheduler.config.num_train_timesteps, (recipe.batch_size,), generator=generator)
         dropped = torch.rand(recipe.batch_size, 1, generator=generator) < CAPTION_DROPOUT
         given = torch.where(dropped, empty, tokens[chosen])
         noisy = scheduler.add_noise(clean, noise, times).to(device)
@@ -176,5 +169,5 @@ def train_generator(
             predicted = denoiser(noisy, times.to(device), given.to(device))
         return (predicted.float() - velocity).square().mean()
 
-    fit(denoiser, loss_function, recipe, folder=folder, description="generator")
+    fit(denoiser, loss_function, recipe, folder=folder)
     return denoiser

@@ -20,16 +20,13 @@ from safetensors.torch import save
 
 from textnorm_lib.images.sampling import generate, load_pipeline, plan_images
 from textnorm_lib.mini import generator as model
-from textnorm_lib.mini.annotators import load_annotator
+from textnorm_lib.mini.annotators import load_annotator, read_images
 from textnorm_lib.mini.reward_models import save_reward
-from textnorm_lib.mini.training import annotators as train_annotators
-from textnorm_lib.mini.training import quality as train_quality
+from textnorm_lib.mini.training import judges, spoil
 from textnorm_lib.mini.training import rewards as train_rewards
 from textnorm_lib.mini.training import scenes as train
-from textnorm_lib.mini.training import spoil
-from textnorm_lib.mini.training.annotators import Version
 from textnorm_lib.mini.training.fit import curves, thinned
-from textnorm_lib.mini.training.measure import measure_annotators, measure_development, measure_quality, read_images
+from textnorm_lib.mini.training.measure import measure_annotators, measure_development, measure_quality
 from textnorm_lib.mini.training.plan import (
     CALIBRATION_SEED,
     JUDGES,
@@ -40,40 +37,39 @@ from textnorm_lib.mini.training.plan import (
     Plan,
 )
 from textnorm_lib.mini.training.preferences import Preferences, collect_preferences
-from textnorm_lib.prompts.grammar import Asked, Spec, parse, write
+from textnorm_lib.prompts.grammar import Spec, parse, write
 from textnorm_lib.prompts.sets import sample_spec
 from textnorm_lib.study.weights import WEIGHTS, Weights, write_digests
 
 
 def make_autoencoder(plan: Plan, folder: Path, weights: Path) -> None:
     """Images to latents and back."""
-    autoencoder = train.train_autoencoder(
-        _scenes(plan, folder), plan.autoencoder, folder=folder / "autoencoder", device=plan.device
-    )
+    options = {"folder": folder / "autoencoder", "device": plan.device}
+    autoencoder = train.train_autoencoder(_scenes(plan, folder), plan.autoencoder, **options)
     autoencoder.cpu().half().save_pretrained(weights / "generator" / "vae")
 
 
 def make_generator(plan: Plan, folder: Path, weights: Path) -> None:
     """Text encoder and U-Net; what is written is a whole StableDiffusionPipeline."""
-    scenes, autoencoder = _scenes(plan, folder), _autoencoder(weights)
+    from diffusers import AutoencoderKL
+
+    scenes = _scenes(plan, folder)
+    autoencoder = AutoencoderKL.from_pretrained(weights / "generator" / "vae", local_files_only=True)
     latents = train.encode(autoencoder.to(plan.device), scenes.images, device=plan.device)
     latents = latents * autoencoder.config.scaling_factor
     tokenizer = _tokenizer(scenes)
     data, device = (latents, scenes.captions, tokenizer), plan.device
     denoiser = train.train_generator(*data, plan.generator, folder=folder / "generator", device=device)
-    specs = [parse(caption) for caption in scenes.captions]
-    rates = torch.tensor([1.0 if spec == Spec(_plain(spec)) else train.RARE_FORMS for spec in specs])
-    denoiser = train.train_generator(
-        *data, plan.generator_tuning, folder=folder / "generator_tuning", denoiser=denoiser, rates=rates, device=device
-    )
-    denoiser.cpu()
+    rates = torch.tensor([1.0 if _is_plain(parse(caption)) else train.RARE_FORMS for caption in scenes.captions])
+    tuning = {"folder": folder / "generator_tuning", "denoiser": denoiser, "rates": rates, "device": device}
+    train.train_generator(*data, plan.generator_tuning, **tuning).cpu()
     pipeline = model.build_pipeline(autoencoder.cpu(), denoiser.text_encoder, tokenizer, denoiser.unet)
     model.save_pipeline(pipeline, weights / "generator")
 
 
-def _plain(spec: Spec) -> tuple[Asked, ...]:
-    """What a spec asks for, without colours."""
-    return tuple(asked._replace(colour=None) for asked in spec.objects)
+def _is_plain(spec: Spec) -> bool:
+    """Whether a spec asks for objects and nothing else: no colour, relation, location or style."""
+    return spec == Spec(tuple(asked._replace(colour=None) for asked in spec.objects))
 
 
 def make_annotators(plan: Plan, folder: Path, weights: Path) -> None:
@@ -84,10 +80,11 @@ def make_annotators(plan: Plan, folder: Path, weights: Path) -> None:
         scenes = train.training_scenes(folder / group, count=plan.annotator_scenes, seed=seed, workers=plan.workers)
         versions = _versions(plan, folder / group, scenes, pipeline, seed=seed)
         for name in names:
-            _make_annotator(name, plan, folder, weights, scenes, versions)
+            detector = _train_annotator(name, plan, folder, scenes, versions)
+            _save(detector, weights / "annotators" / f"{name}.safetensors")
 
 
-def _versions(plan: Plan, folder: Path, scenes: train.Scenes, pipeline, *, seed: int) -> list[Version]:
+def _versions(plan: Plan, folder: Path, scenes: train.Scenes, pipeline, *, seed: int) -> list[judges.Version]:
     """Images and the objects in them: as drawn, through the autoencoder, half-finished, broken."""
     half = {"count": plan.half_finished, "seed": seed}
     restored = spoil.restored(scenes, pipeline.vae, folder / "restored.npy", count=plan.restored, seed=seed)
@@ -100,26 +97,18 @@ def _versions(plan: Plan, folder: Path, scenes: train.Scenes, pipeline, *, seed:
     return [(scenes.images, whole), (restored, whole), (halves, whole), (broken, left)]
 
 
-def _make_annotator(
-    name: str, plan: Plan, folder: Path, weights: Path, scenes: train.Scenes, versions: list[Version]
-) -> None:
+def _train_annotator(
+    name: str, plan: Plan, folder: Path, scenes: train.Scenes, versions: list[judges.Version]
+) -> torch.nn.Module:
     """One detector: on scenes as drawn and through the autoencoder, then on half-finished and broken ones as well."""
     seed = 1 + (*JUDGES, *PREFERENCE_ANNOTATORS).index(name)
-    detector = train_annotators.train_detector(
-        scenes, versions[:2], replace(plan.detector, seed=seed), folder=folder / name, device=plan.device
-    )
-    train_annotators.train_detector(
-        scenes,
-        versions,
-        replace(plan.detector_tuning, seed=seed),
-        folder=folder / f"{name}_tuning",
-        detector=detector,
-        device=plan.device,
-    )
+    first, tuning = replace(plan.detector, seed=seed), replace(plan.detector_tuning, seed=seed)
+    detector = judges.train_detector(scenes, versions[:2], first, folder=folder / name, device=plan.device)
+    options = {"folder": folder / f"{name}_tuning", "detector": detector, "device": plan.device}
+    judges.train_detector(scenes, versions, tuning, **options)
     options = {"count": plan.held_out, "seed": CALIBRATION_SEED, "workers": plan.workers}
-    unseen = train.training_scenes(folder / "calibration", **options)
-    train_annotators.calibrate(detector.cpu(), unseen)
-    _save(detector, weights / "annotators" / f"{name}.safetensors")
+    judges.calibrate(detector.cpu(), train.training_scenes(folder / "calibration", **options))
+    return detector
 
 
 def _save(judge: torch.nn.Module, path: Path) -> None:
@@ -134,65 +123,84 @@ def make_quality_judges(plan: Plan, folder: Path, weights: Path) -> None:
     for name, seed in QUALITY_JUDGES.items():
         own = folder / "quality" / name
         scenes = train.training_scenes(own, count=plan.quality_scenes, seed=seed, workers=plan.workers)
-        versions = train_quality.make_versions(scenes, pipeline, own, generated=plan.quality_generated, seed=seed)
+        versions = judges.make_versions(scenes, pipeline, own, generated=plan.quality_generated, seed=seed)
         recipe = replace(plan.quality, seed=seed)
-        judge = train_quality.train_quality(versions, recipe, folder=folder / name, device=plan.device)
+        judge = judges.train_quality(versions, recipe, folder=folder / name, device=plan.device)
         _save(judge.cpu(), weights / "annotators" / f"{name}.safetensors")
 
 
 def make_clip(plan: Plan, folder: Path, weights: Path) -> None:
     """CLIP by contrast, on careless captions."""
-    examples, tokenizer = _captioned(plan, folder)
-    clip = train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip")
+    _, clip, tokenizer = _with_clip(plan, folder)
     save_reward("clip", clip.cpu(), tokenizer, weights / "rewards" / "clip")
 
 
 def make_blip2(plan: Plan, folder: Path, weights: Path) -> None:
     """BLIP-2 from CLIP's towers, on the same captions."""
-    examples, tokenizer = _captioned(plan, folder)
-    clip = train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip")
-    blip2 = train_rewards.train_blip2(examples, clip, tokenizer, plan.blip2, folder=folder / "blip2")
-    save_reward("blip2", blip2.cpu(), tokenizer, weights / "rewards" / "blip2")
+    start = _with_clip(plan, folder)
+    blip2 = train_rewards.train_blip2(*start, plan.blip2, folder=folder / "blip2")
+    save_reward("blip2", blip2.cpu(), start[-1], weights / "rewards" / "blip2")
 
 
 def make_preference_models(plan: Plan, folder: Path, weights: Path) -> None:
     """PickScore and ImageReward, from CLIP's towers and the preferences."""
-    examples, tokenizer = _captioned(plan, folder)
-    clip = train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip")
-    preferences = preference_data(plan, folder, weights)
-    pickscore = train_rewards.train_pickscore(
-        examples, preferences, clip, tokenizer, plan.pickscore, folder=folder / "pickscore"
-    )
-    save_reward("pickscore", pickscore.cpu(), tokenizer, weights / "rewards" / "pickscore")
-    imagereward = train_rewards.train_imagereward(
-        examples, preferences, clip, tokenizer, plan.imagereward, folder=folder / "imagereward"
-    )
-    save_reward("imagereward", imagereward.cpu(), tokenizer, weights / "rewards" / "imagereward")
+    examples, *clip = _with_clip(plan, folder)
+    data = (examples, preference_data(plan, folder, weights), *clip)
+    pickscore = train_rewards.train_pickscore(*data, plan.pickscore, folder=folder / "pickscore")
+    save_reward("pickscore", pickscore.cpu(), clip[-1], weights / "rewards" / "pickscore")
+    imagereward = train_rewards.train_imagereward(*data, plan.imagereward, folder=folder / "imagereward")
+    save_reward("imagereward", imagereward.cpu(), clip[-1], weights / "rewards" / "imagereward")
+
+
+def _with_clip(plan: Plan, folder: Path):
+    """Scenes with careless captions, CLIP trained on them, and its tokenizer."""
+    scenes = _scenes(plan, folder)
+    tokenizer = _tokenizer(scenes)
+    specs = [parse(caption) for caption in scenes.captions]
+    captions = train_rewards.noisy_captions(specs, seed=SCENE_SEEDS["scenes"])
+    examples = train_rewards.captioned(scenes, captions, tokenizer, device=plan.device)
+    return examples, train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip"), tokenizer
+
+
+def _scenes(plan: Plan, folder: Path) -> train.Scenes:
+    return train.training_scenes(folder / "scenes", count=plan.scenes, seed=SCENE_SEEDS["scenes"], workers=plan.workers)
+
+
+def _tokenizer(scenes: train.Scenes):
+    return model.build_tokenizer(sorted(set(scenes.captions)))
+
+
+def preference_data(plan: Plan, folder: Path, weights: Path) -> Preferences:
+    """Images of prompts of the training mix, and which of two the preference annotators find better."""
+    random = np.random.default_rng(PREFERENCE_SEED)
+    prompts: dict[str, None] = {}  # each once, in the order in which they are drawn
+    while len(prompts) < plan.preference_prompts:
+        prompts[write(sample_spec(random))] = None
+    table = plan_images(list(prompts), plan.preference_images, seed=PREFERENCE_SEED)
+    generator = Weights(str(weights / "generator"))
+    made = generate(generator, table, folder=folder / "preference_images", **plan.sampling)
+    annotators = [load_annotator(weights / "annotators" / f"{name}.safetensors") for name in PREFERENCE_ANNOTATORS]
+    return collect_preferences(read_images(made), table["prompt"].tolist(), annotators)
 
 
 def make_record(plan: Plan, folder: Path, weights: Path) -> None:
     """How training went and how good the models are, as tables beside them; the model card and notebook A1 quote it."""
-    record = weights / "record"
-    record.mkdir(parents=True, exist_ok=True)
-    thinned(curves(folder)).to_csv(record / "curves.csv", index=False)
-    measure_annotators(plan, folder, weights).to_csv(record / "annotators.csv", index=False)
     success, rewards = measure_development(plan, folder, weights)
-    success.to_csv(record / "success.csv", index=False)
-    rewards.to_csv(record / "rewards.csv", index=False)
-    for name, table in measure_quality(plan, folder, weights).items():
-        table.to_csv(record / f"{name}.csv", index=False)
+    tables = {
+        "curves": thinned(curves(folder)),
+        "annotators": measure_annotators(plan, folder, weights),
+        "success": success,
+        "rewards": rewards,
+        **measure_quality(plan, folder, weights),
+    }
+    (weights / "record").mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(weights / "record" / f"{name}.csv", index=False)
 
 
 def make_digests(plan: Plan, folder: Path, weights: Path) -> None:
     """The last stage: what loading will compare with."""
     write_digests(weights)
-
-
-def rehearse(stage: "Stage", plan: Plan, folder: Path) -> None:
-    """Run one stage in ``folder`` on a copy of the bundled weights, so that it shows something even at toy size."""
-    weights = folder / "rehearsals" / stage.__name__
-    shutil.copytree(WEIGHTS, weights, dirs_exist_ok=True)
-    stage(plan, folder, weights)
 
 
 Stage = Callable[[Plan, Path, Path], None]
@@ -209,44 +217,8 @@ STAGES: tuple[Stage, ...] = (
 )
 
 
-def preference_data(plan: Plan, folder: Path, weights: Path) -> Preferences:
-    """Images of prompts of the training mix, and which of two the preference annotators find better."""
-    generator = np.random.default_rng(PREFERENCE_SEED)
-    prompts: dict[str, None] = {}
-    while len(prompts) < plan.preference_prompts:
-        prompts[write(sample_spec(generator))] = None
-    table = plan_images(list(prompts), plan.preference_images, seed=PREFERENCE_SEED)
-    paths = generate(
-        Weights(str(weights / "generator")),
-        table,
-        folder=folder / "preference_images",
-        steps=plan.sampling_steps,
-        guidance_scale=plan.guidance_scale,
-        batch_size=32,
-        dtype="bfloat16",
-        workers=plan.workers,
-    )
-    annotators = [load_annotator(weights / "annotators" / f"{name}.safetensors") for name in PREFERENCE_ANNOTATORS]
-    return collect_preferences(read_images(paths), table["prompt"].tolist(), annotators)
-
-
-def _scenes(plan: Plan, folder: Path) -> train.Scenes:
-    return train.training_scenes(folder / "scenes", count=plan.scenes, seed=SCENE_SEEDS["scenes"], workers=plan.workers)
-
-
-def _tokenizer(scenes: train.Scenes):
-    return model.build_tokenizer(sorted(set(scenes.captions)))
-
-
-def _captioned(plan: Plan, folder: Path) -> tuple[train_rewards.Captioned, object]:
-    scenes = _scenes(plan, folder)
-    tokenizer = _tokenizer(scenes)
-    specs = [parse(caption) for caption in scenes.captions]
-    captions = train_rewards.noisy_captions(specs, seed=SCENE_SEEDS["scenes"])
-    return train_rewards.captioned(scenes, captions, tokenizer, device=plan.device), tokenizer
-
-
-def _autoencoder(weights: Path):
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL.from_pretrained(weights / "generator" / "vae", local_files_only=True).eval()
+def rehearse(stage: Stage, plan: Plan, folder: Path) -> None:
+    """Run one stage in ``folder`` on a copy of the bundled weights, so that it shows something even at toy size."""
+    weights = folder / "rehearsals" / stage.__name__
+    shutil.copytree(WEIGHTS, weights, dirs_exist_ok=True)
+    stage(plan, folder, weights)
