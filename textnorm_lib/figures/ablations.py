@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from textnorm_lib.confidence.tuning import BY_PROMPT, CLASSES_HELD_OUT, HINDSIGHT
-from textnorm_lib.figures.style import COLOURS, MARKERS
+from textnorm_lib.figures.style import ABOVE, COLOURS, DOTTED, MARKERS
 from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.stats.names import (
     ALL_FOUR,
@@ -28,17 +28,15 @@ from textnorm_lib.stats.names import (
     ensemble_name,
 )
 from textnorm_lib.study.drawing import new_figure
-from textnorm_lib.study.items import figure, table
-from textnorm_lib.study.printed import describe, interval
+from textnorm_lib.study.items import of_notebook
+from textnorm_lib.study.printed import interval
+
+figure, table = of_notebook("03_textnorm_ablations", needs="labels")
 
 HOLLOW, HALF, PALE, FULL = "hollow", "half", "pale", "full"
 METRICS = {"auroc": "AUROC", "ap": "AP"}
 RAW_LINE = {"linestyle": "--", "linewidth": 0.8}
-DOTTED = {"color": "0.6", "linewidth": 0.6, "linestyle": ":"}  # a line for reference: no gain, all images, ...
-ABOVE = {"frameon": False, "loc": "outside upper center"}  # where legends stand
 
-_figure = partial(figure, notebook="03_textnorm_ablations", needs="labels")
-_table = partial(table, notebook="03_textnorm_ablations", needs="labels")
 _MEAN = "mean and 95% bootstrap interval over prompts"
 _STYLES = {
     **{name: (COLOURS[name], MARKERS[name]) for name in FOUR},
@@ -189,7 +187,6 @@ def _draw_curve(axes: Axes, by: str, rows: pd.DataFrame, raw: pd.Series, raw_at:
 
 
 def _describe_settings(frame: pd.DataFrame, raw: pd.DataFrame, *, by: str, what: str, ensembles: Sequence[str]) -> str:
-    """Each ensemble's range of AUROC, where its best is, and its raw AUROC."""
     words = []
     for rewards in ensembles:
         rows, one = (rows_of(some, "auroc", rewards) for some in (frame, raw))
@@ -201,10 +198,10 @@ def _describe_settings(frame: pd.DataFrame, raw: pd.DataFrame, *, by: str, what:
     return f"TextNorm against {what}, beside the raw reward. AUROC: {'; '.join(words)}."
 
 
-@_figure(
+@figure(
     "fig37_temperature",
-    caption="TextNorm against its temperature, counted in units of the reward: the standard deviation of its scores of "
-    f"one prompt's images. AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}; dashed: the raw reward.",
+    "TextNorm against its temperature, counted in units of the reward: the standard deviation of its scores of one "
+    f"prompt's images. AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}; dashed: the raw reward.",
     alt=partial(_describe_settings, by="temperature", what="its temperature", ensembles=(*FOUR, PAIR)),
 )
 def temperatures(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
@@ -214,10 +211,10 @@ def temperatures(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
     return _draw_settings(frame, raw, "temperature", lines, 3.6, "temperature\n(reward's units)", scale)
 
 
-@_figure(
+@figure(
     "fig38_penalty",
-    caption="TextNorm of two ensembles against the penalty on their disagreement (equation 3; 0 is equation 2), each "
-    f"at its best temperature. AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}; dashed: the raw rewards' mean.",
+    "TextNorm of two ensembles against the penalty on their disagreement (equation 3; 0 is equation 2), each at its "
+    f"best temperature. AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}; dashed: the raw rewards' mean.",
     alt=partial(_describe_settings, by="penalty", what="its penalty", ensembles=(PAIR, ALL_FOUR)),
 )
 def penalties(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
@@ -228,9 +225,9 @@ def penalties(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
     return _draw_settings(frame, raw, "penalty", lines, 3.4, "penalty", scale)
 
 
-@_figure(
+@figure(
     "fig40_set_size",
-    caption=f"AUROC against the number of contrastive prompts; {_MEAN}, settings held out; dashed: the raw reward.",
+    f"AUROC against the number of contrastive prompts; {_MEAN}, settings held out; dashed: the raw reward.",
     alt=partial(_describe_settings, by="most", what="the number of contrastive prompts", ensembles=ENSEMBLES),
 )
 def set_sizes(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
@@ -253,16 +250,15 @@ _LEAKS = {CLASSES_HELD_OUT: HALF, HINDSIGHT: PALE, BY_PROMPT: FULL}
 
 
 def _describe_sources(every: pd.DataFrame, shared: pd.DataFrame) -> str:
-    """All means of the left panel, the pair's of the right one."""
     left = means_in_words(every[every["source"].isin(_SOURCES)], "source")
     right = means_in_words(shared, "source", ensembles=[PAIR])
     return f"AUROC by source of the contrastive prompts. All prompts: {left}. Prompts with released sets: {right}."
 
 
-@_figure(
+@figure(
     "fig39_contrastive_sources",
-    caption="AUROC by where the contrastive prompts come from: none (the raw reward), random prompts, rules, and on "
-    f"the right the released sets; {_MEAN}, settings held out. In each group from the top in the legend's order.",
+    "AUROC by where the contrastive prompts come from: none (the raw reward), random prompts, rules, and on the right "
+    f"the released sets; {_MEAN}, settings held out. In each group from the top in the legend's order.",
     alt=_describe_sources,
     needs="tia2 labels",
     paper_item="Table 1, rows by contrastive prompts",
@@ -284,7 +280,6 @@ def contrastive_sources(every: pd.DataFrame, shared: pd.DataFrame) -> Figure:
 
 
 def _describe_kinds(frame: pd.DataFrame) -> str:
-    """The pair's gains, kind by kind."""
     words = []
     for kind, rows in rows_of(frame, "auroc", PAIR).groupby("kind", sort=False):
         gains = (f"{mean:+.3f} {_USE_NAMES[use]}" for mean, use in zip(rows["mean"], rows["use"], strict=True))
@@ -292,11 +287,11 @@ def _describe_kinds(frame: pd.DataFrame) -> str:
     return f"Gain in AUROC over the raw reward by kind of contrast; {ensemble_name(PAIR)}: {'; '.join(words)}."
 
 
-@_figure(
+@figure(
     "fig41_kinds",
-    caption="What each kind of contrast is worth: gain in AUROC over the raw reward with contrasts of that kind only, "
-    "and with all others, on the prompts that have the kind (in brackets), under the setting that is best with all "
-    "contrasts; mean and 95% paired bootstrap interval over prompts.",
+    "What each kind of contrast is worth: gain in AUROC over the raw reward with contrasts of that kind only, and with "
+    "all others, on the prompts that have the kind (in brackets), under the setting that is best with all contrasts; "
+    "mean and 95% paired bootstrap interval over prompts.",
     alt=_describe_kinds,
 )
 def kinds_of_contrast(frame: pd.DataFrame) -> Figure:
@@ -319,7 +314,6 @@ def kinds_of_contrast(frame: pd.DataFrame) -> Figure:
 
 
 def _describe_ensembles(frame: pd.DataFrame) -> str:
-    """The best ensemble of each form, and that of all four."""
     words = []
     for form, name in _FORM_NAMES.items():
         rows = frame[(frame["form"] == form) & (frame["metric"] == "auroc")].set_index("rewards")["mean"]
@@ -328,11 +322,11 @@ def _describe_ensembles(frame: pd.DataFrame) -> str:
     return f"AUROC and AP of every subset of the four rewards. AUROC, {'; '.join(words)}."
 
 
-@_figure(
+@figure(
     "fig42_ensembles",
-    caption="Every subset of the four rewards: the mean of the raw rewards, the mean of their TextNorms (equation 2), "
-    f"and with a penalty on their disagreement (equation 3). AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}, settings "
-    "held out. A reward alone has no penalty.",
+    "Every subset of the four rewards: the mean of the raw rewards, the mean of their TextNorms (equation 2), and with "
+    f"a penalty on their disagreement (equation 3). AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}, settings held "
+    "out. A reward alone has no penalty.",
     alt=_describe_ensembles,
     paper_item="Table 1, last row (ensemble)",
     paper_value="AUROC .822 with the ensemble, .780 without",
@@ -363,11 +357,11 @@ def _describe_leaks(frame: pd.DataFrame) -> str:
     return f"Gain over a setting that is held out, AUROC and AP. AP: {gains}."
 
 
-@_figure(
+@figure(
     "fig43_leaks",
-    caption="What it is worth to choose temperature and penalty on the labels that they are judged on: gain over a "
-    "choice that is held out. The released TextNorm scores have a setting a prompt. AUROC and AP (mean of AP@5, 10 and "
-    "25), mean and 95% paired bootstrap interval over prompts.",
+    "What it is worth to choose temperature and penalty on the labels that they are judged on: gain over a choice that "
+    "is held out. The released TextNorm scores have a setting a prompt. AUROC and AP (mean of AP@5, 10 and 25), mean "
+    "and 95% paired bootstrap interval over prompts.",
     alt=_describe_leaks,
 )
 def gains_from_leaks(frame: pd.DataFrame) -> Figure:
@@ -386,12 +380,12 @@ def gains_from_leaks(frame: pd.DataFrame) -> Figure:
 # ---- tables
 
 
-@_table(
+@table(
     "tab20_released_lint",
-    caption="What is wrong with the released contrastive sets, by rules: entries with a fault, their share of all, and "
-    "the number of prompts whose set has one; in the heading all entries and prompts. Nothing in common is a hint "
-    "rather than a fault.",
-    alt=describe("Five faults of the released contrastive sets, a column for each set."),
+    "What is wrong with the released contrastive sets, by rules: entries with a fault, their share of all, and the "
+    "number of prompts whose set has one; in the heading all entries and prompts. Nothing in common is a hint rather "
+    "than a fault.",
+    alt="Five faults of the released contrastive sets, a column for each set.",
     needs="tia2",
     paper_item="Section 4.2, contrastive prompt sets",
 )
@@ -409,15 +403,13 @@ def released_faults(frame: pd.DataFrame) -> pd.DataFrame:
     return wide[list(names)].rename(columns=names).reset_index().rename_axis(columns=None)
 
 
-@_table(
+@table(
     "tab21_ablation",
-    caption="The paper's ablation (table 1) in the mini world: rewards and ensembles by where the contrastive prompts "
-    "come from (none: raw). Development prompts: AUROC and AP (mean of AP@5, 10 and 25), settings held out. Sealed "
-    "prompts, scored once: AUROC and AUPRC, settings chosen on development prompts. Mean over prompts and 95% "
-    "bootstrap interval; number of prompts in the heading.",
-    alt=describe(
-        "AUROC and AP of six ensembles without contrastive prompts, with random ones and with those by rules."
-    ),
+    "The paper's ablation (table 1) in the mini world: rewards and ensembles by where the contrastive prompts come "
+    "from (none: raw). Development prompts: AUROC and AP (mean of AP@5, 10 and 25), settings held out. Sealed prompts, "
+    "scored once: AUROC and AUPRC, settings chosen on development prompts. Mean over prompts and 95% bootstrap "
+    "interval; number of prompts in the heading.",
+    alt="AUROC and AP of six ensembles without contrastive prompts, with random ones and with those by rules.",
     paper_item="Table 1",
     paper_value="AUROC/AUPRC .764/.669 (PickScore), .641/.540 random, .780/.704 by a language model, .822/.752 "
     "(ensemble)",

@@ -1,8 +1,6 @@
 """Figures and tables of notebook 04: the best of n in images, how it is judged, and gold against proxy."""
 
-import textwrap
 from collections.abc import Sequence
-from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -13,50 +11,65 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from textnorm_lib.figures import verdicts
-from textnorm_lib.figures.style import COLOURS, MARKERS, SETS, draw_image, errorbar, new_sheet, votes_as_marks
+from textnorm_lib.figures.style import (
+    ABOVE,
+    COLOURS,
+    COUNTED,
+    DOTTED,
+    MARKERS,
+    QUESTIONS,
+    SETS,
+    TIE,
+    compared,
+    draw_bar,
+    draw_image,
+    draw_told,
+    errorbar,
+    frame_bars,
+    new_sheet,
+    rewards_of,
+    starred,
+    verdicts_as_printed,
+    votes_as_marks,
+    wins_and_losses,
+    with_prompts,
+)
 from textnorm_lib.judging.verdicts import OUTCOMES
 from textnorm_lib.optimise.pool import check_choosers
 from textnorm_lib.prompts.templates import PREFIX
 from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.stats.names import CHOOSER_NAMES, REWARD_NAMES, SET_ORDER, choosers_of
+from textnorm_lib.stats.names import PROMPT as _PROMPT
 from textnorm_lib.stats.rankings import RATING
 from textnorm_lib.study.drawing import new_figure
-from textnorm_lib.study.items import figure, table
-from textnorm_lib.study.printed import STAR, describe, interval, ordinal, short
+from textnorm_lib.study.items import of_notebook
+from textnorm_lib.study.printed import interval, ordinal, short
 from textnorm_lib.study.store import step
 from textnorm_lib.tia2.labels import VOTES, or_unlabelled
 
+figure, table = of_notebook("04_best_of_n", needs="annotators")
+
 CHOOSER_COLOURS = {**COLOURS, RATING: (0.0, 0.0, 0.0)}
 CHOOSER_MARKERS = {**MARKERS, RATING: "*"}
-DOTTED = {"color": "0.6", "linewidth": 0.6, "linestyle": ":"}  # a line for reference: no gain, the start, ...
-ABOVE = {"frameon": False, "loc": "outside upper center"}  # where legends stand
-
-_PROMPT = ["set", "prompt"]
-_figure = partial(figure, notebook="04_best_of_n", needs="annotators")
-_table = partial(table, notebook="04_best_of_n", needs="annotators")
 
 
 # ---- who wins, in the judges' eyes
 
 
 def _describe_judged(outcomes: pd.DataFrame) -> str:
-    """Wins and losses in alignment and quality at the largest n."""
     n = outcomes["n"].max()
     rows = outcomes[(outcomes["set"] == ALL_SETS) & (outcomes["n"] == n)]
     share = rows.set_index(["opponent", "question", "outcome"])["share"]
-    words = [
-        f"{CHOOSER_NAMES[one]} {verdicts.wins_and_losses(share[one])}"
-        for one in choosers_of(rows["opponent"], CHOOSER_NAMES)
-    ]
+    opponents = choosers_of(rows["opponent"], CHOOSER_NAMES)
+    words = [f"{CHOOSER_NAMES[one]} {wins_and_losses(share[one])}" for one in opponents]
     return f"TextNorm's wins and losses against each other way to choose, best of {n}: {'; '.join(words)}."
 
 
-@_figure(
+@figure(
     "fig51_best_of_n_judged",
-    caption="TextNorm's best four of n against those of each other reward, and against those that the annotators "
-    "themselves would choose: wins, ties and losses by the majority of three blind judges, with 95% intervals in "
-    "which prompts are the unit.",
+    "TextNorm's best four of n against those of each other reward, and against those that the annotators themselves "
+    "would choose: wins, ties and losses by the majority of three blind judges, with 95% intervals in which prompts "
+    "are the unit.",
     alt=_describe_judged,
     paper_item="Figure 9",
 )
@@ -67,16 +80,16 @@ def judged_choices(outcomes: pd.DataFrame) -> Figure:
     figure = new_figure(0.6 + (0.35 + 0.2 * len(opponents)) * len(sizes))
     panels = figure.subplots(len(sizes), 2, sharex=True, sharey=True, squeeze=False)
     for line, n in zip(panels, sizes, strict=True):
-        for axes, question in zip(line, verdicts.QUESTIONS, strict=True):
+        for axes, question in zip(line, QUESTIONS, strict=True):
             shown = rows[(rows["n"] == n) & (rows["question"] == question)]
             for place, opponent in enumerate(opponents):
                 shares = shown[shown["opponent"] == opponent].set_index("outcome")
-                verdicts.draw_bar(axes, place, shares, COLOURS["textnorm"], CHOOSER_COLOURS[opponent])
+                draw_bar(axes, place, shares, COLOURS["textnorm"], CHOOSER_COLOURS[opponent])
             axes.set_title(f"best of {n}: {question}")
-            verdicts.frame_bars(axes, range(len(opponents)), [CHOOSER_NAMES[name] for name in opponents])
+            frame_bars(axes, range(len(opponents)), [CHOOSER_NAMES[name] for name in opponents])
     for axes in panels[-1]:
-        axes.set_xlabel(verdicts.compared(rows))
-    handles = [Patch(color=COLOURS["textnorm"]), Patch(color=verdicts.TIE), Patch(color="0.5")]
+        axes.set_xlabel(compared(rows))
+    handles = [Patch(color=COLOURS["textnorm"]), Patch(color=TIE), Patch(color="0.5")]
     figure.legend(handles, ["TextNorm wins", "tie", "it loses (the other's colour)"], ncols=3, **ABOVE)
     return figure
 
@@ -91,7 +104,6 @@ def peak_as_printed(row: pd.Series, never: str) -> str:
 
 
 def _describe_gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> str:
-    """Each reward's gain in proxy and gold at the largest n, and where its fit peaks."""
     n = means["n"].max()
     last = means[(means["n"] == n) & (means["set"] == ALL_SETS)].set_index(["reward", "what"])["mean"]
     peaks = fits[(fits["set"] == ALL_SETS) & (fits["term"] == "peak")].set_index("reward")["value"]
@@ -105,12 +117,12 @@ def _describe_gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> str:
     )
 
 
-@_figure(
+@figure(
     "fig52_gold_and_proxy",
-    caption="Gold against proxy as n grows. Proxy: what the reward that chooses thinks of its choice, in its "
-    "pool's standard deviations; gold: the annotators' rating. Means over prompts of the gain over one image, "
-    "with 95% bootstrap intervals; dashed: d (a - b d) with d = √KL, fitted. Annotators: chosen by the rating "
-    "itself, the most that can be had.",
+    "Gold against proxy as n grows. Proxy: what the reward that chooses thinks of its choice, in its pool's standard "
+    "deviations; gold: the annotators' rating. Means over prompts of the gain over one image, with 95% bootstrap "
+    "intervals; dashed: d (a - b d) with d = √KL, fitted. Annotators: chosen by the rating itself, the most that can "
+    "be had.",
     alt=_describe_gold_and_proxy,
 )
 def gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> Figure:
@@ -148,7 +160,7 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, fits: pd.DataFrame | None) -> N
         shift = (index - 2.5) * 0.008 * last
         style = {"color": CHOOSER_COLOURS[name], "marker": CHOOSER_MARKERS[name], "markersize": 3}
         style["linestyle"] = "-" if fits is None else "none"
-        errorbar(axes, own["distance"] + shift, own, "mean", **style)
+        errorbar(axes, own["distance"] + shift, own, **style)
         if fits is not None:
             a, b = fits[fits["reward"] == name].set_index("term").loc[["a", "b"], "value"]
             d = np.linspace(0, last, 60)
@@ -164,7 +176,6 @@ def _label_distance(axes: Axes, means: pd.DataFrame, *, every: int) -> None:
 
 
 def _describe_share_realised(gains: pd.DataFrame) -> str:
-    """Each reward's share at the largest n, all sets together."""
     n = gains["n"].max()
     rows = gains[(gains["set"] == ALL_SETS) & (gains["n"] == n)].set_index("reward")
     words = []
@@ -174,10 +185,10 @@ def _describe_share_realised(gains: pd.DataFrame) -> str:
     return f"Share of the gain that choosing by the annotators would bring, best of {n}: {', '.join(words)}."
 
 
-@_figure(
+@figure(
     "fig53_gain_realised",
-    caption="How much of the possible gain in rating each reward realises: 1 chooses as the annotators would, 0 is "
-    "no better than chance. Means over prompts (their number in brackets) with 95% bootstrap intervals.",
+    "How much of the possible gain in rating each reward realises: 1 chooses as the annotators would, 0 is no better "
+    "than chance. Means over prompts (their number in brackets) with 95% bootstrap intervals.",
     alt=_describe_share_realised,
 )
 def share_realised(gains: pd.DataFrame) -> Figure:
@@ -241,27 +252,23 @@ _MOST_SETS, _PER_SET = 3, 4  # sets abreast, for which the sheet's width is made
 
 
 def _describe_grids(frame: pd.DataFrame) -> str:
-    """Good images among the four of each reward, at the smallest and the largest n."""
     if frame["label"].isna().all():
         return f"The four best of n images by each reward, of {', '.join(frame['prompt'].unique())}."
     sizes, words = frame["n"].agg(["min", "max"]), []
     for prompt, rows in frame.groupby("prompt", sort=False):
         good = rows.pivot_table(index="model", columns="n", values="label", aggfunc="sum")
-        told = [
-            f"{REWARD_NAMES[one]} {good.loc[one, sizes['min']]} and {good.loc[one, sizes['max']]}"
-            for one in choosers_of(rows["model"], REWARD_NAMES)
-        ]
-        words.append(f"{prompt}: {', '.join(told)}")
+        good = good[sizes].astype(str).agg(" and ".join, axis=1)
+        words.append(f"{prompt}: {', '.join(f'{REWARD_NAMES[one]} {good[one]}' for one in rewards_of(rows, 'model'))}")
     return (
         f"The four best of n images by each reward. Good by the majority of the four at n = {sizes['min']} and "
         f"{sizes['max']}. {'; '.join(words)}."
     )
 
 
-@_figure(
+@figure(
     "fig50_best_of_n_images",
-    caption="The four best of n images by each of five rewards, for one prompt of each set: that of which nearest "
-    "to half of the pool is good, or the first where nobody votes. Framed: good by the majority of the annotators.",
+    "The four best of n images by each of five rewards, for one prompt of each set: that of which nearest to half of "
+    "the pool is good, or the first where nobody votes. Framed: good by the majority of the annotators.",
     alt=_describe_grids,
     needs="prompts",
     paper_item="Figure 4",
@@ -318,9 +325,8 @@ _ABREAST, _LOVED_BESIDE, _PITCH = 6, 0.2, 1.62  # images in a row; in images' si
 
 
 def _describe_loved(frame: pd.DataFrame) -> str:
-    """What is shown, reward by reward."""
     words = []
-    for reward in [name for name in REWARD_NAMES if name in frame]:
+    for reward in choosers_of(frame.columns, REWARD_NAMES):
         shown = [
             f"{one['prompt'].removeprefix(PREFIX)} ({one[reward]:+.1f}, {ordinal(one['rank'])} of {one['n_images']})"
             for _, one in frame[frame["reward"] == reward].head(_ABREAST).iterrows()
@@ -329,27 +335,24 @@ def _describe_loved(frame: pd.DataFrame) -> str:
     return f"Images that a reward loves and all three annotators reject. {'; '.join(words)}."
 
 
-@_figure(
+@figure(
     "fig54_loved_and_rejected",
-    caption="Images that a reward loves and all three annotators reject, though a fifth of the pool or more is "
-    "good; found by rule. Below: the reward's score in the pool's standard deviations, its rank in the pool and "
-    "the votes; in brackets the other rewards' scores, in the order of the rows.",
+    "Images that a reward loves and all three annotators reject, though a fifth of the pool or more is good; found by "
+    "rule. Below: the reward's score in the pool's standard deviations, its rank in the pool and the votes; in "
+    "brackets the other rewards' scores, in the order of the rows.",
     alt=_describe_loved,
 )
 def loved_and_rejected(frame: pd.DataFrame) -> Figure:
     """``pick_loved``: a row for each reward."""
-    rewards = [name for name in REWARD_NAMES if name in frame]
+    rewards = choosers_of(frame.columns, REWARD_NAMES)
     figure, axes = new_sheet(_LOVED_BESIDE + _ABREAST, len(rewards) * _PITCH)
     for row, reward in enumerate(rewards):
         axes.text(0, row * _PITCH + 0.5, REWARD_NAMES[reward], size=7, va="center", rotation=90)
         shown = frame[frame["reward"] == reward].head(_ABREAST)
         for column, (_, one) in enumerate(shown.iterrows()):
-            left = _LOVED_BESIDE + column
-            draw_image(axes, left, row * _PITCH, one["png"])
+            rank = f"{one[reward]:+.1f}, {ordinal(one['rank'])}   {votes_as_marks(one)}"
             others = " ".join(f"{round(one[name], 1) + 0.0:.1f}" for name in rewards if name != reward)  # 0.0, not -0.0
-            lines = [f"{one[reward]:+.1f}, {ordinal(one['rank'])}   {votes_as_marks(one)}", f"({others})"]
-            text = "\n".join([*lines, textwrap.fill(one["prompt"].removeprefix(PREFIX), 18)])
-            axes.text(left + 0.03, row * _PITCH + 1.0, text, size=5.5, va="top", linespacing=1.1)
+            draw_told(axes, _LOVED_BESIDE + column, row * _PITCH, one, rank, f"({others})")
         if shown.empty:
             axes.text(_LOVED_BESIDE + 0.03, row * _PITCH + 0.5, "none found", size=6.5)
     return figure
@@ -358,43 +361,46 @@ def loved_and_rejected(frame: pd.DataFrame) -> Figure:
 # ---- tables
 
 
-@_table(
+@table(
     "tab30_best_of_n_judged",
-    caption="TextNorm's best four of n against those of others: shares of comparisons by the majority of three "
-    "blind judges, with 95% intervals; prompts won, tied and lost; the sign test over prompts (two-sided, Holm "
-    "within n; a star: below .05); its power if TextNorm won twice as many prompts as it lost.",
-    alt=describe("A row for each n, opponent and question: wins, ties, losses, prompts, p-value, power."),
+    "TextNorm's best four of n against those of others: shares of comparisons by the majority of three blind judges, "
+    "with 95% intervals; prompts won, tied and lost; the sign test over prompts (two-sided, Holm within n; a star: "
+    "below .05); its power if TextNorm won twice as many prompts as it lost.",
+    alt="A row for each n, opponent and question: wins, ties, losses, prompts, p-value, power.",
     paper_item="Figure 9",
     paper_value="two to three times as many wins as losses in alignment against ImageReward and PickScore",
 )
 def judgements(outcomes: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """``verdicts.as_printed``: one row per n, opponent and question."""
+    """``verdicts_as_printed``: one row per n, opponent and question."""
     opponents = choosers_of(outcomes["opponent"], CHOOSER_NAMES)
-    keys = list(product(sorted(outcomes["n"].unique()), opponents, verdicts.QUESTIONS))
-    printed = verdicts.as_printed(outcomes, tests, keys, ["n", "opponent", "question"]).drop(columns="p_sign")
-    columns = ["n", "TextNorm against", "question", *OUTCOMES, "prompts won / tied / lost", "p (Holm)", "power"]
-    return printed.assign(opponent=printed["opponent"].map(CHOOSER_NAMES)).set_axis(columns, axis=1)
+    keys = list(product(sorted(outcomes["n"].unique()), opponents, QUESTIONS))
+    printed = verdicts_as_printed(outcomes, tests, keys, ["n", "opponent", "question"]).drop(columns="p_sign")
+    columns = ["n", "TextNorm against", "question", *OUTCOMES, COUNTED, "p (Holm)", "power"]
+    return printed.replace({"opponent": CHOOSER_NAMES}).set_axis(columns, axis=1)
 
 
-@_table(
+@table(
     "tab31_gold_fits",
-    caption="The gain in gold over one image fitted by d (a - b d), d being the square root of the KL divergence "
-    "(Gao et al. 2023), and the d at which it peaks (beyond the largest d that was tried it is extrapolated); and, "
-    "without a fit, what the last quadrupling of n did to gold. 95% bootstrap intervals over prompts (their number "
-    "in brackets).",
-    alt=describe("Coefficients, peak and the gain by the last quadrupling for each set and way to choose."),
+    "The gain in gold over one image fitted by d (a - b d), d being the square root of the KL divergence (Gao et al. "
+    "2023), and the d at which it peaks (beyond the largest d that was tried it is extrapolated); and, without a fit, "
+    "what the last quadrupling of n did to gold. 95% bootstrap intervals over prompts (their number in brackets).",
+    alt="Coefficients, peak and the gain by the last quadrupling for each set and way to choose.",
 )
 def gold_fits(frame: pd.DataFrame, late: pd.DataFrame) -> pd.DataFrame:
     """``fit_gold`` and ``late_gains`` as printed: one row per set and chooser."""
     cells = frame.assign(cell=frame.apply(_fitted, axis=1))
-    cells = cells.pivot(index=["set", "reward"], columns="term", values="cell")
-    prompts, last = frame.groupby("set")["n_prompts"].max(), late.set_index(["set", "reward"])
-    rows = []
-    for key in [key for key in product(SET_ORDER, CHOOSER_NAMES) if key in cells.index]:
-        about = f"{key[0]} ({prompts[key[0]]})", CHOOSER_NAMES[key[1]]
-        rows.append((*about, *cells.loc[key, ["a", "b", "peak"]], interval(last.loc[key])))
+    cells = cells.pivot(index=["set", "reward"], columns="term", values="cell")[["a", "b", "peak"]]
+    cells["gained"] = late.set_index(["set", "reward"]).apply(interval, axis=1)
     gained = f"gold from n = {late['before'].iloc[0]} to {late['after'].iloc[0]}"
-    return pd.DataFrame(rows, columns=["set", "chosen by", "a", "b", "gold peaks at √KL", gained])
+    return _by_set_and_chooser(cells, frame).set_axis(
+        ["set", "chosen by", "a", "b", "gold peaks at √KL", gained], axis=1
+    )
+
+
+def _by_set_and_chooser(cells: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """``cells`` by set and reward in print's order and under print's names, a set with its prompts in ``frame``."""
+    table = cells.loc[[key for key in product(SET_ORDER, CHOOSER_NAMES) if key in cells.index]].reset_index()
+    return table.replace({"set": with_prompts(frame), "reward": CHOOSER_NAMES})
 
 
 def _fitted(row: pd.Series) -> str:
@@ -402,25 +408,20 @@ def _fitted(row: pd.Series) -> str:
     return peak_as_printed(row, "never") if row["term"] == "peak" else interval(row, middle="value")
 
 
-@_table(
+@table(
     "tab32_gain_realised",
-    caption="The best of the largest n: gain in rating over one image, share of the gain that choosing by the "
-    "rating itself brings, and TextNorm's gain minus each other's (a star: p < .05, Wilcoxon, Holm within the "
-    "set). Means over prompts (their number in brackets) with 95% bootstrap intervals.",
-    alt=describe("Gain, share and difference to TextNorm for each set and each way to choose."),
+    "The best of the largest n: gain in rating over one image, share of the gain that choosing by the rating itself "
+    "brings, and TextNorm's gain minus each other's (a star: p < .05, Wilcoxon, Holm within the set). Means over "
+    "prompts (their number in brackets) with 95% bootstrap intervals.",
+    alt="Gain, share and difference to TextNorm for each set and each way to choose.",
 )
 def gains_at_the_end(means: pd.DataFrame, realised: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
     """At the largest n: gain in gold, share of the possible gain, TextNorm minus each other reward."""
     n, keys = means["n"].max(), ["set", "reward"]
     last = means[(means["n"] == n) & (means["what"] == "gold")].set_index(keys)
-    shares, others = realised[realised["n"] == n].set_index(keys), comparison.set_index(keys)
-    rows = []
-    for key in [key for key in product(SET_ORDER, CHOOSER_NAMES) if key in last.index]:
-        about = f"{key[0]} ({last.loc[key, 'n_prompts']})", CHOOSER_NAMES[key[1]]
-        minus = "–"
-        if key in others.index:
-            other = others.loc[key]
-            minus = interval(other, middle="difference") + (STAR if other["p_holm"] < 0.05 else "")
-        rows.append((*about, interval(last.loc[key]), interval(shares.loc[key], middle="share", digits=2), minus))
+    cells = last.apply(interval, axis=1).to_frame("gain")
+    shares = realised[realised["n"] == n].set_index(keys)
+    cells["share"] = shares.apply(interval, axis=1, middle="share", digits=2)
+    cells["minus"] = comparison.set_index(keys).apply(starred, axis=1)
     columns = ["set", "chosen by", f"gain in rating, best of {n}", "share of the possible", "TextNorm minus it"]
-    return pd.DataFrame(rows, columns=columns)
+    return _by_set_and_chooser(cells.fillna("–"), last).set_axis(columns, axis=1)

@@ -2,24 +2,24 @@
 
 import pandas as pd
 
-from textnorm_lib.study.items import table
-from textnorm_lib.study.printed import describe, interval
+from textnorm_lib.study.items import of_notebook
+from textnorm_lib.study.printed import interval
 
-NOTEBOOK = "08_paper_vs_ours"
+figure, table = of_notebook("08_paper_vs_ours")
+
 
 _NUMBER = r"\b((?:fig|tab)?\w\d[a-z]?)_\w+"  # begins the name of a notebook, a figure or a table; then words
 
 
 @table(
     "tab40_claims",
-    NOTEBOOK,
     "What the paper claims, as differences of AUROC over all prompts where nothing else is said, with 95% intervals "
     "over prompts (number of prompts in brackets). A claim about several differences shows the smallest. It holds "
     "where all intervals are above zero and does not where one is below. Decided prompts are those that TextNorm's "
     "best four of n, or its tuned model's images, win or lose: the difference is the share that they win minus the "
     "share claimed, with exact intervals (number of decided prompts in brackets). Ratings of tuned models have "
     "intervals over prompts and runs.",
-    alt=describe("A table with one row for each claim of the paper and what the data say of it."),
+    alt="A table with one row for each claim of the paper and what the data say of it.",
     needs="tia2 annotators",
 )
 def claims_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -41,11 +41,10 @@ def _difference(row: pd.Series) -> str:
 
 @table(
     "tab43_paper_vs_ours",
-    NOTEBOOK,
     "Every figure and table of the paper and what stands for it here. Numbers are read from the tables of the "
     "notebooks, in brackets the number of prompts (of decided ones where shares of wins are meant). A verdict is about "
     "the claim that the number is above zero, or that a reward is better, as in the table of claims.",
-    alt=describe("The paper's figures and tables with the paper's, the release's and our numbers."),
+    alt="The paper's figures and tables with the paper's, the release's and our numbers.",
 )
 def paper_items_table(frame: pd.DataFrame) -> pd.DataFrame:
     """``judge_paper_items`` as printed: notebooks, figures and tables by their numbers."""

@@ -10,10 +10,11 @@ from textnorm_lib.figures.style import COLOURS
 from textnorm_lib.judging.verdicts import OUTCOMES
 from textnorm_lib.stats.names import CHOOSER_NAMES, choosers_of
 from textnorm_lib.study.drawing import new_figure
-from textnorm_lib.study.items import figure, table
-from textnorm_lib.study.printed import describe, interval, percent, short
+from textnorm_lib.study.items import of_notebook
+from textnorm_lib.study.printed import interval, percent, short
 
-NOTEBOOK = "07_human_evaluation"
+figure, table = of_notebook("07_human_evaluation")
+
 PAPER_PROMPTS = 30  # section 5.4: 60 sets, two of each prompt
 
 _OUTCOME_STYLE = {"win": (COLOURS["textnorm"], "o", "-"), "tie": ("0.6", "s", ":"), "loss": ("0.15", "D", "--")}
@@ -25,8 +26,8 @@ def _describe_slips(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> str:
     rows = outcomes[outcomes["question"] == "alignment"].set_index(["opponent", "slip", "outcome"])["share"]
     ends = sorted(agreement["slip"].unique())[:: len(agreement["slip"].unique()) - 1]
     words = [
-        f"against {CHOOSER_NAMES[name]} {percent(rows[name, slip, 'win'])} won and "
-        f"{percent(rows[name, slip, 'loss'])} lost with {slip:.0%} slips"
+        f"against {CHOOSER_NAMES[name]} {percent(rows[name, slip, 'win'])} won and {percent(rows[name, slip, 'loss'])} "
+        f"lost with {slip:.0%} slips"
         for name in choosers_of(rows.index.get_level_values("opponent"), CHOOSER_NAMES)
         for slip in ends
     ]
@@ -39,7 +40,6 @@ def _describe_slips(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> str:
 
 @figure(
     "fig70_slips",
-    NOTEBOOK,
     "What careless answers cost. Simulated people answer as the mini world's judges, but slip (pick one of three "
     "answers at random) in a share of cases. Left: TextNorm's wins, ties and losses in alignment by their majority, "
     "against another reward and against the annotators' own choice, with 95% intervals. Right: Krippendorff's alpha "
@@ -82,11 +82,10 @@ def _draw_outcomes(axes: Axes, rows: pd.DataFrame) -> None:
 
 @table(
     "tab41_human_evaluation",
-    NOTEBOOK,
     "Simulated people who slip in a share of their answers: TextNorm's wins, ties and losses by the majority of three, "
     "with 95% intervals; prompts won, tied and lost with the two-sided sign test; Krippendorff's alpha among the three "
     "over both opponents' comparisons, and Cohen's kappa of their majorities with the judges'.",
-    alt=describe("A row for each opponent, question and share of slips."),
+    alt="A row for each opponent, question and share of slips.",
     needs="annotators",
     paper_item="Figure 6",
 )
@@ -118,7 +117,6 @@ def _describe_power(curves: pd.DataFrame, needed: pd.DataFrame) -> str:
 
 @figure(
     "fig71_power",
-    NOTEBOOK,
     "How many prompts an evaluation by people needs. Left: power of the two-sided sign test over prompts at .05 if "
     "twice as many are won as lost, by the share of ties; dashed: the paper's 30 prompts. Right: prompts needed for a "
     "power of .8.",
@@ -153,10 +151,9 @@ def power_by_prompts(curves: pd.DataFrame, needed: pd.DataFrame) -> Figure:
 
 @table(
     "tab42_prompts_needed",
-    NOTEBOOK,
     "Prompts that the two-sided sign test at .05 needs for a power of .8, by the ratio of prompts won to prompts lost "
     "and the share of ties.",
-    alt=describe("A row for each ratio of wins to losses, a column for each share of ties."),
+    alt="A row for each ratio of wins to losses, a column for each share of ties.",
 )
 def needed_table(prompts: pd.DataFrame) -> pd.DataFrame:
     """``prompts_needed`` as printed: a row per ratio, a column per share of ties."""

@@ -14,10 +14,11 @@ from PIL import Image as Picture
 from textnorm_lib.figures.style import draw_image, new_sheet, votes_as_marks
 from textnorm_lib.prompts.templates import PREFIX
 from textnorm_lib.stats.names import REWARD_NAMES
-from textnorm_lib.study.items import figure, table
-from textnorm_lib.study.printed import describe, interval
+from textnorm_lib.study.items import of_notebook
+from textnorm_lib.study.printed import interval
 
-NOTEBOOK = "00_start_here"
+figure, table = of_notebook("00_start_here")
+
 ROWS = {"first": "made first", "clip": "CLIP's\nfavourite", "textnorm": "TextNorm's\nfavourite"}
 BESIDE, PITCH, BELOW, LINE = 0.95, 1.22, 0.2, 0.14  # images' sides: left of a row, row to row, votes, a line of text
 SHEET_COLUMNS, SHEET_SIDE = 8, 96  # of the sheet in the notebook: images per row, pixels per side
@@ -49,7 +50,6 @@ def _describe_favourites(frame: pd.DataFrame) -> str:
 
 @figure(
     "fig10_start_here",
-    NOTEBOOK,
     "Two prompts of each set (above; of sixteen images so many are good), and of their images the one made first, "
     "CLIP's favourite, and the favourite of the same CLIP under TextNorm. Below an image its three votes; framed: good "
     "by the majority. The prompts are the first two of development classes, by rule.",
@@ -94,10 +94,9 @@ def _counted(frame: pd.DataFrame, chooser: str) -> str:
 
 @table(
     "tab39_start_here",
-    NOTEBOOK,
     "How often one image of sixteen is good, chosen by chance, by CLIP, and by the same CLIP under TextNorm, with 95% "
     "intervals: exact for the two rewards, by drawing prompts again for chance.",
-    alt=describe("A row for each way to choose: chance, CLIP, TextNorm."),
+    alt="A row for each way to choose: chance, CLIP, TextNorm.",
     needs="annotators",
 )
 def chooser_table(shares: pd.DataFrame) -> pd.DataFrame:
