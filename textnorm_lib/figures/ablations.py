@@ -4,18 +4,20 @@ One colour and marker stands for each reward and for each ensemble, hollow for t
 ``mechanism`` has the notebook's second half: why TextNorm helps, where it hurts, how it stands beside raw rewards.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import setp
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from textnorm_lib.confidence.tuning import BY_PROMPT, CLASSES_HELD_OUT, HINDSIGHT
-from textnorm_lib.figures.style import ABOVE, COLOURS, DOTTED, MARKERS
+from textnorm_lib.figures.style import ABOVE, COLOURS, DOTTED, MARKERS, by_set, errorbar, sentence, with_cells
 from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.stats.names import (
     ALL_FOUR,
@@ -23,11 +25,10 @@ from textnorm_lib.stats.names import (
     FOUR,
     PAIR,
     REWARD_NAMES,
-    SET_ORDER,
     UNDER_TEXTNORM,
     ensemble_name,
 )
-from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.drawing import new_figure, new_panels
 from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import interval
 
@@ -43,16 +44,15 @@ _STYLES = {
     PAIR: (COLOURS["textnorm"], MARKERS["textnorm"]),
     ALL_FOUR: ("black", "h"),
 }
-_OTHER = ("0.35", "o")
 
 
 # ---- dots with intervals, a line of the panel for each group
 
 
-def marker_style(rewards: str, fill: str = FULL) -> dict:
-    """Colour and marker of an ensemble, filled in one of four ways."""
-    colour, marker = _STYLES.get(rewards, _OTHER)
-    return {"color": colour, "marker": marker, **_filled(colour, fill)}
+def marker_style(rewards: str, fill: str = FULL, **more) -> dict:
+    """Colour and marker of an ensemble, filled in one of four ways; and ``more``."""
+    colour, marker = _STYLES.get(rewards, ("0.35", "o"))
+    return {"color": colour, "marker": marker, **_filled(colour, fill), **more}
 
 
 def _filled(colour: str | tuple, fill: str) -> dict:
@@ -63,12 +63,7 @@ def _filled(colour: str | tuple, fill: str) -> dict:
 
 def draw_dot(axes: Axes, row: pd.Series, place: float, **style) -> None:
     """A mean with its interval, lying; ``row``: mean, low, high."""
-    axes.errorbar([row["mean"]], [place], xerr=_reach(row), linestyle="none", elinewidth=0.8, **style)
-
-
-def _reach(row: pd.Series) -> np.ndarray:
-    """How far the interval of one mean goes to either side, (2, 1): not below 0 where rounding puts a limit there."""
-    return np.maximum([[row["mean"] - row["low"]], [row["high"] - row["mean"]]], 0)
+    errorbar(axes, place, row, lying=True, linestyle="none", capsize=0, **style)
 
 
 def _draw_dots(
@@ -85,7 +80,7 @@ def _draw_dots(
                 row = rows.loc[(group, name)]
                 rewards = group if by == "rewards" else row["rewards"]
                 offset = (index - (len(fills) - 1) / 2) * 0.72 / len(fills)
-                draw_dot(axes, row, place + offset, **{**marker_style(rewards, fill), "markersize": 3.5})
+                draw_dot(axes, row, place + offset, **marker_style(rewards, fill, markersize=3.5))
     label_lines(axes, list(groups.values()))
 
 
@@ -157,8 +152,7 @@ def _draw_settings(
             name = ensemble_name(rewards) if len(ensembles) < 4 else _broken(rewards)
             axes.set_title("" if rewards in titled else name)
             titled.add(rewards)
-    for axes in panels[-1]:
-        axes.set_xlabel(label)
+    setp(panels[-1], xlabel=label)
     line = Line2D([], [], color="0.3", marker="o", markersize=3)
     dashed = Line2D([], [], color="0.3", marker="o", markersize=3.5, markerfacecolor="white", **RAW_LINE)
     figure.legend([line, dashed], [f"TextNorm (n = {prompts_of(frame)} prompts)", "raw"], ncols=2, **ABOVE)
@@ -182,20 +176,21 @@ def _draw_curve(axes: Axes, by: str, rows: pd.DataFrame, raw: pd.Series, raw_at:
     axes.fill_between(rows[by], rows["low"], rows["high"], color=style["color"], alpha=0.2, linewidth=0)
     axes.plot(rows[by], rows["mean"], markersize=3, **style)
     axes.axhline(raw["mean"], color=style["color"], **RAW_LINE)
-    hollow = {**marker_style(raw["rewards"], HOLLOW), "markersize": 3.5, "elinewidth": 0.8, "linestyle": "none"}
-    axes.errorbar([raw_at], [raw["mean"]], _reach(raw), **hollow)
+    hollow = marker_style(raw["rewards"], HOLLOW, markersize=3.5, linestyle="none")
+    errorbar(axes, raw_at, raw, capsize=0, **hollow)
 
 
-def _describe_settings(frame: pd.DataFrame, raw: pd.DataFrame, *, by: str, what: str, ensembles: Sequence[str]) -> str:
-    words = []
+@sentence("TextNorm against {what}, beside the raw reward. AUROC: {}.")
+def _describe_settings(
+    frame: pd.DataFrame, raw: pd.DataFrame, *, by: str, what: str, ensembles: Sequence[str]
+) -> Iterator[str]:
     for rewards in ensembles:
         rows, one = (rows_of(some, "auroc", rewards) for some in (frame, raw))
         best = rows.loc[rows["mean"].idxmax()]
-        words.append(
+        yield (
             f"{ensemble_name(rewards)} {rows['mean'].min():.3f} to {best['mean']:.3f} (best at {best[by]:g}), raw "
             f"{one['mean'].item():.3f}"
         )
-    return f"TextNorm against {what}, beside the raw reward. AUROC: {'; '.join(words)}."
 
 
 @figure(
@@ -266,8 +261,7 @@ def _describe_sources(every: pd.DataFrame, shared: pd.DataFrame) -> str:
 )
 def contrastive_sources(every: pd.DataFrame, shared: pd.DataFrame) -> Figure:
     """AUROC by source of the contrastive prompts: of all prompts, and of those that have released sets."""
-    figure = new_figure(3.7)
-    panels = figure.subplots(1, 2, sharey=True)
+    figure, panels = new_panels(3.7, 1, 2, sharey=True)
     for axes, frame, fills, whose in (
         (panels[0], every[every["source"].isin(_SOURCES)], _SOURCES, "all"),
         (panels[1], shared, _WITH_RELEASED, "with released sets"),
@@ -299,8 +293,7 @@ def kinds_of_contrast(frame: pd.DataFrame) -> Figure:
     rows = frame[frame["metric"] == "auroc"].assign(form=frame["use"].map(_USE_NAMES))
     prompts = rows.groupby("kind")["n_prompts"].max().sort_values(ascending=False, kind="stable")
     groups = {kind: f"{kind} ({n})" for kind, n in prompts.items()}
-    figure = new_figure(4.4)
-    panels = figure.subplots(2, 3, sharex=True, sharey=True)
+    figure, panels = new_panels(4.4, 2, 3, sharex=True, sharey=True)
     for axes, rewards in zip(panels.flat, ENSEMBLES, strict=True):
         axes.axvline(0, **DOTTED)
         mine = rows[rows["rewards"] == rewards]
@@ -313,13 +306,12 @@ def kinds_of_contrast(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _describe_ensembles(frame: pd.DataFrame) -> str:
-    words = []
+@sentence("AUROC and AP of every subset of the four rewards. AUROC, {}.")
+def _describe_ensembles(frame: pd.DataFrame) -> Iterator[str]:
     for form, name in _FORM_NAMES.items():
         rows = frame[(frame["form"] == form) & (frame["metric"] == "auroc")].set_index("rewards")["mean"]
         best = rows.idxmax()
-        words.append(f"{name}: best {ensemble_name(best)} {rows[best]:.3f}, all four {rows[ALL_FOUR]:.3f}")
-    return f"AUROC and AP of every subset of the four rewards. AUROC, {'; '.join(words)}."
+        yield f"{name}: best {ensemble_name(best)} {rows[best]:.3f}, all four {rows[ALL_FOUR]:.3f}"
 
 
 @figure(
@@ -338,8 +330,7 @@ def every_ensemble(frame: pd.DataFrame) -> Figure:
     sizes = pd.Series([name.count("+") for name in groups])
     rows = frame[(frame["form"] != "uncertainty") | frame["rewards"].str.contains("+", regex=False)]
     rows = rows.assign(form=rows["form"].map(_FORM_NAMES))
-    figure = new_figure(4.9)
-    panels = figure.subplots(1, 2, sharey=True)
+    figure, panels = new_panels(4.9, 1, 2, sharey=True)
     for axes, (metric, printed) in zip(panels, METRICS.items(), strict=True):
         mine = rows[rows["metric"] == metric]
         names = {name: ensemble_name(name) for name in groups}
@@ -366,8 +357,7 @@ def _describe_leaks(frame: pd.DataFrame) -> str:
 )
 def gains_from_leaks(frame: pd.DataFrame) -> Figure:
     """What each choice of a setting gains over one that is held out."""
-    figure = new_figure(3.3)
-    panels = figure.subplots(1, 2, sharey=True, sharex=True)
+    figure, panels = new_panels(3.3, 1, 2, sharey=True, sharex=True)
     for axes, (metric, printed) in zip(panels, METRICS.items(), strict=True):
         axes.axvline(0, **DOTTED)
         rows = frame[frame["metric"] == metric]
@@ -394,13 +384,8 @@ def released_faults(frame: pd.DataFrame) -> pd.DataFrame:
     entries = frame["entries"].map("{:,}".format) + frame["entries"].div(frame["all_entries"]).map(" ({:.1%})".format)
     cells = frame.assign(cell=entries + " in " + frame["prompts"].map("{:,}".format))
     sizes = frame.drop_duplicates("set").set_index("set")
-    names = {
-        name: f"{name} ({sizes.loc[name, 'all_entries']:,} in {sizes.loc[name, 'all_prompts']:,})"
-        for name in SET_ORDER
-        if name in sizes.index
-    }
-    wide = cells.pivot(index="fault", columns="set", values="cell").reindex(index=frame["fault"].unique())
-    return wide[list(names)].rename(columns=names).reset_index().rename_axis(columns=None)
+    names = {one.Index: f"{one.Index} ({one.all_entries:,} in {one.all_prompts:,})" for one in sizes.itertuples()}
+    return by_set(cells, "fault", names)
 
 
 @table(
@@ -416,16 +401,15 @@ def released_faults(frame: pd.DataFrame) -> pd.DataFrame:
 )
 def papers_ablation(frame: pd.DataFrame, sealed: pd.DataFrame) -> pd.DataFrame:
     """One row per ensemble and source of its contrastive prompts: on development and on ``sealed`` prompts."""
-    cells = frame.assign(cell=frame.apply(interval, axis=1)).set_index(["rewards", "source", "metric"])
+    cells = with_cells(frame).set_index(["rewards", "source", "metric"])["cell"]
     once = sealed[sealed["set"] == ALL_SETS].set_index(["reward", "metric"])
     rows = []
-    for rewards in ENSEMBLES:
-        for source, prefix in _PREFIXES.items():
-            shown = [cells.loc[(rewards, source, metric), "cell"] for metric in ("auroc", "ap")]
-            keys = [(prefix + rewards, metric) for metric in ("auroc", "auprc")]
-            later = [interval(once.loc[key]) for key in keys if key in once.index] or ["–", "–"]
-            rows.append((ensemble_name(rewards), source, *shown, *later))
-    shown = frame.loc[frame["source"] == "none", "n_prompts"].max(), once["n_prompts"].max()
-    names = [f"{metric}, development ({shown[0]})" for metric in ("AUROC", "AP")]
-    names += [f"{metric}, sealed ({shown[1]})" for metric in ("AUROC", "AUPRC")]
+    for rewards, (source, prefix) in product(ENSEMBLES, _PREFIXES.items()):
+        shown = [cells[rewards, source, metric] for metric in ("auroc", "ap")]
+        keys = [(prefix + rewards, metric) for metric in ("auroc", "auprc")]
+        later = [interval(once.loc[key]) for key in keys if key in once.index] or ["–", "–"]
+        rows.append((ensemble_name(rewards), source, *shown, *later))
+    known = frame.loc[frame["source"] == "none", "n_prompts"].max()
+    names = [f"{metric}, development ({known})" for metric in ("AUROC", "AP")]
+    names += [f"{metric}, sealed ({once['n_prompts'].max()})" for metric in ("AUROC", "AUPRC")]
     return pd.DataFrame(rows, columns=["rewards", "contrastive prompts", *names])

@@ -9,25 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from textnorm_lib.figures.style import (
-    ABOVE,
-    CENTRE,
-    COLOURS,
-    DOTTED,
-    MARKERS,
-    SET_SHADES,
-    SETS,
-    by_metric,
-    draw_cells,
-    draw_scale,
-    each_once,
-    errorbar,
-    starred,
-    with_cells,
-    with_prompts,
-)
+from textnorm_lib.figures import style
 from textnorm_lib.stats.names import HINDSIGHT, METRIC_NAMES, REWARD_NAMES, SET_ORDER
-from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.drawing import new_figure, new_panels
 from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import MINUS, STAR, interval, short
 from textnorm_lib.tia2.released import grid
@@ -58,19 +42,19 @@ def metric_table(summary: pd.DataFrame, comparison: pd.DataFrame | None = None) 
 
     Without ``comparison`` nothing is marked.
     """
-    cells = with_cells(summary, digits=2)
+    cells = style.with_cells(summary, digits=2)
     if comparison is not None:
         tested = cells.merge(comparison, on=["set", "reward", "metric"], how="left", suffixes=("", "_of_test"))
         marks = np.where(tested["difference"] > 0, STAR, MINUS)
         cells["cell"] += np.where(tested["p_holm"] < 0.05, marks, "")
-    table = by_metric(cells, ["set", "reward"], product(SET_ORDER, REWARD_NAMES))
-    return table.replace({"set": with_prompts(summary), "reward": REWARD_NAMES})
+    table = style.by_metric(cells, ["set", "reward"], product(SET_ORDER, REWARD_NAMES))
+    return table.replace({"set": style.with_prompts(summary), "reward": REWARD_NAMES})
 
 
 def _differences(comparison: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     """TextNorm minus each of the named others on the same prompts, per set and metric; a star: p < .05 after Holm."""
-    cells = comparison.assign(cell=comparison.apply(starred, axis=1))
-    table = by_metric(cells, ["reward", "set"], product(names, SET_ORDER))
+    cells = comparison.assign(cell=comparison.apply(style.starred, axis=1))
+    table = style.by_metric(cells, ["reward", "set"], product(names, SET_ORDER))
     return table.replace({"reward": names}).rename(columns={"reward": "TextNorm minus"})
 
 
@@ -126,13 +110,12 @@ def class_table(frame: pd.DataFrame) -> pd.DataFrame:
 def _draw_heatmap(frame: pd.DataFrame, reward: str, *, width: float, height: float, size: float, axis: str) -> Figure:
     """A matrix of AUROCs with a number in each cell; grey where a prompt has one label only or does not exist."""
     matrix = grid(frame, reward)
-    figure = new_figure(height, width)
-    axes = figure.subplots()
-    mesh = draw_cells(axes, matrix, size=size)
+    figure, axes = new_panels(height, width=width)
+    mesh = style.draw_cells(axes, matrix, size=size)
     axes.set_xlabel(axis)
-    values = each_once(matrix)
+    values = style.each_once(matrix)
     axes.set_title(f"{REWARD_NAMES[reward]}: AUROC, mean {values.mean():.3f} over {values.size} prompts")
-    draw_scale(figure, mesh, axes)
+    style.draw_scale(figure, mesh, axes)
     return figure
 
 
@@ -140,10 +123,10 @@ def _describe_heatmap(frame: pd.DataFrame, *, reward: str) -> str:
     matrix = grid(frame, reward)
     cells = matrix.stack()
     low, high = cells.idxmin(), cells.idxmax()
-    values = each_once(matrix)
+    values = style.each_once(matrix)
     return (
         f"Heat map of {REWARD_NAMES[reward]}'s AUROC for {values.size} prompts: mean {values.mean():.3f}, "
-        f"{(values > CENTRE).mean():.0%} above .75 (blue), {(values < 0.5).sum()} of them below chance. Lowest "
+        f"{(values > style.CENTRE).mean():.0%} above .75 (blue), {(values < 0.5).sum()} of them below chance. Lowest "
         f"{cells.min():.2f} ({low[0]}, {low[1]}), highest {cells.max():.2f} ({high[0]}, {high[1]})."
     )
 
@@ -179,9 +162,9 @@ def draw_counts(axes: Axes, rows: pd.DataFrame, middle: str, title: str, *, chan
     for index, (reward, name) in enumerate(REWARD_NAMES.items()):
         mine = rows[rows["reward"] == reward]
         if len(mine):
-            style = {"color": COLOURS[reward], "marker": MARKERS[reward], "label": name}
-            errorbar(axes, mine["set"].astype(int) + (index - 2) * 0.08, mine, middle, **style)
-    axes.axhline(chance, **DOTTED)
+            look = style.look_of(reward, label=name)
+            style.errorbar(axes, mine["set"].astype(int) + (index - 2) * 0.08, mine, middle, **look)
+    axes.axhline(chance, **style.DOTTED)
     axes.set_title(title)
 
 
@@ -212,14 +195,13 @@ def at_both_ends(summary: pd.DataFrame) -> str:
 )
 def auroc_by_count(summary: pd.DataFrame, differences: pd.DataFrame) -> Figure:
     """Left: AUROC of each reward by the count asked for; right: TextNorm minus each other reward."""
-    figure = new_figure(2.6)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = new_panels(2.6, 1, 2)
     rows = summary.query("metric == 'auroc' and set != 'all'")
     draw_counts(left, rows, "mean", "AUROC", chance=0.5)
     others = differences[differences["set"] != "all"]
     draw_counts(right, others, "difference", "AUROC, TextNorm minus the other", chance=0.0)
     label_counts([left, right], rows)
-    figure.legend(*left.get_legend_handles_labels(), ncols=5, **ABOVE)
+    figure.legend(*left.get_legend_handles_labels(), ncols=5, **style.ABOVE)
     return figure
 
 
@@ -252,7 +234,9 @@ def _describe_tuning(shares: pd.DataFrame) -> str:
 def released_tuning(shares: pd.DataFrame) -> Figure:
     """Which values of the grid the released TextNorm uses, per set."""
     figure = new_figure(2.0)
-    for axes, parameter, names in zip(figure.subplots(1, 2), ("scale", "penalty"), (SETS, SETS[:2]), strict=True):
+    for axes, parameter, names in zip(
+        figure.subplots(1, 2), ("scale", "penalty"), (style.SETS, style.SETS[:2]), strict=True
+    ):
         rows = shares[shares["parameter"] == parameter]
         values = sorted(rows["value"].unique())
         width = 0.8 / len(names)
@@ -260,7 +244,7 @@ def released_tuning(shares: pd.DataFrame) -> Figure:
             mine = rows[rows["set"] == name].set_index("value").loc[values]
             places = np.arange(len(values)) + (index - (len(names) - 1) / 2) * width
             label = f"{name} (n = {mine['prompts'].sum()})"
-            axes.bar(places, mine["share"], width, color=SET_SHADES[name], label=label)
+            axes.bar(places, mine["share"], width, color=style.SET_SHADES[name], label=label)
         axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         axes.set(xlabel=f"released {parameter}", ylabel="share of prompts", ylim=(0, 1))
         if parameter == "scale":
@@ -296,22 +280,21 @@ def _describe_hindsight(comparison: pd.DataFrame) -> str:
 )
 def against_hindsight(comparison: pd.DataFrame) -> Figure:
     """TextNorm minus the best of two and of four untouched rewards in hindsight, all prompts of each set."""
-    figure = new_figure(2.7)
-    panels = figure.subplots(1, 4, sharey=True, sharex=True)
+    figure, panels = new_panels(2.7, 1, 4, sharey=True, sharex=True)
     metrics = list(METRIC_NAMES)
     for axes, name in zip(panels, SET_ORDER, strict=True):
         for index, (reward, label) in enumerate(HINDSIGHT.items()):
             chosen = (comparison["set"] == name) & (comparison["reward"] == reward)
             rows = comparison[chosen].set_index("metric").loc[metrics]
-            style = {"color": ("black", "#b2182b")[index], "marker": "os"[index], "label": label, "linestyle": "none"}
+            look = {"color": ("black", "#b2182b")[index], "marker": "os"[index], "label": label, "linestyle": "none"}
             places = np.arange(len(metrics)) + (index - 0.5) * 0.28
-            errorbar(axes, places, rows, "difference", lying=True, markersize=2.5, capsize=1.5, **style)
-        axes.axvline(0, **DOTTED)
+            style.errorbar(axes, places, rows, "difference", lying=True, markersize=2.5, capsize=1.5, **look)
+        axes.axvline(0, **style.DOTTED)
         prompts = rows[["wins", "ties", "losses"]].sum(axis=1).max()
         axes.set(title=f"{name}\n({prompts} prompts)", xlabel="difference")
         axes.set_yticks(range(len(metrics)), METRIC_NAMES.values())
     panels[0].invert_yaxis()
     handles, labels = panels[0].get_legend_handles_labels()
     names = [f"TextNorm minus {label}" for label in labels]
-    figure.legend(handles, names, ncols=2, **ABOVE)
+    figure.legend(handles, names, ncols=2, **style.ABOVE)
     return figure

@@ -1,39 +1,18 @@
 """Figures and tables of notebook 04: the best of n in images, how it is judged, and gold against proxy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import setp
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from textnorm_lib.figures.style import (
-    ABOVE,
-    COLOURS,
-    COUNTED,
-    DOTTED,
-    MARKERS,
-    QUESTIONS,
-    SETS,
-    TIE,
-    compared,
-    draw_bar,
-    draw_image,
-    draw_told,
-    errorbar,
-    frame_bars,
-    new_sheet,
-    rewards_of,
-    starred,
-    verdicts_as_printed,
-    votes_as_marks,
-    wins_and_losses,
-    with_prompts,
-)
+from textnorm_lib.figures import style
 from textnorm_lib.judging.verdicts import OUTCOMES
 from textnorm_lib.optimise.pool import check_choosers
 from textnorm_lib.prompts.templates import PREFIX
@@ -41,7 +20,7 @@ from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.stats.names import CHOOSER_NAMES, REWARD_NAMES, SET_ORDER, choosers_of
 from textnorm_lib.stats.names import PROMPT as _PROMPT
 from textnorm_lib.stats.rankings import RATING
-from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.drawing import new_figure, new_panels
 from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import interval, ordinal, short
 from textnorm_lib.study.store import step
@@ -49,8 +28,8 @@ from textnorm_lib.tia2.labels import VOTES, or_unlabelled
 
 figure, table = of_notebook("04_best_of_n", needs="annotators")
 
-CHOOSER_COLOURS = {**COLOURS, RATING: (0.0, 0.0, 0.0)}
-CHOOSER_MARKERS = {**MARKERS, RATING: "*"}
+CHOOSER_COLOURS = {**style.COLOURS, RATING: (0.0, 0.0, 0.0)}
+CHOOSER_MARKERS = {**style.MARKERS, RATING: "*"}
 
 
 # ---- who wins, in the judges' eyes
@@ -61,7 +40,7 @@ def _describe_judged(outcomes: pd.DataFrame) -> str:
     rows = outcomes[(outcomes["set"] == ALL_SETS) & (outcomes["n"] == n)]
     share = rows.set_index(["opponent", "question", "outcome"])["share"]
     opponents = choosers_of(rows["opponent"], CHOOSER_NAMES)
-    words = [f"{CHOOSER_NAMES[one]} {wins_and_losses(share[one])}" for one in opponents]
+    words = [f"{CHOOSER_NAMES[one]} {style.wins_and_losses(share[one])}" for one in opponents]
     return f"TextNorm's wins and losses against each other way to choose, best of {n}: {'; '.join(words)}."
 
 
@@ -77,20 +56,20 @@ def judged_choices(outcomes: pd.DataFrame) -> Figure:
     """``outcomes_by_size``, all sets together: by n and question, a bar for each opponent."""
     rows = outcomes[outcomes["set"] == ALL_SETS]
     sizes, opponents = sorted(rows["n"].unique()), choosers_of(rows["opponent"], CHOOSER_NAMES)
-    figure = new_figure(0.6 + (0.35 + 0.2 * len(opponents)) * len(sizes))
-    panels = figure.subplots(len(sizes), 2, sharex=True, sharey=True, squeeze=False)
+    figure, panels = new_panels(
+        0.6 + (0.35 + 0.2 * len(opponents)) * len(sizes), len(sizes), 2, sharex=True, sharey=True, squeeze=False
+    )
     for line, n in zip(panels, sizes, strict=True):
-        for axes, question in zip(line, QUESTIONS, strict=True):
+        for axes, question in zip(line, style.QUESTIONS, strict=True):
             shown = rows[(rows["n"] == n) & (rows["question"] == question)]
             for place, opponent in enumerate(opponents):
                 shares = shown[shown["opponent"] == opponent].set_index("outcome")
-                draw_bar(axes, place, shares, COLOURS["textnorm"], CHOOSER_COLOURS[opponent])
+                style.draw_bar(axes, place, shares, style.COLOURS["textnorm"], CHOOSER_COLOURS[opponent])
             axes.set_title(f"best of {n}: {question}")
-            frame_bars(axes, range(len(opponents)), [CHOOSER_NAMES[name] for name in opponents])
-    for axes in panels[-1]:
-        axes.set_xlabel(compared(rows))
-    handles = [Patch(color=COLOURS["textnorm"]), Patch(color=TIE), Patch(color="0.5")]
-    figure.legend(handles, ["TextNorm wins", "tie", "it loses (the other's colour)"], ncols=3, **ABOVE)
+            style.frame_bars(axes, range(len(opponents)), [CHOOSER_NAMES[name] for name in opponents])
+    setp(panels[-1], xlabel=style.compared(rows))
+    handles = [Patch(color=style.COLOURS["textnorm"]), Patch(color=style.TIE), Patch(color="0.5")]
+    figure.legend(handles, ["TextNorm wins", "tie", "it loses (the other's colour)"], ncols=3, **style.ABOVE)
     return figure
 
 
@@ -134,12 +113,12 @@ def gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> Figure:
     below = [first, *(figure.add_subplot(grid[1, place : place + 2], sharey=first) for place in (2, 4))]
     _draw_curves(above[0], means[(means["what"] == "proxy") & (means["set"] == ALL_SETS)], None)
     above[0].set(title="proxy, all sets", ylabel="gain, standard deviations")
-    for axes, name in zip([above[1], *below], [ALL_SETS, *SETS], strict=True):
+    for axes, name in zip([above[1], *below], [ALL_SETS, *style.SETS], strict=True):
         rows = means[(means["what"] == "gold") & (means["set"] == name)]
         _draw_curves(axes, rows, fits[fits["set"] == name])
         label = "gold, all sets" if name == ALL_SETS else name
         axes.set_title(f"{label} ({rows['n_prompts'].max()} prompts)")
-        axes.axhline(0, **DOTTED)
+        axes.axhline(0, **style.DOTTED)
     for axes in (above[1], below[0]):
         axes.set_ylabel("gain in rating")
     for axes in (*above, *below):
@@ -148,7 +127,7 @@ def gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], color=CHOOSER_COLOURS[name], marker=CHOOSER_MARKERS[name]) for name in names]
     handles.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.8))
     labels = [*(CHOOSER_NAMES[name] for name in names), "fit"]
-    figure.legend(handles, labels, ncols=len(labels), columnspacing=1.0, **ABOVE)
+    figure.legend(handles, labels, ncols=len(labels), columnspacing=1.0, **style.ABOVE)
     return figure
 
 
@@ -158,9 +137,9 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, fits: pd.DataFrame | None) -> N
     for index, name in enumerate(choosers_of(rows["reward"], CHOOSER_NAMES)):
         own = rows[rows["reward"] == name].sort_values("distance")
         shift = (index - 2.5) * 0.008 * last
-        style = {"color": CHOOSER_COLOURS[name], "marker": CHOOSER_MARKERS[name], "markersize": 3}
-        style["linestyle"] = "-" if fits is None else "none"
-        errorbar(axes, own["distance"] + shift, own, **style)
+        look = {"color": CHOOSER_COLOURS[name], "marker": CHOOSER_MARKERS[name], "markersize": 3}
+        look["linestyle"] = "-" if fits is None else "none"
+        style.errorbar(axes, own["distance"] + shift, own, **look)
         if fits is not None:
             a, b = fits[fits["reward"] == name].set_index("term").loc[["a", "b"], "value"]
             d = np.linspace(0, last, 60)
@@ -193,17 +172,16 @@ def _describe_share_realised(gains: pd.DataFrame) -> str:
 )
 def share_realised(gains: pd.DataFrame) -> Figure:
     """``gain_realised``: left over n for all sets, right by set at the largest n."""
-    figure = new_figure(2.5)
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure, (left, right) = new_panels(2.5, 1, 2, sharey=True)
     last, sets = gains["n"].max(), choosers_of(gains["set"], SET_ORDER)
     for index, reward in enumerate(choosers_of(gains["reward"], REWARD_NAMES)):
-        style = {"color": COLOURS[reward], "marker": MARKERS[reward]}
+        look = style.look_of(reward)
         own = gains[(gains["reward"] == reward) & (gains["n"] > 1)]
         all_sets = own[own["set"] == ALL_SETS]
         places = np.log2(all_sets["n"]) + (index - 2) * 0.08
-        errorbar(left, places, all_sets, "share", label=REWARD_NAMES[reward], **style)
+        style.errorbar(left, places, all_sets, "share", label=REWARD_NAMES[reward], **look)
         at_last = own[own["n"] == last].set_index("set").loc[sets]
-        errorbar(right, np.arange(len(sets)) + (index - 2) * 0.13, at_last, "share", linestyle="none", **style)
+        style.errorbar(right, np.arange(len(sets)) + (index - 2) * 0.13, at_last, "share", linestyle="none", **look)
     sizes = sorted(gains.loc[gains["n"] > 1, "n"].unique())
     left.set_xticks(np.log2(sizes), [str(n) for n in sizes])
     prompts = gains.groupby("set")["n_prompts"].max()
@@ -212,8 +190,8 @@ def share_realised(gains: pd.DataFrame) -> Figure:
     right.set_title(f"best of {last}")
     for axes in (left, right):
         for height in (0, 1):
-            axes.axhline(height, **DOTTED)
-    figure.legend(*left.get_legend_handles_labels(), ncols=5, **ABOVE)
+            axes.axhline(height, **style.DOTTED)
+    figure.legend(*left.get_legend_handles_labels(), ncols=5, **style.ABOVE)
     return figure
 
 
@@ -258,7 +236,9 @@ def _describe_grids(frame: pd.DataFrame) -> str:
     for prompt, rows in frame.groupby("prompt", sort=False):
         good = rows.pivot_table(index="model", columns="n", values="label", aggfunc="sum")
         good = good[sizes].astype(str).agg(" and ".join, axis=1)
-        words.append(f"{prompt}: {', '.join(f'{REWARD_NAMES[one]} {good[one]}' for one in rewards_of(rows, 'model'))}")
+        words.append(
+            f"{prompt}: {', '.join(f'{REWARD_NAMES[one]} {good[one]}' for one in style.rewards_of(rows, 'model'))}"
+        )
     return (
         f"The four best of n images by each reward. Good by the majority of the four at n = {sizes['min']} and "
         f"{sizes['max']}. {'; '.join(words)}."
@@ -278,7 +258,7 @@ def chosen_images(frame: pd.DataFrame) -> Figure:
     rewards = choosers_of(frame["model"], REWARD_NAMES)
     prompts, sizes = frame["prompt"].unique(), sorted(frame["n"].unique())
     width = _BESIDE + _MOST_SETS * _PER_SET + (_MOST_SETS - 1) * _BETWEEN
-    figure, axes = new_sheet(width, len(prompts) * (_ABOVE + len(rewards)))
+    figure, axes = style.new_sheet(width, len(prompts) * (_ABOVE + len(rewards)))
     for block, prompt in enumerate(prompts):
         top = block * (_ABOVE + len(rewards)) + _ABOVE
         axes.text(0, top - 0.5, prompt, size=7, va="bottom")
@@ -288,7 +268,7 @@ def chosen_images(frame: pd.DataFrame) -> Figure:
             of_n = frame[(frame["prompt"] == prompt) & (frame["n"] == n)]
             for row, reward in enumerate(rewards):
                 for one in of_n[of_n["model"] == reward].itertuples():
-                    draw_image(axes, left + one.place - 1, top + row, one.png, framed=one.label == 1)
+                    style.draw_image(axes, left + one.place - 1, top + row, one.png, framed=one.label == 1)
         for row, reward in enumerate(rewards):
             axes.text(0, top + row + 0.5, REWARD_NAMES[reward], size=6, va="center")
     return figure
@@ -324,15 +304,14 @@ def pick_loved(made: Path, images: pd.DataFrame, *, rewards: Sequence[str], numb
 _ABREAST, _LOVED_BESIDE, _PITCH = 6, 0.2, 1.62  # images in a row; in images' sides the room left and the rows' distance
 
 
-def _describe_loved(frame: pd.DataFrame) -> str:
-    words = []
+@style.sentence("Images that a reward loves and all three annotators reject. {}.")
+def _describe_loved(frame: pd.DataFrame) -> Iterator[str]:
     for reward in choosers_of(frame.columns, REWARD_NAMES):
         shown = [
             f"{one['prompt'].removeprefix(PREFIX)} ({one[reward]:+.1f}, {ordinal(one['rank'])} of {one['n_images']})"
             for _, one in frame[frame["reward"] == reward].head(_ABREAST).iterrows()
         ]
-        words.append(f"{REWARD_NAMES[reward]}: {', '.join(shown) or 'none'}")
-    return f"Images that a reward loves and all three annotators reject. {'; '.join(words)}."
+        yield f"{REWARD_NAMES[reward]}: {', '.join(shown) or 'none'}"
 
 
 @figure(
@@ -345,14 +324,14 @@ def _describe_loved(frame: pd.DataFrame) -> str:
 def loved_and_rejected(frame: pd.DataFrame) -> Figure:
     """``pick_loved``: a row for each reward."""
     rewards = choosers_of(frame.columns, REWARD_NAMES)
-    figure, axes = new_sheet(_LOVED_BESIDE + _ABREAST, len(rewards) * _PITCH)
+    figure, axes = style.new_sheet(_LOVED_BESIDE + _ABREAST, len(rewards) * _PITCH)
     for row, reward in enumerate(rewards):
         axes.text(0, row * _PITCH + 0.5, REWARD_NAMES[reward], size=7, va="center", rotation=90)
         shown = frame[frame["reward"] == reward].head(_ABREAST)
         for column, (_, one) in enumerate(shown.iterrows()):
-            rank = f"{one[reward]:+.1f}, {ordinal(one['rank'])}   {votes_as_marks(one)}"
+            rank = f"{one[reward]:+.1f}, {ordinal(one['rank'])}   {style.votes_as_marks(one)}"
             others = " ".join(f"{round(one[name], 1) + 0.0:.1f}" for name in rewards if name != reward)  # 0.0, not -0.0
-            draw_told(axes, _LOVED_BESIDE + column, row * _PITCH, one, rank, f"({others})")
+            style.draw_told(axes, _LOVED_BESIDE + column, row * _PITCH, one, rank, f"({others})")
         if shown.empty:
             axes.text(_LOVED_BESIDE + 0.03, row * _PITCH + 0.5, "none found", size=6.5)
     return figure
@@ -373,9 +352,9 @@ def loved_and_rejected(frame: pd.DataFrame) -> Figure:
 def judgements(outcomes: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     """``verdicts_as_printed``: one row per n, opponent and question."""
     opponents = choosers_of(outcomes["opponent"], CHOOSER_NAMES)
-    keys = list(product(sorted(outcomes["n"].unique()), opponents, QUESTIONS))
-    printed = verdicts_as_printed(outcomes, tests, keys, ["n", "opponent", "question"]).drop(columns="p_sign")
-    columns = ["n", "TextNorm against", "question", *OUTCOMES, COUNTED, "p (Holm)", "power"]
+    keys = list(product(sorted(outcomes["n"].unique()), opponents, style.QUESTIONS))
+    printed = style.verdicts_as_printed(outcomes, tests, keys, ["n", "opponent", "question"]).drop(columns="p_sign")
+    columns = ["n", "TextNorm against", "question", *OUTCOMES, style.COUNTED, "p (Holm)", "power"]
     return printed.replace({"opponent": CHOOSER_NAMES}).set_axis(columns, axis=1)
 
 
@@ -400,7 +379,7 @@ def gold_fits(frame: pd.DataFrame, late: pd.DataFrame) -> pd.DataFrame:
 def _by_set_and_chooser(cells: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """``cells`` by set and reward in print's order and under print's names, a set with its prompts in ``frame``."""
     table = cells.loc[[key for key in product(SET_ORDER, CHOOSER_NAMES) if key in cells.index]].reset_index()
-    return table.replace({"set": with_prompts(frame), "reward": CHOOSER_NAMES})
+    return table.replace({"set": style.with_prompts(frame), "reward": CHOOSER_NAMES})
 
 
 def _fitted(row: pd.Series) -> str:
@@ -422,6 +401,6 @@ def gains_at_the_end(means: pd.DataFrame, realised: pd.DataFrame, comparison: pd
     cells = last.apply(interval, axis=1).to_frame("gain")
     shares = realised[realised["n"] == n].set_index(keys)
     cells["share"] = shares.apply(interval, axis=1, middle="share", digits=2)
-    cells["minus"] = comparison.set_index(keys).apply(starred, axis=1)
+    cells["minus"] = comparison.set_index(keys).apply(style.starred, axis=1)
     columns = ["set", "chosen by", f"gain in rating, best of {n}", "share of the possible", "TextNorm minus it"]
     return _by_set_and_chooser(cells.fillna("–"), last).set_axis(columns, axis=1)

@@ -4,12 +4,13 @@ The same functions draw reward-weighted regression (notebook 05) and DDPO (06), 
 was tuned on; ``tuned_models`` has the models themselves, in images, judged and in tables.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import setp
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,10 +18,10 @@ from matplotlib.ticker import MaxNLocator
 from scipy.special import xlogy
 
 from textnorm_lib.figures.best_of_n import peak_as_printed
-from textnorm_lib.figures.style import ABOVE, COLOURS, DOTTED, MARKERS, errorbar, rewards_of
+from textnorm_lib.figures.style import ABOVE, COLOURS, DOTTED, errorbar, look_of, rewards_of, sentence
 from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.stats.names import REWARD_NAMES
-from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.drawing import new_figure, new_panels
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import short
@@ -97,7 +98,7 @@ def _draw_training(
             for _, own in _of_reward(runs, reward, what).groupby("run"):
                 axes.plot([0, *own[by]], [0, *own["mean"]], color=COLOURS[reward], **_THIN)
             own = _of_reward(gains, reward, what)
-            errorbar(axes, own[by], own, **_style_of(reward) | style)
+            errorbar(axes, own[by], own, **look_of(reward, markersize=3, **style))
         _keep_in_view(line[0], gains[gains["what"] == what], runs[runs["what"] == what])
     return figure, panels, rewards
 
@@ -109,15 +110,15 @@ def _grid(
     if (several := frame.groupby("tuned_on")["beta"].nunique() > 1).any():
         raise DataError(f"{several.idxmax()} was tuned with several beta; a panel shows one (with_beta)")
     rewards = rewards_of(frame, "tuned_on")
-    figure = new_figure(0.75 + 1.15 * len(rows))
-    panels = figure.subplots(len(rows), len(rewards), sharex=True, sharey="row", squeeze=False)
+    figure, panels = new_panels(
+        0.75 + 1.15 * len(rows), len(rows), len(rewards), sharex=True, sharey="row", squeeze=False
+    )
     for axes, reward in zip(panels[0], rewards, strict=True):
         axes.set_title(REWARD_NAMES[reward])
     for line, what in zip(panels, rows, strict=True):
         line[0].set_ylabel(labels[what])
         line[0].yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
-    for axes in panels[-1]:
-        axes.set_xlabel(label)
+    setp(panels[-1], xlabel=label)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
     return figure, panels, rewards
 
@@ -129,10 +130,6 @@ def _all_sets(frame: pd.DataFrame) -> pd.DataFrame:
 def _of_reward(frame: pd.DataFrame, reward: str, what: str) -> pd.DataFrame:
     """What happened to one number of the models tuned on ``reward``, in the order of training."""
     return frame[(frame["tuned_on"] == reward) & (frame["what"] == what)].sort_values("checkpoint")
-
-
-def _style_of(reward: str) -> dict[str, object]:
-    return {"color": COLOURS[reward], "marker": MARKERS[reward], "markersize": 3}
 
 
 def _keep_in_view(axes: Axes, gains: pd.DataFrame, runs: pd.DataFrame | None = None) -> None:
@@ -168,17 +165,16 @@ def _count(numbers: pd.Series, noun: str) -> str:
 # ---- training curves of DDPO
 
 
-def _describe_curves(curves: pd.DataFrame) -> str:
+@sentence("Training curves, from the first epoch to the last tenth: {}.")
+def _describe_curves(curves: pd.DataFrame) -> Iterator[str]:
     curves, known = _in_units(curves)
-    words = []
     for reward in rewards_of(curves, "tuned_on"):
         told = []
         for what in known:
             own = curves[curves["tuned_on"] == reward].dropna(subset=what)
             first, late = own["epoch"] == own["epoch"].min(), own["epoch"] >= 0.9 * own["epoch"].max()
             told.append(f"{what} {own.loc[first, what].mean():.2f} to {own.loc[late, what].mean():.2f}")
-        words.append(f"{REWARD_NAMES[reward]} {', '.join(told)}")
-    return f"Training curves, from the first epoch to the last tenth: {'; '.join(words)}."
+        yield f"{REWARD_NAMES[reward]} {', '.join(told)}"
 
 
 @DDPO.figure(
@@ -217,17 +213,16 @@ def _in_units(curves: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 # ---- gains over the divergence from the base
 
 
-def _describe_over_kl(gains: pd.DataFrame, runs: pd.DataFrame, fits: pd.DataFrame) -> str:
+@sentence("Gains against the square root of the divergence, at the last checkpoint: {}.")
+def _describe_over_kl(gains: pd.DataFrame, runs: pd.DataFrame, fits: pd.DataFrame) -> Iterator[str]:
     gains, fits = _over_distance(gains), _all_sets(fits)
-    words = []
     for reward in rewards_of(gains, "tuned_on"):
         proxy, gold = (_of_reward(gains, reward, what).iloc[-1] for what in ("proxy", "gold"))
         peak = fits[(fits["reward"] == reward) & (fits["term"] == "peak")].iloc[0]
-        words.append(
+        yield (
             f"{REWARD_NAMES[reward]} at √KL {proxy['distance']:.1f} proxy {proxy['mean']:+.2f} and gold "
             f"{gold['mean']:+.3f}, fit: peak {peak_as_printed(peak, '∞')}"
         )
-    return f"Gains against the square root of the divergence, at the last checkpoint: {'; '.join(words)}."
 
 
 def _draw_over_kl(gains: pd.DataFrame, runs: pd.DataFrame, fits: pd.DataFrame) -> Figure:
@@ -296,7 +291,7 @@ def rwr_beta(gains: pd.DataFrame) -> Figure:
         for index, reward in enumerate(rewards):
             own = last[(last["tuned_on"] == reward) & (last["what"] == what)].sort_values("beta")
             places = np.searchsorted(known, own["beta"]) + (index - (len(rewards) - 1) / 2) * 0.1
-            errorbar(axes, places, own, label=REWARD_NAMES[reward], **_style_of(reward))
+            errorbar(axes, places, own, label=REWARD_NAMES[reward], **look_of(reward, markersize=3))
         axes.axhline(0.0, **DOTTED)
         axes.set_ylabel(GAINS[what])
         _keep_in_view(axes, last[last["what"] == what])

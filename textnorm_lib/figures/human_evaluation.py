@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from textnorm_lib.figures.style import COLOURS
 from textnorm_lib.judging.verdicts import OUTCOMES
 from textnorm_lib.stats.names import CHOOSER_NAMES, choosers_of
-from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.drawing import new_panels
 from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import interval, percent, short
 
@@ -52,8 +52,7 @@ def cost_of_slips(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
     """``outcomes_by_slip`` of alignment, a panel for each opponent; and ``agreement_by_slip``."""
     rows = outcomes[outcomes["question"] == "alignment"]
     opponents = choosers_of(rows["opponent"], CHOOSER_NAMES)
-    figure = new_figure(2.6)
-    *panels, last = figure.subplots(1, len(opponents) + 1)
+    figure, (*panels, last) = new_panels(2.6, 1, len(opponents) + 1)
     size = f"({rows['n_prompts'].max()} prompts, {rows['n_comparisons'].max()} sets)"
     for axes, opponent in zip(panels, opponents, strict=True):
         _draw_outcomes(axes, rows[rows["opponent"] == opponent].sort_values("slip"))
@@ -125,8 +124,7 @@ def _describe_power(curves: pd.DataFrame, needed: pd.DataFrame) -> str:
 )
 def power_by_prompts(curves: pd.DataFrame, needed: pd.DataFrame) -> Figure:
     """``power_curves``, a line for each share of ties; ``prompts_needed`` by ratio."""
-    figure = new_figure(2.6)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = new_panels(2.6, 1, 2)
     colours = sns.color_palette("viridis", curves["ties"].nunique())
     for (tied, own), colour in zip(curves.groupby("ties"), colours, strict=True):
         left.plot(own["prompts"], own["power"], color=colour, label=f"{tied:.0%}")

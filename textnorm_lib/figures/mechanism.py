@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from textnorm_lib.confidence.tuning import CHOICES
+from textnorm_lib.figures import style
 from textnorm_lib.figures.ablations import (
     FULL,
     HOLLOW,
@@ -23,23 +24,6 @@ from textnorm_lib.figures.ablations import (
     marker_style,
     means_in_words,
     prompts_of,
-)
-from textnorm_lib.figures.style import (
-    ABOVE,
-    COLOURS,
-    COUNTED,
-    DOTTED,
-    ONE_LABEL,
-    SETS,
-    by_metric,
-    describe_grids,
-    draw_matrix,
-    draw_scale,
-    errorbar,
-    rewards_of,
-    starred,
-    with_cells,
-    with_prompts,
 )
 from textnorm_lib.prompts.grammar import parse
 from textnorm_lib.prompts.templates import CLASSES
@@ -55,7 +39,7 @@ from textnorm_lib.stats.names import (
     ensemble_name,
     judged_name,
 )
-from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.drawing import new_figure, new_panels
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import STAR, interval, short
@@ -73,16 +57,15 @@ _EXPECTED = {"color": "black", "marker": "|", "markersize": 8, "linestyle": "non
 _FILLS = {"own score": HOLLOW, "TextNorm, held out": FULL}
 
 
-def _describe_shares(frame: pd.DataFrame) -> str:
-    words = []
+@style.sentence("Share of the softmax over contrasts by kind of contrast: {}.")
+def _describe_shares(frame: pd.DataFrame) -> Iterator[str]:
     for reward in FOUR:
         rows = frame[frame["reward"] == reward].pivot(index="kind", columns="metric", values="mean")
         top = rows["share"].idxmax()
-        words.append(
+        yield (
             f"{REWARD_NAMES[reward]} random {rows.loc[_RANDOM, 'share']:.2f} where its number gives "
             f"{rows.loc[_RANDOM, 'expected']:.2f}, largest {top} {rows.loc[top, 'share']:.2f}"
         )
-    return f"Share of the softmax over contrasts by kind of contrast: {'; '.join(words)}."
 
 
 @figure(
@@ -98,20 +81,19 @@ def softmax_shares(frame: pd.DataFrame) -> Figure:
     """Each kind's share of the softmax over contrasts beside its share of their number, one panel per reward."""
     prompts = frame.groupby("kind")["n_prompts"].max().sort_values(ascending=False, kind="stable")
     kinds = [*prompts.index.drop(_RANDOM), _RANDOM]
-    figure = new_figure(2.8)
-    panels = figure.subplots(1, len(FOUR), sharex=True, sharey=True)
+    figure, panels = new_panels(2.8, 1, len(FOUR), sharex=True, sharey=True)
     for axes, reward in zip(panels, FOUR, strict=True):
         rows = frame[frame["reward"] == reward].set_index(["kind", "metric"])
         axes.axhspan(len(kinds) - 1.5, len(kinds) - 0.5, color="0.92", linewidth=0)
         for place, kind in enumerate(kinds):
-            draw_dot(axes, rows.loc[(kind, "share")], place, **{**marker_style(reward), "markersize": 3.5})
+            draw_dot(axes, rows.loc[(kind, "share")], place, **marker_style(reward, markersize=3.5))
         expected = rows.loc[[(kind, "expected") for kind in kinds], "mean"]
         axes.plot(expected, range(len(kinds)), **_EXPECTED)
         label_lines(axes, [f"{kind} ({prompts[kind]})" for kind in kinds])
         axes.set(title=REWARD_NAMES[reward], xlabel="share", xlim=(0, None))
     words = "share of the softmax over contrasts", "share of the number of contrasts"
     dot = Line2D([], [], color="0.3", marker="o", linestyle="none")
-    figure.legend([dot, Line2D([], [], **_EXPECTED)], words, ncols=2, **ABOVE)
+    figure.legend([dot, Line2D([], [], **_EXPECTED)], words, ncols=2, **style.ABOVE)
     return figure
 
 
@@ -130,11 +112,10 @@ def alternatives(frame: pd.DataFrame) -> Figure:
     """AUROC of a reward's own score, of three simpler comparisons with the contrasts, and of TextNorm."""
     rows = frame[frame["metric"] == "auroc"]
     forms = list(rows["form"].unique())
-    figure = new_figure(2.1)
-    panels = figure.subplots(1, len(FOUR), sharex=True, sharey=True)
+    figure, panels = new_panels(2.1, 1, len(FOUR), sharex=True, sharey=True)
     for axes, reward in zip(panels, FOUR, strict=True):
         mine = rows[rows["rewards"] == reward].set_index("form")
-        axes.axvline(mine.loc["own score", "mean"], color=COLOURS[reward], **RAW_LINE)
+        axes.axvline(mine.loc["own score", "mean"], color=style.COLOURS[reward], **RAW_LINE)
         for place, form in enumerate(forms):
             draw_dot(axes, mine.loc[form], place, **marker_style(reward, _FILLS.get(form, PALE)))
         label_lines(axes, forms)
@@ -147,18 +128,17 @@ def alternatives(frame: pd.DataFrame) -> Figure:
 _CONFIDENT = ("pickscore", f"{UNDER_TEXTNORM}pickscore", f"{UNDER_TEXTNORM}{PAIR}")
 
 
-def _describe_confidence(curves: pd.DataFrame, risks: pd.DataFrame) -> str:
-    words = []
+@style.sentence("Reliability, and risk against coverage. {}.")
+def _describe_confidence(curves: pd.DataFrame, risks: pd.DataFrame) -> Iterator[str]:
     for reward in _CONFIDENT:
         rows = curves[(curves["reward"] == reward) & (curves["set"] == ALL_SETS)]["probability"]
         risk = risks[risks["reward"] == reward].set_index("coverage")["risk"]
         half = risk.iloc[np.abs(risk.index - 0.5).argmin()]
-        words.append(
+        yield (
             f"{', '.join(judged_name(reward))}: bins from {rows.min():.2f} to {rows.max():.2f}, risk "
             f"{risk.iloc[0]:.2f} among the surest {risk.index[0]:.0%}, {half:.2f} among the surer half, "
             f"{risk.iloc[-1]:.2f} among all"
         )
-    return f"Reliability, and risk against coverage. {'; '.join(words)}."
 
 
 @figure(
@@ -170,26 +150,25 @@ def _describe_confidence(curves: pd.DataFrame, risks: pd.DataFrame) -> str:
 )
 def reliability_and_risk(curves: pd.DataFrame, risks: pd.DataFrame) -> Figure:
     """Left: reliability after the logistic map, all sets; right: share of bad images among the surest."""
-    figure = new_figure(3.0)
-    left, right = figure.subplots(1, 2)
-    left.axline((0, 0), slope=1, **DOTTED)
+    figure, (left, right) = new_panels(3.0, 1, 2)
+    left.axline((0, 0), slope=1, **style.DOTTED)
     for reward in _CONFIDENT:
         name, form = judged_name(reward)
         rewards, raw = reward.removeprefix(UNDER_TEXTNORM), form == "raw"
-        style = {**marker_style(rewards, HOLLOW if raw else FULL), "markersize": 3.5}
-        style |= RAW_LINE if raw else {"linestyle": "-"}
+        line = RAW_LINE if raw else {"linestyle": "-"}
+        look = marker_style(rewards, HOLLOW if raw else FULL, markersize=3.5, **line)
         rows = curves[(curves["reward"] == reward) & (curves["set"] == ALL_SETS)]
-        errorbar(left, rows["probability"], rows, "share_good", label=f"{name}, {form}", **style)
+        style.errorbar(left, rows["probability"], rows, "share_good", label=f"{name}, {form}", **look)
         rows = risks[risks["reward"] == reward]
-        right.fill_between(rows["coverage"], rows["low"], rows["high"], color=style["color"], alpha=0.15, linewidth=0)
-        right.plot(rows["coverage"], rows["risk"], markevery=2, **style)
-    right.axhline(rows["risk"].iloc[-1], **DOTTED)
+        right.fill_between(rows["coverage"], rows["low"], rows["high"], color=look["color"], alpha=0.15, linewidth=0)
+        right.plot(rows["coverage"], rows["risk"], markevery=2, **look)
+    right.axhline(rows["risk"].iloc[-1], **style.DOTTED)
     left.set(xlabel="probability of a good image", ylabel="share of good images", xlim=(0, 1), ylim=(0, 1))
     images = f"{curves.loc[curves['set'] == ALL_SETS].groupby('reward')['n_images'].sum().max():,}"
     right.set(xlabel=f"coverage: share of {images} images", ylabel="risk: share of bad ones among them")
     right.set(xlim=(0, 1.02), ylim=(0, None))
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=len(labels), columnspacing=1.2, **ABOVE)
+    figure.legend(handles, labels, ncols=len(labels), columnspacing=1.2, **style.ABOVE)
     return figure
 
 
@@ -198,17 +177,16 @@ def reliability_and_risk(curves: pd.DataFrame, risks: pd.DataFrame) -> Figure:
 _INTERVAL = {"resamples": 2000, "confidence": 0.95, "seed": 0}
 
 
-def _describe_gains(gains: pd.DataFrame) -> str:
-    words = []
+@style.sentence("Change in AUROC under TextNorm, prompt by prompt: {}.")
+def _describe_gains(gains: pd.DataFrame) -> Iterator[str]:
     for reward in FOUR:
         rows = gains[gains["reward"] == reward]
         prompts = rows.drop_duplicates(["set", "prompt"])["gain"]
         classes = rows.groupby("class")["gain"].mean()
-        words.append(
+        yield (
             f"{REWARD_NAMES[reward]} mean {prompts.mean():+.3f}, worse on {(prompts < 0).sum()} of {len(prompts)} "
             f"prompts, lowest class {classes.idxmin()} {classes.min():+.3f}"
         )
-    return f"Change in AUROC under TextNorm, prompt by prompt: {'; '.join(words)}."
 
 
 @figure(
@@ -222,14 +200,13 @@ def where_textnorm_hurts(gains: pd.DataFrame) -> Figure:
     """Each prompt's change in AUROC and the mean by set, objects asked for and class, one panel per reward."""
     blocks = list(_blocks(gains))
     labels = [label for block in blocks for label in block["label"].unique()]
-    figure = new_figure(0.9 + 0.175 * len(labels))
-    panels = figure.subplots(1, len(FOUR), sharex=True, sharey=True)
+    figure, panels = new_panels(0.9 + 0.175 * len(labels), 1, len(FOUR), sharex=True, sharey=True)
     reach = 1.05 * gains["gain"].abs().max()
     for axes, reward in zip(panels, FOUR, strict=True):
         axes.axvspan(-reach, 0, color="0.93", linewidth=0)
         for block in blocks:
             for label, rows in block[block["reward"] == reward].groupby("label", sort=False):
-                _draw_group(axes, rows["gain"].to_numpy(), labels.index(label), COLOURS[reward])
+                _draw_group(axes, rows["gain"].to_numpy(), labels.index(label), style.COLOURS[reward])
         for end in np.cumsum([block["label"].nunique() for block in blocks])[:-1]:
             axes.axhline(end - 0.5, color="0.7", linewidth=0.6)
         label_lines(axes, labels)
@@ -242,7 +219,7 @@ def _blocks(gains: pd.DataFrame) -> Iterator[pd.DataFrame]:
     prompts = gains.drop_duplicates(["reward", "set", "prompt"])
     asked = prompts["prompt"].map(_objects)
     for frame, groups, order in (
-        (prompts, prompts["set"], [name for name in SETS if name in set(prompts["set"])]),
+        (prompts, prompts["set"], [name for name in style.SETS if name in set(prompts["set"])]),
         (prompts, asked, sorted(asked.dropna().unique())),
         (gains, gains["class"], sorted(set(gains["class"]) & set(CLASSES))),
     ):
@@ -284,12 +261,12 @@ _SCALE = (
 def _five_rewards(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The rows of the four rewards and of the pair's TextNorm, here "textnorm", and the rewards that there are."""
     named = frame.assign(reward=frame["reward"].replace(f"{UNDER_TEXTNORM}{PAIR}", "textnorm"))
-    rewards = rewards_of(named)
+    rewards = style.rewards_of(named)
     return named[named["reward"].isin(rewards)], rewards
 
 
 def _describe_heatmaps(frame: pd.DataFrame, *, what: str) -> str:
-    return describe_grids(_five_rewards(frame)[0], what=what)
+    return style.describe_grids(_five_rewards(frame)[0], what=what)
 
 
 @figure(
@@ -307,8 +284,8 @@ def heatmaps_by_count(frame: pd.DataFrame) -> Figure:
         mesh = _draw_grid(axes, frame, reward, grid(frame, reward).reindex(columns=range(1, 7)), size=4.6)
         axes.tick_params(labelsize=6)
         axes.set_xlabel("count")
-    draw_scale(figure, mesh, list(panels))
-    figure.legend(handles=_empty_cells(), ncols=2, **ABOVE)
+    style.draw_scale(figure, mesh, list(panels))
+    figure.legend(handles=_empty_cells(), ncols=2, **style.ABOVE)
     return figure
 
 
@@ -329,13 +306,13 @@ def heatmaps_by_pair(frame: pd.DataFrame) -> Figure:
     for axes in panels[len(rewards) :]:
         axes.set_axis_off()
     panels[-1].legend(handles=_empty_cells(), frameon=False, loc="center")
-    draw_scale(figure, mesh, panels[-1])
+    style.draw_scale(figure, mesh, panels[-1])
     return figure
 
 
 def _draw_grid(axes: Axes, frame: pd.DataFrame, reward: str, matrix: pd.DataFrame, *, size: float | None) -> AxesImage:
     """``draw_matrix`` with white lines between the cells."""
-    mesh = draw_matrix(axes, frame, reward, matrix, size=size)
+    mesh = style.draw_matrix(axes, frame, reward, matrix, size=size)
     axes.hlines(np.arange(len(matrix) - 1) + 0.5, -0.5, matrix.shape[1] - 0.5, color="white", linewidth=0.4)
     axes.vlines(np.arange(matrix.shape[1] - 1) + 0.5, -0.5, len(matrix) - 0.5, color="white", linewidth=0.4)
     return mesh
@@ -344,7 +321,7 @@ def _draw_grid(axes: Axes, frame: pd.DataFrame, reward: str, matrix: pd.DataFram
 def _empty_cells() -> list[Patch]:
     return [
         Patch(color="0.88", label="no such prompt judged in this profile"),
-        Patch(fill=False, linewidth=0, label=f"{ONE_LABEL}  all images have one label"),
+        Patch(fill=False, linewidth=0, label=f"{style.ONE_LABEL}  all images have one label"),
     ]
 
 
@@ -360,11 +337,11 @@ def _empty_cells() -> list[Patch]:
 )
 def textnorm_rewards(summary: pd.DataFrame) -> pd.DataFrame:
     """One row per set and reward, raw and under TextNorm, one column per metric."""
-    table = by_metric(with_cells(summary, digits=2), ["set", "reward"], product(SET_ORDER, JUDGED))
+    table = style.by_metric(style.with_cells(summary, digits=2), ["set", "reward"], product(SET_ORDER, JUDGED))
     rewards, scores = zip(*table.pop("reward").map(judged_name), strict=True)
     table.insert(1, "rewards", rewards)
     table.insert(2, "score", scores)
-    return table.replace({"set": with_prompts(summary)})
+    return table.replace({"set": style.with_prompts(summary)})
 
 
 @table(
@@ -376,7 +353,7 @@ def textnorm_rewards(summary: pd.DataFrame) -> pd.DataFrame:
 )
 def ways_to_choose(choices: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
     """One row per ensemble and choice of its setting: AUROC and AP, and each one's gain over the choice held out."""
-    cells, more = (with_cells(frame).set_index(["rewards", "choice", "metric"]) for frame in (choices, gains))
+    cells, more = (style.with_cells(frame).set_index(["rewards", "choice", "metric"]) for frame in (choices, gains))
     rows = []
     for rewards, choice in product(ENSEMBLES, CHOICES):
         row = [ensemble_name(rewards), choice]
@@ -398,7 +375,7 @@ def ways_to_choose(choices: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
 )
 def confidence(errors: pd.DataFrame, risks: pd.DataFrame) -> pd.DataFrame:
     """One row per reward, raw and under TextNorm: ECE by set, Brier score, the risk among its surer half of images."""
-    cells = with_cells(errors, "value").set_index(["reward", "metric", "set"])
+    cells = style.with_cells(errors, "value").set_index(["reward", "metric", "set"])
     half = risks.loc[(risks["coverage"] - 0.5).abs().round(9) == 0].set_index("reward")
     sizes = errors.drop_duplicates("set").set_index("set")["n_prompts"]
     rows = []
@@ -430,6 +407,8 @@ def paired_tests(frame: pd.DataFrame) -> pd.DataFrame:
         cells = [", ".join(judged_name(name)) for name in (reference, reward)]
         for metric in ("auroc", "ap10"):
             row = pair[pair["metric"] == metric].iloc[0]
-            cells += [starred(row), f"{row['wins']} / {row['ties']} / {row['losses']}"]
+            cells += [style.starred(row), f"{row['wins']} / {row['ties']} / {row['losses']}"]
         rows.append(cells)
-    return pd.DataFrame(rows, columns=["this", "minus this", "AUROC", COUNTED, "AP@10", f"{COUNTED} (AP@10)"])
+    return pd.DataFrame(
+        rows, columns=["this", "minus this", "AUROC", style.COUNTED, "AP@10", f"{style.COUNTED} (AP@10)"]
+    )

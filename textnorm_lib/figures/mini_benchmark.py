@@ -1,6 +1,6 @@
 """Notebook 02b in print: the mini world's rewards against its annotators, as probabilities, and against each other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from itertools import product
@@ -8,35 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import setp
 from matplotlib.figure import Figure
 
+from textnorm_lib.figures import style
 from textnorm_lib.figures.benchmark import at_both_ends, draw_counts, label_counts, metric_table
-from textnorm_lib.figures.style import (
-    ABOVE,
-    COLOURS,
-    DOTTED,
-    MARKERS,
-    SET_LINES,
-    SET_SHADES,
-    SETS,
-    bare,
-    by_set,
-    describe_grids,
-    draw_matrix,
-    draw_scale,
-    draw_told,
-    errorbar,
-    new_sheet,
-    rewards_of,
-    votes_as_marks,
-    with_cells,
-    with_prompts,
-)
 from textnorm_lib.prompts.templates import PREFIX
 from textnorm_lib.stats.names import PROMPT as _PROMPT
 from textnorm_lib.stats.names import REWARD_NAMES, SET_ORDER, choosers_of
 from textnorm_lib.stats.rankings import RATING, check_scores
-from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.drawing import new_panels
 from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import interval, ordinal, short
 from textnorm_lib.study.store import step
@@ -76,11 +57,10 @@ def mini_metric_table(summary: pd.DataFrame) -> pd.DataFrame:
 def mini_auroc_by_count(summary: pd.DataFrame) -> Figure:
     """AUROC of each reward by the count asked for."""
     rows = summary.query("metric == 'auroc' and set != 'all'")
-    figure = new_figure(2.6)
-    axes = figure.subplots()
+    figure, axes = new_panels(2.6)
     draw_counts(axes, rows, "mean", "AUROC", chance=0.5)
     label_counts([axes], rows)
-    figure.legend(*axes.get_legend_handles_labels(), ncols=4, **ABOVE)
+    figure.legend(*axes.get_legend_handles_labels(), ncols=4, **style.ABOVE)
     return figure
 
 
@@ -88,14 +68,12 @@ def _draw_grids(
     frame: pd.DataFrame, *, rows: int, height: float, size: float | None, labels: float, axis: str = ""
 ) -> Figure:
     """The heat maps of all rewards side by side; a dash where all images of a prompt have one label."""
-    figure = new_figure(height)
-    panels = figure.subplots(rows, 4 // rows, sharex=True, sharey=True, squeeze=False)
-    for axes, reward in zip(panels.flat, rewards_of(frame), strict=True):
-        mesh = draw_matrix(axes, frame, reward, grid(frame, reward), size=size)
+    figure, panels = new_panels(height, rows, 4 // rows, sharex=True, sharey=True, squeeze=False)
+    for axes, reward in zip(panels.flat, style.rewards_of(frame), strict=True):
+        mesh = style.draw_matrix(axes, frame, reward, grid(frame, reward), size=size)
         axes.tick_params(labelsize=labels)
-    for axes in panels[-1]:
-        axes.set_xlabel(axis)
-    draw_scale(figure, mesh, list(panels.flat))
+    setp(panels[-1], xlabel=axis)
+    style.draw_scale(figure, mesh, list(panels.flat))
     return figure
 
 
@@ -103,7 +81,7 @@ def _draw_grids(
     "fig35_mini_auroc_by_pair",
     "AUROC of the mini rewards by pair of classes; in the titles the mean and the number of prompts. Colours as in the "
     "released heat maps: white .75, blue above, red below; grey: not asked, or (–) all images have one label.",
-    alt=partial(describe_grids, what="pair of classes"),
+    alt=partial(style.describe_grids, what="pair of classes"),
 )
 def mini_auroc_by_pair(frame: pd.DataFrame) -> Figure:
     """A matrix of classes against classes for each reward."""
@@ -114,7 +92,7 @@ def mini_auroc_by_pair(frame: pd.DataFrame) -> Figure:
     "fig36_mini_auroc_by_class_and_count",
     "AUROC of the mini rewards by class and count; in the titles the mean and the number of prompts. Colours as in the "
     "released heat maps: white .75, blue above, red below; grey: not asked, or (–) all images have one label.",
-    alt=partial(describe_grids, what="class and count"),
+    alt=partial(style.describe_grids, what="class and count"),
 )
 def mini_auroc_by_class_and_count(frame: pd.DataFrame) -> Figure:
     """A matrix of classes against counts for each reward."""
@@ -124,16 +102,14 @@ def mini_auroc_by_class_and_count(frame: pd.DataFrame) -> Figure:
 # ---- against the rating
 
 
-def _describe_by_rating(frame: pd.DataFrame) -> str:
-    words = []
-    for reward in rewards_of(frame):
+@style.sentence(
+    "Scores in their prompt's standard deviations by the image's rating. Mean and middle half of the images at the lowest and at the highest rating: {}."
+)
+def _describe_by_rating(frame: pd.DataFrame) -> Iterator[str]:
+    for reward in style.rewards_of(frame):
         ends = frame[frame["reward"] == reward].sort_values("rating").iloc[[0, -1]]
         low, high = (f"{row.mean:+.2f} ({row.p25:+.2f} to {row.p75:+.2f})" for row in ends.itertuples())
-        words.append(f"{REWARD_NAMES[reward]} {low} and {high}")
-    return (
-        "Scores in their prompt's standard deviations by the image's rating. Mean and middle half of the images at the "
-        f"lowest and at the highest rating: {'; '.join(words)}."
-    )
+        yield f"{REWARD_NAMES[reward]} {low} and {high}"
 
 
 @figure(
@@ -145,26 +121,20 @@ def _describe_by_rating(frame: pd.DataFrame) -> str:
 )
 def mini_scores_by_rating(frame: pd.DataFrame) -> Figure:
     """``scores_by_rating``, a panel per reward: middle half and nine tenths of the images in grey, and the mean."""
-    figure = new_figure(3.9)
-    panels = figure.subplots(2, 2, sharex=True, sharey=True)
-    for axes, reward in zip(panels.flat, rewards_of(frame), strict=True):
+    figure, panels = new_panels(3.9, 2, 2, sharex=True, sharey=True)
+    for axes, reward in zip(panels.flat, style.rewards_of(frame), strict=True):
         rows = frame[frame["reward"] == reward].sort_values("rating")
         axes.vlines(rows["rating"], rows["p5"], rows["p95"], color="0.7", linewidth=0.8, zorder=1)
         axes.vlines(rows["rating"], rows["p25"], rows["p75"], color="0.85", linewidth=10, zorder=1)
-        errorbar(axes, rows["rating"], rows, **_dots(reward))
-        axes.axhline(0, **DOTTED)
+        style.errorbar(axes, rows["rating"], rows, **style.look_of(reward, linestyle="none"))
+        axes.axhline(0, **style.DOTTED)
         thirds = [Fraction(rating).limit_denominator(6) for rating in rows["rating"]]
         ticks = [f"{third}\n({images:,})" for third, images in zip(thirds, rows["n_images"], strict=True)]
         axes.set_xticks(rows["rating"], ticks, size=6.5)
         axes.set(title=REWARD_NAMES[reward], xlim=(-0.08, 1.08))
     figure.supylabel("score, in its prompt's standard deviations", size=8)
-    for axes in panels[1]:
-        axes.set_xlabel("rating (images)")
+    setp(panels[1], xlabel="rating (images)")
     return figure
-
-
-def _dots(reward: str) -> dict:
-    return {"color": COLOURS[reward], "marker": MARKERS[reward], "linestyle": "none"}
 
 
 # ---- where rewards and annotators disagree
@@ -220,16 +190,15 @@ def _most_wrong(found: pd.DataFrame, number: int) -> pd.Index:
     return turn.sort_index().sort_values(kind="stable").index[:number]
 
 
-def _describe_disagreements(frame: pd.DataFrame) -> str:
-    words = []
+@style.sentence("Images on which a reward and all three annotators disagree. {}.")
+def _describe_disagreements(frame: pd.DataFrame) -> Iterator[str]:
     for reward in choosers_of(frame.columns, REWARD_NAMES):
         for kind, rows in frame[frame["reward"] == reward].groupby("kind", sort=False):
             shown = [
                 f"{row.prompt.removeprefix(PREFIX)} ({ordinal(row.rank)} of {row.n_images})"
                 for row in rows.head(PER_KIND).itertuples()
             ]
-            words.append(f"{REWARD_NAMES[reward]}, {kind}: {', '.join(shown)}")
-    return f"Images on which a reward and all three annotators disagree. {'; '.join(words)}."
+            yield f"{REWARD_NAMES[reward]}, {kind}: {', '.join(shown)}"
 
 
 @figure(
@@ -244,16 +213,16 @@ def mini_disagreements(frame: pd.DataFrame) -> Figure:
     """``pick_disagreements``, a row for each reward: bad images that it ranks high, good ones that it ranks low."""
     rewards = choosers_of(frame.columns, REWARD_NAMES)
     width, height = BESIDE + 2 * PER_KIND + BETWEEN, HEAD + len(rewards) * (1 + BELOW)
-    figure, axes = new_sheet(width, height, room=0)
+    figure, axes = style.new_sheet(width, height, room=0)
     for left, kind in ((BESIDE, HIGH), (BESIDE + PER_KIND + BETWEEN, LOW)):
         axes.text(left + 0.03, HEAD - 0.05, HEADS[kind], size=7, va="bottom")
         for row, reward in enumerate(rewards):
             top = HEAD + row * (1 + BELOW)
             shown = frame[(frame["reward"] == reward) & (frame["kind"] == kind)].head(PER_KIND)
             for column, (_, one) in enumerate(shown.iterrows()):
-                rank = f"{ordinal(one['rank'])} of {one['n_images']}   {votes_as_marks(one)}"
+                rank = f"{ordinal(one['rank'])} of {one['n_images']}   {style.votes_as_marks(one)}"
                 others = ", ".join(str(one[name]) for name in rewards if name != reward)
-                draw_told(axes, left + column, top, one, rank, f"others {others}")
+                style.draw_told(axes, left + column, top, one, rank, f"others {others}")
             if shown.empty:
                 axes.text(left + 0.03, top + 0.5, "none", size=6.5)
     for row, reward in enumerate(rewards):
@@ -279,10 +248,9 @@ def _describe_agreement(summary: pd.DataFrame) -> str:
 def mini_reward_agreement(summary: pd.DataFrame) -> Figure:
     """Spearman's rho within a prompt of each two, all sets together: a triangle of numbers with their intervals."""
     rows = summary[summary["set"] == "all"].set_index(["reward", "metric"])
-    across = rewards_of(summary)
+    across = style.rewards_of(summary)
     down = [*across[1:], RATING]
-    figure = new_figure(2.6)
-    axes = figure.subplots()
+    figure, axes = new_panels(2.6)
     values = rows["mean"].unstack().T.reindex(index=down, columns=across)
     mesh = axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     for (reward, other), row in rows.iterrows():
@@ -291,7 +259,7 @@ def mini_reward_agreement(summary: pd.DataFrame) -> Figure:
         axes.text(across.index(reward), down.index(other), text, size=7, color=colour, ha="center", va="center")
     axes.set_xticks(range(len(across)), [_NAMES[name] for name in across])
     axes.set_yticks(range(len(down)), [_NAMES[name] for name in down])
-    bare(axes)
+    style.bare(axes)
     axes.set_title(f"Spearman's rho within a prompt, mean over {rows['n_prompts'].max()} prompts")
     bar = figure.colorbar(mesh, ax=axes, shrink=0.8, aspect=30, pad=0.01, ticks=[-1, 0, 1])
     bar.outline.set_visible(False)
@@ -307,7 +275,7 @@ def mini_reward_agreement(summary: pd.DataFrame) -> Figure:
 def reward_agreement_table(summary: pd.DataFrame) -> pd.DataFrame:
     """``rank_correlations``, summarised, as printed: a row per pair, a column per set with its prompts."""
     pairs = summary["reward"].map(_NAMES) + " and " + summary["metric"].map(_NAMES)
-    return by_set(with_cells(summary, digits=2).assign(pair=pairs), "pair", with_prompts(summary))
+    return style.by_set(style.with_cells(summary, digits=2).assign(pair=pairs), "pair", style.with_prompts(summary))
 
 
 # ---- as probabilities
@@ -319,7 +287,7 @@ def _describe_reliability(curves: pd.DataFrame, errors: pd.DataFrame) -> str:
     words = [
         f"{REWARD_NAMES[reward]} bins from {means.min()[reward]:.2f} to {means.max()[reward]:.2f}, ECE "
         f"{ece.loc[reward, 'value']:.3f} (by chance up to {ece.loc[reward, 'reference']:.3f})"
-        for reward in rewards_of(curves)
+        for reward in style.rewards_of(curves)
     ]
     return f"Share of good images against the probability that a reward gives them: {'; '.join(words)}."
 
@@ -333,27 +301,36 @@ def _describe_reliability(curves: pd.DataFrame, errors: pd.DataFrame) -> str:
 )
 def mini_reliability(curves: pd.DataFrame, errors: pd.DataFrame) -> Figure:
     """Share of good images against their probability: of all with intervals, of each set as a line; the ECE of all."""
-    figure = new_figure(5.0)
-    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    figure, panels = new_panels(5.0, 2, 2, sharex=True, sharey=True)
     ece = _calibration_of_all(errors)
-    for axes, reward in zip(panels.flat, rewards_of(curves), strict=True):
-        axes.axline((0, 0), slope=1, **DOTTED)
+    for axes, reward in zip(panels.flat, style.rewards_of(curves), strict=True):
+        axes.axline((0, 0), slope=1, **style.DOTTED)
         rows = curves[curves["reward"] == reward].set_index("set")
-        for name in SETS:
-            style = {"color": SET_SHADES[name], "linestyle": SET_LINES[name], "linewidth": 0.7, "label": name}
-            axes.plot("probability", "share_good", data=rows.loc[[name]], **style)
-        errorbar(axes, rows.loc["all", "probability"], rows.loc["all"], "share_good", **_dots(reward))
+        for name in style.SETS:
+            look = {
+                "color": style.SET_SHADES[name],
+                "linestyle": style.SET_LINES[name],
+                "linewidth": 0.7,
+                "label": name,
+            }
+            axes.plot("probability", "share_good", data=rows.loc[[name]], **look)
+        style.errorbar(
+            axes,
+            rows.loc["all", "probability"],
+            rows.loc["all"],
+            "share_good",
+            **style.look_of(reward, linestyle="none"),
+        )
         one = ece.loc[reward]
         text = f"ECE {interval(one, middle='value')},\nby chance up to {short(one['reference'])}"
         axes.text(0.98, 0.02, text, size=6.5, ha="right", va="bottom", transform=axes.transAxes)
         axes.set(title=REWARD_NAMES[reward], xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    for axes in panels[1]:
-        axes.set_xlabel("probability of a good image")
+    setp(panels[1], xlabel="probability of a good image")
     for axes in panels[:, 0]:
         axes.set_ylabel("share of good images")
     sets = errors[errors["metric"] == "ece"].drop_duplicates("set").set_index("set")
-    names = [f"{name} (n = {sets.loc[name, 'n_images']:,})" for name in SETS]
-    figure.legend(panels[0, 0].lines[1 : 1 + len(SETS)], names, ncols=3, **ABOVE)
+    names = [f"{name} (n = {sets.loc[name, 'n_images']:,})" for name in style.SETS]
+    figure.legend(panels[0, 0].lines[1 : 1 + len(style.SETS)], names, ncols=3, **style.ABOVE)
     return figure
 
 
@@ -371,7 +348,7 @@ def _calibration_of_all(errors: pd.DataFrame) -> pd.DataFrame:
 )
 def calibration_table(frame: pd.DataFrame) -> pd.DataFrame:
     """``calibration_errors`` as printed: a row per set and reward, ECE and Brier score each with its reference."""
-    cells = with_cells(frame, "value").set_index(["set", "reward", "metric"])
+    cells = style.with_cells(frame, "value").set_index(["set", "reward", "metric"])
     rows = []
     for name, reward in product(SET_ORDER, REWARD_NAMES):
         if (name, reward, "ece") in cells.index:

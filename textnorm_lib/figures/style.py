@@ -2,7 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import matplotlib
@@ -22,7 +22,7 @@ from textnorm_lib.judging.verdicts import OUTCOMES
 from textnorm_lib.prompts.templates import PREFIX
 from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.stats.names import METRIC_NAMES, REWARD_NAMES, SET_ORDER, choosers_of
-from textnorm_lib.study.drawing import TEXT_WIDTH, new_figure
+from textnorm_lib.study.drawing import TEXT_WIDTH, new_panels
 from textnorm_lib.study.printed import STAR, interval, percent, short
 from textnorm_lib.tia2.released import grid
 
@@ -55,6 +55,23 @@ def bare(axes: Axes) -> None:
     """Take away the frame and the ticks' lines of a panel; the labels stay."""
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+
+
+def look_of(reward: str, **more) -> dict:
+    """Colour and marker of a reward; and ``more``."""
+    return {"color": COLOURS[reward], "marker": MARKERS[reward], **more}
+
+
+def sentence(frame: str) -> Callable:
+    """A decorator for alt texts: what a function yields stands in ``frame`` for {}, with semicolons between.
+
+    {name} stands for the function's option of that name.
+    """
+
+    def decorate(tell: Callable[..., Iterator[str]]) -> Callable[..., str]:
+        return lambda *data, **options: frame.format("; ".join(tell(*data, **options)), **options)
+
+    return decorate
 
 
 def rewards_of(frame: pd.DataFrame, column: str = "reward") -> list[str]:
@@ -111,16 +128,15 @@ def each_once(matrix: pd.DataFrame) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def describe_grids(frame: pd.DataFrame, *, what: str) -> str:
+@sentence("Heat maps of AUROC by {what}: {}.")
+def describe_grids(frame: pd.DataFrame, *, what: str) -> Iterator[str]:
     """Mean and prompts below chance, reward by reward."""
-    words = []
     for reward in rewards_of(frame):
         values = pd.Series(each_once(grid(frame, reward)))
-        words.append(
+        yield (
             f"{REWARD_NAMES[reward]} mean {short(values.mean())} over {len(values)} prompts, {(values < 0.5).sum()} of "
             "them below chance"
         )
-    return f"Heat maps of AUROC by {what}: {'; '.join(words)}."
 
 
 # ---- judges' verdicts
@@ -187,8 +203,7 @@ MARGIN = 0.03  # around an image on a sheet, as a share of its side
 
 def new_sheet(width: float, height: float, *, room: float = 0.15) -> tuple[Figure, Axes]:
     """A figure as wide as the text, ``width`` by ``height`` images' sides, with ``room`` inches more in height."""
-    figure = new_figure(TEXT_WIDTH / width * height + room)
-    axes = figure.subplots()
+    figure, axes = new_panels(TEXT_WIDTH / width * height + room)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     axes.set_axis_off()
     return figure, axes

@@ -11,18 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from textnorm_lib.figures.style import (
-    ABOVE,
-    SET_LINES,
-    SET_SHADES,
-    SETS,
-    draw_image,
-    errorbar,
-    new_sheet,
-    votes_as_marks,
-)
+from textnorm_lib.figures import style
 from textnorm_lib.prompts.templates import CATEGORIES, PREFIX
-from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.drawing import new_figure, new_panels
 from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import interval, percent, short
 from textnorm_lib.study.store import step
@@ -82,7 +73,7 @@ def _describe_share_good(share: pd.DataFrame, by_count: pd.DataFrame) -> str:
     counts = by_count.set_index("set")["mean"]
     return (
         "Left: cumulative share of prompts by share of good images; medians "
-        + ", ".join(f"{medians[name]:.2f} ({name})" for name in SETS)
+        + ", ".join(f"{medians[name]:.2f} ({name})" for name in style.SETS)
         + f". Right: its mean by the count asked for, from {counts['1']:.2f} for one to {counts['6']:.2f} for six."
     )
 
@@ -95,23 +86,22 @@ def _describe_share_good(share: pd.DataFrame, by_count: pd.DataFrame) -> str:
 )
 def share_good(share: pd.DataFrame, by_count: pd.DataFrame) -> Figure:
     """Left: how the share of good images is spread over prompts; right: its mean by the count asked for."""
-    figure = new_figure(2.3)
-    left, right = figure.subplots(1, 2)
-    for name in SETS:
+    figure, (left, right) = new_panels(2.3, 1, 2)
+    for name in style.SETS:
         values = share.loc[share["set"] == name, "value"]
         curve = stats.ecdf(values).cdf
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # at the last step, where the band has no width
             band = curve.confidence_interval(0.95)
-        x, colour = curve.quantiles, SET_SHADES[name]
+        x, colour = curve.quantiles, style.SET_SHADES[name]
         low, high = band.low.evaluate(x), band.high.evaluate(x)
         left.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
-        style = {"color": colour, "linestyle": SET_LINES[name], "label": f"{name} (n = {len(values)})"}
-        left.step(x, curve.probabilities, where="post", **style)
+        look = {"color": colour, "linestyle": style.SET_LINES[name], "label": f"{name} (n = {len(values)})"}
+        left.step(x, curve.probabilities, where="post", **look)
     left.set(xlabel="share of good images", ylabel="cumulative share of prompts", xlim=(0, 1), ylim=(0, 1))
     figure.legend(*left.get_legend_handles_labels(), ncols=3, frameon=False, loc="outside upper left")
     rows = by_count[by_count["set"] != "all"]
-    errorbar(right, rows["set"].astype(int), rows, color="black", marker="o")
+    style.errorbar(right, rows["set"].astype(int), rows, color="black", marker="o")
     right.set(xlabel="count asked for (25 prompts each)", ylabel="share of good images", ylim=(0, 1))
     return figure
 
@@ -143,7 +133,9 @@ def agreement_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _describe_vote_slots(slots: pd.DataFrame) -> str:
-    wide = slots[slots["reward"] != "majority"].pivot(index="set", columns="reward", values="mean").loc[list(SETS)]
+    wide = (
+        slots[slots["reward"] != "majority"].pivot(index="set", columns="reward", values="mean").loc[list(style.SETS)]
+    )
     spread = ", ".join(f"{name} {row.min():.2f} to {row.max():.2f}" for name, row in wide.iterrows())
     return (
         f"Share of good votes by vote slot, the majority's as a star. From the strictest slot to the mildest: {spread}."
@@ -157,15 +149,14 @@ def _describe_vote_slots(slots: pd.DataFrame) -> str:
 )
 def vote_slots(slots: pd.DataFrame) -> Figure:
     """Share of good votes of each slot and of the majority label, per set."""
-    figure = new_figure(2.2)
-    axes = figure.subplots()
+    figure, axes = new_panels(2.2)
     for index, kind in enumerate(slots["reward"].unique()):
-        rows = slots[slots["reward"] == kind].set_index("set").loc[list(SETS)]
-        style = {"color": "black", "marker": "*", "markersize": 8}
+        rows = slots[slots["reward"] == kind].set_index("set").loc[list(style.SETS)]
+        look = {"color": "black", "marker": "*", "markersize": 8}
         if kind != "majority":
-            style = {"color": "0.5", "marker": "o^s"[index]}
-        errorbar(axes, np.arange(3) + (index - 1.5) * 0.2, rows, label=kind, linestyle="none", **style)
-    axes.set_xticks(range(3), SETS)
+            look = {"color": "0.5", "marker": "o^s"[index]}
+        style.errorbar(axes, np.arange(3) + (index - 1.5) * 0.2, rows, label=kind, linestyle="none", **look)
+    axes.set_xticks(range(3), style.SETS)
     axes.set(ylabel="share of good votes", ylim=(0, 1))
     axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.18))
     return figure
@@ -253,24 +244,24 @@ def mini_samples(samples: pd.DataFrame) -> Figure:
     """``pick_samples``: the first four images of each prompt with their votes, framed if the label is good."""
     prompts = samples["prompt"].unique()
     width, pitch = ABREAST * (PER_PROMPT + GAP) - GAP, CAPTION + 1 + MARKS_BELOW
-    figure, axes = new_sheet(width, pitch * -(-len(prompts) // ABREAST))
+    figure, axes = style.new_sheet(width, pitch * -(-len(prompts) // ABREAST))
     for index, prompt in enumerate(prompts):
         left, top = index % ABREAST * (PER_PROMPT + GAP), index // ABREAST * pitch + CAPTION
         axes.text(left + 0.03, top - 0.03, prompt, size=6.5, va="bottom")
         shown = samples[samples["prompt"] == prompt].head(PER_PROMPT)
         for column, (_, one) in enumerate(shown.iterrows()):
-            draw_image(axes, left + column, top, one["png"], framed=one["label"] == 1)
-            axes.text(left + column + 0.5, top + 1.0, votes_as_marks(one), size=6.5, ha="center", va="top")
+            style.draw_image(axes, left + column, top, one["png"], framed=one["label"] == 1)
+            axes.text(left + column + 0.5, top + 1.0, style.votes_as_marks(one), size=6.5, ha="center", va="top")
     return figure
 
 
 def _draw_sheet(images: pd.DataFrame) -> Figure:
     """Images in rows of six with the prompt below each; ``images``: prompt, png."""
     rows = -(-len(images) // SHEET_COLUMNS)
-    figure, axes = new_sheet(SHEET_COLUMNS, rows * SHEET_PITCH)
+    figure, axes = style.new_sheet(SHEET_COLUMNS, rows * SHEET_PITCH)
     for index, one in enumerate(images.itertuples()):
         left, top = index % SHEET_COLUMNS, index // SHEET_COLUMNS * SHEET_PITCH
-        draw_image(axes, left, top, one.png)
+        style.draw_image(axes, left, top, one.png)
         text = textwrap.fill(one.prompt.removeprefix(PREFIX), 20)
         axes.text(left + 0.04, top + 1.0, text, size=5.5, va="top", linespacing=0.95)
     return figure
@@ -336,8 +327,10 @@ def _describe_beside(
 ) -> str:
     shares = [frame.set_index("set")["mean"] for frame in (released, mini)]
     alphas = [frame.set_index("set")["alpha"] for frame in (released_agreement, mini_agreement)]
-    good = ", ".join(f"{name} {shares[0][f'set: {name}']:.2f} and {shares[1][f'set: {name}']:.2f}" for name in SETS)
-    alpha = ", ".join(f"{name} {alphas[0][name]:.2f} and {alphas[1][name]:.2f}" for name in SETS)
+    good = ", ".join(
+        f"{name} {shares[0][f'set: {name}']:.2f} and {shares[1][f'set: {name}']:.2f}" for name in style.SETS
+    )
+    alpha = ", ".join(f"{name} {alphas[0][name]:.2f} and {alphas[1][name]:.2f}" for name in style.SETS)
     return (
         f"Released and mini beside each other, with intervals. Share of good images, released and mini: {good}. "
         f"Krippendorff's alpha: {alpha}."
@@ -358,22 +351,24 @@ def mini_beside_released(
     figure = new_figure(4.4)
     panels = dict(zip(("set", "count", "category", "alpha"), figure.subplots(2, 2).flat, strict=True))
     categories = [name for name in CATEGORIES if f"category: {name}" in set(mini["set"])]  # the mini world has few
-    for kind, names in (("set", SETS), ("count", "123456"), ("category", categories)):
+    for kind, names in (("set", style.SETS), ("count", "123456"), ("category", categories)):
         worlds = [frame.set_index("set").reindex([f"{kind}: {name}" for name in names]) for frame in (released, mini)]
         prompts = [frame["n_prompts"].fillna(0).astype(int) for frame in worlds]
         ticks = [f"{name} ({old}, {new})" for name, old, new in zip(names, *prompts, strict=True)]
         _draw_worlds(panels[kind], worlds, "mean", ticks, f"good images by {kind}")
-    worlds = [frame.set_index("set").reindex(SETS) for frame in (released_agreement, mini_agreement)]
-    _draw_worlds(panels["alpha"], worlds, "alpha", SETS, "Krippendorff's alpha")
+    worlds = [frame.set_index("set").reindex(style.SETS) for frame in (released_agreement, mini_agreement)]
+    _draw_worlds(panels["alpha"], worlds, "alpha", style.SETS, "Krippendorff's alpha")
     panels["alpha"].set_xlim(min(0.0, *(frame["low"].min() for frame in worlds)), 1)
-    figure.legend(*panels["set"].get_legend_handles_labels(), ncols=2, **ABOVE)
+    figure.legend(*panels["set"].get_legend_handles_labels(), ncols=2, **style.ABOVE)
     return figure
 
 
 def _draw_worlds(axes: Axes, worlds: list[pd.DataFrame], middle: str, ticks: Sequence[str], title: str) -> None:
     """The two worlds' values with their intervals, a line of the panel for each of ``ticks``."""
-    for shift, frame, (world, style) in zip((-0.14, 0.14), worlds, WORLDS.items(), strict=True):
+    for shift, frame, (world, look) in zip((-0.14, 0.14), worlds, WORLDS.items(), strict=True):
         places = np.arange(len(frame)) + shift
-        errorbar(axes, places, frame, middle, lying=True, label=world, clip_on=False, **style)  # a share of 0 is seen
+        style.errorbar(
+            axes, places, frame, middle, lying=True, label=world, clip_on=False, **look
+        )  # a share of 0 is seen
     axes.set_yticks(range(len(ticks)), ticks)
     axes.set(title=title, xlim=(0, 1), ylim=(len(ticks) - 0.5, -0.5))

@@ -12,33 +12,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from textnorm_lib.figures import style
 from textnorm_lib.figures.best_of_n import one_prompt_per_set, with_files
 from textnorm_lib.figures.finetuning import DDPO, RWR
-from textnorm_lib.figures.style import (
-    ABOVE,
-    COLOURS,
-    COUNTED,
-    QUESTIONS,
-    TIE,
-    compared,
-    draw_bar,
-    draw_image,
-    frame_bars,
-    new_sheet,
-    rewards_of,
-    verdicts_as_printed,
-    wins_and_losses,
-)
 from textnorm_lib.judging.verdicts import OUTCOMES
 from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.stats.names import BASE, MODEL_NAMES, REWARD_NAMES, pairs_in_order
 from textnorm_lib.stats.names import PROMPT as _PROMPT
-from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.drawing import new_panels
 from textnorm_lib.study.printed import interval, short
 from textnorm_lib.study.store import step
 from textnorm_lib.tia2.labels import or_unlabelled
 
-MODEL_COLOURS = {**COLOURS, BASE: (0.25, 0.25, 0.25)}
+MODEL_COLOURS = {**style.COLOURS, BASE: (0.25, 0.25, 0.25)}
 
 # ---- the same prompt and seed over training
 
@@ -75,18 +61,18 @@ def _describe_samples(samples: pd.DataFrame) -> str:
     for prompt, rows in samples.groupby("prompt", sort=False):
         labels = rows[rows["checkpoint"].isin([0, rows["checkpoint"].max()])].groupby("tuned_on")["label"]
         good = labels.sum().astype(str) + " of " + labels.size().astype(str)
-        told = [f"{REWARD_NAMES[name]} {good[name]}" for name in rewards_of(rows, "tuned_on")]
+        told = [f"{REWARD_NAMES[name]} {good[name]}" for name in style.rewards_of(rows, "tuned_on")]
         words.append(f"{prompt}: base {good[BASE]}, {', '.join(told)}")
     return f"The same prompts and seeds over training. Good at first and at last: {'; '.join(words)}."
 
 
 def _draw_samples(samples: pd.DataFrame, *, unit: str) -> Figure:
     """``pick_tuned_images``: a block for each prompt, a row for each reward; by seed the base and the checkpoints."""
-    rewards, prompts = rewards_of(samples, "tuned_on"), samples["prompt"].unique()
+    rewards, prompts = style.rewards_of(samples, "tuned_on"), samples["prompt"].unique()
     checkpoints = sorted(samples["checkpoint"].unique())
     seeds = samples.groupby("prompt")["seed"].rank(method="dense").astype(int) - 1  # the first, the second, of a prompt
     width = max(_BESIDE + (seeds.max() + 1) * (len(checkpoints) + _BETWEEN) - _BETWEEN, _NARROWEST)
-    figure, axes = new_sheet(width, len(prompts) * (_ABOVE + len(rewards)))
+    figure, axes = style.new_sheet(width, len(prompts) * (_ABOVE + len(rewards)))
     for block, prompt in enumerate(prompts):
         top = block * (_ABOVE + len(rewards)) + _ABOVE
         axes.text(0, top - 0.4, prompt, size=7, va="bottom")
@@ -101,7 +87,7 @@ def _draw_samples(samples: pd.DataFrame, *, unit: str) -> Figure:
                 axes.text(start + column + 0.5, top - 0.03, name, size=6, ha="center", va="bottom")
                 for one in shown[shown["checkpoint"] == checkpoint].itertuples():
                     for row in range(len(rewards)) if one.tuned_on == BASE else [rewards.index(one.tuned_on)]:
-                        draw_image(axes, start + column, top + row, one.png, framed=one.label == 1)
+                        style.draw_image(axes, start + column, top + row, one.png, framed=one.label == 1)
     return figure
 
 
@@ -128,7 +114,7 @@ def _describe_judged(outcomes: pd.DataFrame) -> str:
     rows = outcomes[outcomes["set"] == ALL_SETS]
     share = rows.set_index(["model", "opponent", "question", "outcome"])["share"].sort_index()
     words = [
-        f"{MODEL_NAMES[model]} against {MODEL_NAMES[opponent]}: {wins_and_losses(share[model, opponent])}"
+        f"{MODEL_NAMES[model]} against {MODEL_NAMES[opponent]}: {style.wins_and_losses(share[model, opponent])}"
         for model, opponent in pairs_in_order(rows)
     ]
     return f"Wins and losses of the models of the chosen checkpoints. {'; '.join(words)}."
@@ -139,18 +125,17 @@ def _draw_judged(outcomes: pd.DataFrame) -> Figure:
     rows = outcomes[outcomes["set"] == ALL_SETS]
     pairs = pairs_in_order(rows)
     places = [place + _APART * (model != pairs[0][0]) for place, (model, _) in enumerate(pairs)]
-    figure = new_figure(0.8 + 0.24 * len(pairs))
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, question in zip(panels, QUESTIONS, strict=True):
+    figure, panels = new_panels(0.8 + 0.24 * len(pairs), 1, 2, sharey=True)
+    for axes, question in zip(panels, style.QUESTIONS, strict=True):
         shown = rows[rows["question"] == question].set_index(["model", "opponent", "outcome"]).sort_index()
         for place, pair in zip(places, pairs, strict=True):
-            draw_bar(axes, place, shown.loc[pair], *(MODEL_COLOURS[model] for model in pair))
+            style.draw_bar(axes, place, shown.loc[pair], *(MODEL_COLOURS[model] for model in pair))
         axes.set_title(question)
-        axes.set_xlabel(compared(rows), size=7)
-        frame_bars(axes, places, [f"{MODEL_NAMES[one]} : {MODEL_NAMES[other]}" for one, other in pairs])
-    handles = [Patch(color="0.5"), Patch(color=TIE), Patch(color="0.5", alpha=0.75)]
+        axes.set_xlabel(style.compared(rows), size=7)
+        style.frame_bars(axes, places, [f"{MODEL_NAMES[one]} : {MODEL_NAMES[other]}" for one, other in pairs])
+    handles = [Patch(color="0.5"), Patch(color=style.TIE), Patch(color="0.5", alpha=0.75)]
     names = ["from the left: the first wins", "tie", "from the right: the second wins"]
-    figure.legend(handles, names, ncols=3, **ABOVE)
+    figure.legend(handles, names, ncols=3, **style.ABOVE)
     return figure
 
 
@@ -240,10 +225,10 @@ rwr_selection, ddpo_selection = (
 def _judgements(outcomes: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     """``verdicts_as_printed``: one row per pair of models and question."""
     pairs = pairs_in_order(outcomes[outcomes["set"] == ALL_SETS])
-    keys = [(*pair, question) for pair in pairs for question in QUESTIONS]
-    printed = verdicts_as_printed(outcomes, tests, keys, ["model", "opponent", "question"])
+    keys = [(*pair, question) for pair in pairs for question in style.QUESTIONS]
+    printed = style.verdicts_as_printed(outcomes, tests, keys, ["model", "opponent", "question"])
     printed["p_holm"] = printed.pop("p_sign") + " / " + printed["p_holm"]
-    columns = ["model", "against", "question", *OUTCOMES, COUNTED, "p / Holm", "power"]
+    columns = ["model", "against", "question", *OUTCOMES, style.COUNTED, "p / Holm", "power"]
     return printed.replace({"model": MODEL_NAMES, "opponent": MODEL_NAMES}).set_axis(columns, axis=1)
 
 
