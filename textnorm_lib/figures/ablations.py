@@ -8,62 +8,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 
-import numpy as np
 import pandas as pd
 from matplotlib.artist import setp
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from textnorm_lib.confidence.tuning import BY_PROMPT, CLASSES_HELD_OUT, HINDSIGHT
-from textnorm_lib.figures.style import ABOVE, COLOURS, DOTTED, MARKERS, by_set, errorbar, sentence, with_cells
+from textnorm_lib.figures import style
 from textnorm_lib.stats.metrics import ALL_SETS
-from textnorm_lib.stats.names import (
-    ALL_FOUR,
-    ENSEMBLES,
-    FOUR,
-    PAIR,
-    REWARD_NAMES,
-    UNDER_TEXTNORM,
-    ensemble_name,
-)
+from textnorm_lib.stats.names import ALL_FOUR, ENSEMBLES, FOUR, PAIR, REWARD_NAMES, UNDER_TEXTNORM, ensemble_name
 from textnorm_lib.study.drawing import new_figure, new_panels
 from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import interval
 
 figure, table = of_notebook("03_textnorm_ablations", needs="labels")
 
-HOLLOW, HALF, PALE, FULL = "hollow", "half", "pale", "full"
 METRICS = {"auroc": "AUROC", "ap": "AP"}
-RAW_LINE = {"linestyle": "--", "linewidth": 0.8}
 
 _MEAN = "mean and 95% bootstrap interval over prompts"
-_STYLES = {
-    **{name: (COLOURS[name], MARKERS[name]) for name in FOUR},
-    PAIR: (COLOURS["textnorm"], MARKERS["textnorm"]),
-    ALL_FOUR: ("black", "h"),
-}
 
 
 # ---- dots with intervals, a line of the panel for each group
-
-
-def marker_style(rewards: str, fill: str = FULL, **more) -> dict:
-    """Colour and marker of an ensemble, filled in one of four ways; and ``more``."""
-    colour, marker = _STYLES.get(rewards, ("0.35", "o"))
-    return {"color": colour, "marker": marker, **_filled(colour, fill), **more}
-
-
-def _filled(colour: str | tuple, fill: str) -> dict:
-    faces = {HOLLOW: "white", PALE: tuple(0.5 + 0.5 * part for part in to_rgb(colour))}
-    half = {"fillstyle": "left", "markerfacecoloralt": "white"} if fill == HALF else {}
-    return {"markerfacecolor": faces.get(fill, colour), "markeredgewidth": 0.8, **half}
-
-
-def draw_dot(axes: Axes, row: pd.Series, place: float, **style) -> None:
-    """A mean with its interval, lying; ``row``: mean, low, high."""
-    errorbar(axes, place, row, lying=True, linestyle="none", capsize=0, **style)
 
 
 def _draw_dots(
@@ -80,8 +46,8 @@ def _draw_dots(
                 row = rows.loc[(group, name)]
                 rewards = group if by == "rewards" else row["rewards"]
                 offset = (index - (len(fills) - 1) / 2) * 0.72 / len(fills)
-                draw_dot(axes, row, place + offset, **marker_style(rewards, fill, markersize=3.5))
-    label_lines(axes, list(groups.values()))
+                style.draw_dot(axes, row, place + offset, **style.look_of_ensemble(rewards, fill, markersize=3.5))
+    style.label_lines(axes, list(groups.values()))
 
 
 def _broken(rewards: str) -> str:
@@ -90,43 +56,6 @@ def _broken(rewards: str) -> str:
 
 
 _draw_ensembles = partial(_draw_dots, by="rewards", groups={name: _broken(name) for name in ENSEMBLES})
-
-
-def label_lines(axes: Axes, labels: Sequence[str]) -> None:
-    """Names down the left of a panel, the first at the top."""
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-
-
-def _explain_fills(figure: Figure, fills: Mapping[str, str]) -> None:
-    """A legend above the figure: what each filling means."""
-    style = {"linestyle": "none", "color": "0.3", "marker": "o"}
-    handles = [Line2D([], [], **style, **_filled("0.3", fill)) for fill in fills.values()]
-    figure.legend(handles, list(fills), ncols=len(fills), **ABOVE)
-
-
-def prompts_of(frame: pd.DataFrame) -> str:
-    """71, or 66 to 71 where rows differ in their number of prompts."""
-    low, high = np.min(frame["n_prompts"]), np.max(frame["n_prompts"])
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def rows_of(frame: pd.DataFrame, metric: str, rewards: str) -> pd.DataFrame:
-    """The rows of one metric and ensemble."""
-    return frame[(frame["metric"] == metric) & (frame["rewards"] == rewards)]
-
-
-def means_in_words(
-    frame: pd.DataFrame, form: str, *, metric: str = "auroc", sign: str = "", ensembles: Sequence[str] = ENSEMBLES
-) -> str:
-    """Each ensemble's means, in the order of ``frame``: CLIP none 0.701, rules 0.744; BLIP-2 none ..."""
-    words = []
-    for rewards in ensembles:
-        rows = rows_of(frame, metric, rewards)
-        means = ", ".join(f"{name} {mean:{sign}.3f}" for name, mean in zip(rows[form], rows["mean"], strict=True))
-        words.append(f"{ensemble_name(rewards)} {means}")
-    return "; ".join(words)
 
 
 # ---- TextNorm against its temperature, its penalty and the number of contrastive prompts
@@ -147,15 +76,15 @@ def _draw_settings(
         line[0].set_ylabel(METRICS[metric])
         for axes, rewards in zip(line, ensembles, strict=True):
             _arrange(axes, **scale)
-            rows, one = (rows_of(some, metric, rewards) for some in (frame, raw))
+            rows, one = (style.rows_of(some, metric, rewards) for some in (frame, raw))
             _draw_curve(axes, by, rows.sort_values(by), one.iloc[0], scale["raw"])
             name = ensemble_name(rewards) if len(ensembles) < 4 else _broken(rewards)
             axes.set_title("" if rewards in titled else name)
             titled.add(rewards)
     setp(panels[-1], xlabel=label)
     line = Line2D([], [], color="0.3", marker="o", markersize=3)
-    dashed = Line2D([], [], color="0.3", marker="o", markersize=3.5, markerfacecolor="white", **RAW_LINE)
-    figure.legend([line, dashed], [f"TextNorm (n = {prompts_of(frame)} prompts)", "raw"], ncols=2, **ABOVE)
+    dashed = Line2D([], [], color="0.3", marker="o", markersize=3.5, markerfacecolor="white", **style.RAW_LINE)
+    figure.legend([line, dashed], [f"TextNorm (n = {style.prompts_of(frame)} prompts)", "raw"], ncols=2, **style.ABOVE)
     return figure
 
 
@@ -172,20 +101,20 @@ def _draw_curve(axes: Axes, by: str, rows: pd.DataFrame, raw: pd.Series, raw_at:
 
     ``rows`` and ``raw``: rewards (one only), mean, low, high; ``raw_at``: where on the axis the raw value stands.
     """
-    style = marker_style(raw["rewards"])
-    axes.fill_between(rows[by], rows["low"], rows["high"], color=style["color"], alpha=0.2, linewidth=0)
-    axes.plot(rows[by], rows["mean"], markersize=3, **style)
-    axes.axhline(raw["mean"], color=style["color"], **RAW_LINE)
-    hollow = marker_style(raw["rewards"], HOLLOW, markersize=3.5, linestyle="none")
-    errorbar(axes, raw_at, raw, capsize=0, **hollow)
+    look = style.look_of_ensemble(raw["rewards"])
+    axes.fill_between(rows[by], rows["low"], rows["high"], color=look["color"], alpha=0.2, linewidth=0)
+    axes.plot(rows[by], rows["mean"], markersize=3, **look)
+    axes.axhline(raw["mean"], color=look["color"], **style.RAW_LINE)
+    hollow = style.look_of_ensemble(raw["rewards"], style.HOLLOW, markersize=3.5, linestyle="none")
+    style.errorbar(axes, raw_at, raw, capsize=0, **hollow)
 
 
-@sentence("TextNorm against {what}, beside the raw reward. AUROC: {}.")
+@style.sentence("TextNorm against {what}, beside the raw reward. AUROC: {}.")
 def _describe_settings(
     frame: pd.DataFrame, raw: pd.DataFrame, *, by: str, what: str, ensembles: Sequence[str]
 ) -> Iterator[str]:
     for rewards in ensembles:
-        rows, one = (rows_of(some, "auroc", rewards) for some in (frame, raw))
+        rows, one = (style.rows_of(some, "auroc", rewards) for some in (frame, raw))
         best = rows.loc[rows["mean"].idxmax()]
         yield (
             f"{ensemble_name(rewards)} {rows['mean'].min():.3f} to {best['mean']:.3f} (best at {best[by]:g}), raw "
@@ -234,19 +163,19 @@ def set_sizes(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
 
 # ---- other contrastive prompts, other ensembles, settings chosen in other ways
 
-_SOURCES = {"none": HOLLOW, "random": HALF, "rules": FULL}
-_WITH_RELEASED = {**_SOURCES, "released": PALE}
+_SOURCES = {"none": style.HOLLOW, "random": style.HALF, "rules": style.FULL}
+_WITH_RELEASED = {**_SOURCES, "released": style.PALE}
 _PREFIXES = {"none": "", "random": "random:", "rules": UNDER_TEXTNORM}  # of the columns of sealed scores
 _USE_NAMES = {"only": "only this kind", "without": "all kinds but this"}
-_USES = dict(zip(_USE_NAMES.values(), (PALE, FULL), strict=True))
+_USES = dict(zip(_USE_NAMES.values(), (style.PALE, style.FULL), strict=True))
 _FORM_NAMES = {"raw": "raw", "mean": "TextNorm, mean", "uncertainty": "TextNorm, penalty"}
-_FORMS = dict(zip(_FORM_NAMES.values(), (HOLLOW, PALE, FULL), strict=True))
-_LEAKS = {CLASSES_HELD_OUT: HALF, HINDSIGHT: PALE, BY_PROMPT: FULL}
+_FORMS = dict(zip(_FORM_NAMES.values(), (style.HOLLOW, style.PALE, style.FULL), strict=True))
+_LEAKS = {CLASSES_HELD_OUT: style.HALF, HINDSIGHT: style.PALE, BY_PROMPT: style.FULL}
 
 
 def _describe_sources(every: pd.DataFrame, shared: pd.DataFrame) -> str:
-    left = means_in_words(every[every["source"].isin(_SOURCES)], "source")
-    right = means_in_words(shared, "source", ensembles=[PAIR])
+    left = style.means_in_words(every[every["source"].isin(_SOURCES)], "source")
+    right = style.means_in_words(shared, "source", ensembles=[PAIR])
     return f"AUROC by source of the contrastive prompts. All prompts: {left}. Prompts with released sets: {right}."
 
 
@@ -268,14 +197,14 @@ def contrastive_sources(every: pd.DataFrame, shared: pd.DataFrame) -> Figure:
     ):
         rows = frame[frame["metric"] == "auroc"]
         _draw_ensembles(axes, rows, form="source", fills=fills)
-        axes.set(title=f"prompts: {whose} (n = {prompts_of(rows)})", xlabel="AUROC")
-    _explain_fills(figure, _WITH_RELEASED)
+        axes.set(title=f"prompts: {whose} (n = {style.prompts_of(rows)})", xlabel="AUROC")
+    style.explain_fills(figure, _WITH_RELEASED)
     return figure
 
 
 def _describe_kinds(frame: pd.DataFrame) -> str:
     words = []
-    for kind, rows in rows_of(frame, "auroc", PAIR).groupby("kind", sort=False):
+    for kind, rows in style.rows_of(frame, "auroc", PAIR).groupby("kind", sort=False):
         gains = (f"{mean:+.3f} {_USE_NAMES[use]}" for mean, use in zip(rows["mean"], rows["use"], strict=True))
         words.append(f"{kind} ({rows['n_prompts'].max()} prompts) {' and '.join(gains)}")
     return f"Gain in AUROC over the raw reward by kind of contrast; {ensemble_name(PAIR)}: {'; '.join(words)}."
@@ -295,18 +224,18 @@ def kinds_of_contrast(frame: pd.DataFrame) -> Figure:
     groups = {kind: f"{kind} ({n})" for kind, n in prompts.items()}
     figure, panels = new_panels(4.4, 2, 3, sharex=True, sharey=True)
     for axes, rewards in zip(panels.flat, ENSEMBLES, strict=True):
-        axes.axvline(0, **DOTTED)
+        axes.axvline(0, **style.DOTTED)
         mine = rows[rows["rewards"] == rewards]
         _draw_dots(axes, mine, form="form", fills=_USES, by="kind", groups=groups)
         axes.set_title(ensemble_name(rewards))
     for axes in panels[1]:
         axes.set_xlabel("gain in AUROC over raw")
         axes.locator_params(axis="x", nbins=5)
-    _explain_fills(figure, _USES)
+    style.explain_fills(figure, _USES)
     return figure
 
 
-@sentence("AUROC and AP of every subset of the four rewards. AUROC, {}.")
+@style.sentence("AUROC and AP of every subset of the four rewards. AUROC, {}.")
 def _describe_ensembles(frame: pd.DataFrame) -> Iterator[str]:
     for form, name in _FORM_NAMES.items():
         rows = frame[(frame["form"] == form) & (frame["metric"] == "auroc")].set_index("rewards")["mean"]
@@ -335,16 +264,16 @@ def every_ensemble(frame: pd.DataFrame) -> Figure:
         mine = rows[rows["metric"] == metric]
         names = {name: ensemble_name(name) for name in groups}
         _draw_dots(axes, mine, form="form", fills=_FORMS, by="rewards", groups=names)
-        axes.set_xlabel(f"{printed} (n = {prompts_of(rows)})")
+        axes.set_xlabel(f"{printed} (n = {style.prompts_of(rows)})")
         for place in sizes.index[sizes.diff() > 0]:
             axes.axhline(place - 0.5, color="0.85", linewidth=0.6)
     panels[0].tick_params(axis="y", labelsize=6.5)
-    _explain_fills(figure, _FORMS)
+    style.explain_fills(figure, _FORMS)
     return figure
 
 
 def _describe_leaks(frame: pd.DataFrame) -> str:
-    gains = means_in_words(frame, "choice", metric="ap", sign="+")
+    gains = style.means_in_words(frame, "choice", metric="ap", sign="+")
     return f"Gain over a setting that is held out, AUROC and AP. AP: {gains}."
 
 
@@ -359,11 +288,11 @@ def gains_from_leaks(frame: pd.DataFrame) -> Figure:
     """What each choice of a setting gains over one that is held out."""
     figure, panels = new_panels(3.3, 1, 2, sharey=True, sharex=True)
     for axes, (metric, printed) in zip(panels, METRICS.items(), strict=True):
-        axes.axvline(0, **DOTTED)
+        axes.axvline(0, **style.DOTTED)
         rows = frame[frame["metric"] == metric]
         _draw_ensembles(axes, rows, form="choice", fills=_LEAKS)
-        axes.set_xlabel(f"gain in {printed} over held out (n = {prompts_of(rows)})")
-    _explain_fills(figure, _LEAKS)
+        axes.set_xlabel(f"gain in {printed} over held out (n = {style.prompts_of(rows)})")
+    style.explain_fills(figure, _LEAKS)
     return figure
 
 
@@ -385,7 +314,7 @@ def released_faults(frame: pd.DataFrame) -> pd.DataFrame:
     cells = frame.assign(cell=entries + " in " + frame["prompts"].map("{:,}".format))
     sizes = frame.drop_duplicates("set").set_index("set")
     names = {one.Index: f"{one.Index} ({one.all_entries:,} in {one.all_prompts:,})" for one in sizes.itertuples()}
-    return by_set(cells, "fault", names)
+    return style.by_set(cells, "fault", names)
 
 
 @table(
@@ -401,7 +330,7 @@ def released_faults(frame: pd.DataFrame) -> pd.DataFrame:
 )
 def papers_ablation(frame: pd.DataFrame, sealed: pd.DataFrame) -> pd.DataFrame:
     """One row per ensemble and source of its contrastive prompts: on development and on ``sealed`` prompts."""
-    cells = with_cells(frame).set_index(["rewards", "source", "metric"])["cell"]
+    cells = style.with_cells(frame).set_index(["rewards", "source", "metric"])["cell"]
     once = sealed[sealed["set"] == ALL_SETS].set_index(["reward", "metric"])
     rows = []
     for rewards, (source, prefix) in product(ENSEMBLES, _PREFIXES.items()):

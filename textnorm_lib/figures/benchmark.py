@@ -107,18 +107,6 @@ def class_table(frame: pd.DataFrame) -> pd.DataFrame:
 # ---- the ten heat maps of appendix 8.3
 
 
-def _draw_heatmap(frame: pd.DataFrame, reward: str, *, width: float, height: float, size: float, axis: str) -> Figure:
-    """A matrix of AUROCs with a number in each cell; grey where a prompt has one label only or does not exist."""
-    matrix = grid(frame, reward)
-    figure, axes = new_panels(height, width=width)
-    mesh = style.draw_cells(axes, matrix, size=size)
-    axes.set_xlabel(axis)
-    values = style.each_once(matrix)
-    axes.set_title(f"{REWARD_NAMES[reward]}: AUROC, mean {values.mean():.3f} over {values.size} prompts")
-    style.draw_scale(figure, mesh, axes)
-    return figure
-
-
 def _describe_heatmap(frame: pd.DataFrame, *, reward: str) -> str:
     matrix = grid(frame, reward)
     cells = matrix.stack()
@@ -131,23 +119,30 @@ def _describe_heatmap(frame: pd.DataFrame, *, reward: str) -> str:
     )
 
 
+def _draw_heatmap(frame: pd.DataFrame, *, reward: str, width: float, height: float, size: float, axis: str) -> Figure:
+    """A matrix of AUROCs with a number in each cell; grey where a prompt has one label only or does not exist."""
+    matrix = grid(frame, reward)
+    figure, axes = new_panels(height, width=width)
+    mesh = style.draw_cells(axes, matrix, size=size)
+    axes.set_xlabel(axis)
+    values = style.each_once(matrix)
+    axes.set_title(f"{REWARD_NAMES[reward]}: AUROC, mean {values.mean():.3f} over {values.size} prompts")
+    style.draw_scale(figure, mesh, axes)
+    return figure
+
+
 def _heatmaps(first: int, slug: str, what: str, **shape) -> dict[str, Callable[[pd.DataFrame], Figure]]:
     """Of each reward the function that draws its heat map of AUROCs, entered as figures ``first`` to ``first`` + 4."""
-
-    def heatmap(number: int, reward: str) -> Callable[[pd.DataFrame], Figure]:
-        @figure(
+    return {
+        reward: figure(
             f"fig{number}_heatmap_{slug}_{reward}",
             f"AUROC of {REWARD_NAMES[reward]} for {what}, from the released scores. White is .75, blue above, red "
             "below; grey: all 50 images have one label (or no such prompt).",
             alt=partial(_describe_heatmap, reward=reward),
             paper_item="Appendix 8.3",
-        )
-        def draw(frame: pd.DataFrame) -> Figure:
-            return _draw_heatmap(frame, reward, **shape)
-
-        return draw
-
-    return {reward: heatmap(number, reward) for number, reward in enumerate(REWARD_NAMES, first)}
+        )(partial(_draw_heatmap, reward=reward, **shape))
+        for number, reward in enumerate(REWARD_NAMES, first)
+    }
 
 
 heatmap_pairs = _heatmaps(11, "pairs", "the 300 pairs of classes", width=5.5, height=5.5, size=4.6, axis="")

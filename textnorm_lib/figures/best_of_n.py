@@ -367,7 +367,9 @@ def judgements(outcomes: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
 )
 def gold_fits(frame: pd.DataFrame, late: pd.DataFrame) -> pd.DataFrame:
     """``fit_gold`` and ``late_gains`` as printed: one row per set and chooser."""
-    cells = frame.assign(cell=frame.apply(_fitted, axis=1))
+    cells = style.with_cells(frame, "value")
+    peaks = frame[frame["term"] == "peak"]
+    cells.loc[peaks.index, "cell"] = peaks.apply(peak_as_printed, axis=1, never="never")
     cells = cells.pivot(index=["set", "reward"], columns="term", values="cell")[["a", "b", "peak"]]
     cells["gained"] = late.set_index(["set", "reward"]).apply(interval, axis=1)
     gained = f"gold from n = {late['before'].iloc[0]} to {late['after'].iloc[0]}"
@@ -380,11 +382,6 @@ def _by_set_and_chooser(cells: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFram
     """``cells`` by set and reward in print's order and under print's names, a set with its prompts in ``frame``."""
     table = cells.loc[[key for key in product(SET_ORDER, CHOOSER_NAMES) if key in cells.index]].reset_index()
     return table.replace({"set": style.with_prompts(frame), "reward": CHOOSER_NAMES})
-
-
-def _fitted(row: pd.Series) -> str:
-    """A coefficient, or where gold peaks: "never" where nothing turns it down."""
-    return peak_as_printed(row, "never") if row["term"] == "peak" else interval(row, middle="value")
 
 
 @table(

@@ -14,17 +14,6 @@ from matplotlib.patches import Patch
 
 from textnorm_lib.confidence.tuning import CHOICES
 from textnorm_lib.figures import style
-from textnorm_lib.figures.ablations import (
-    FULL,
-    HOLLOW,
-    PALE,
-    RAW_LINE,
-    draw_dot,
-    label_lines,
-    marker_style,
-    means_in_words,
-    prompts_of,
-)
 from textnorm_lib.prompts.grammar import parse
 from textnorm_lib.prompts.templates import CLASSES
 from textnorm_lib.stats.intervals import prompt_bootstrap
@@ -54,7 +43,7 @@ JUDGED = tuple(f"{before}{name}" for name in ENSEMBLES for before in ("", UNDER_
 
 _RANDOM = "random"
 _EXPECTED = {"color": "black", "marker": "|", "markersize": 8, "linestyle": "none"}
-_FILLS = {"own score": HOLLOW, "TextNorm, held out": FULL}
+_FILLS = {"own score": style.HOLLOW, "TextNorm, held out": style.FULL}
 
 
 @style.sentence("Share of the softmax over contrasts by kind of contrast: {}.")
@@ -86,10 +75,10 @@ def softmax_shares(frame: pd.DataFrame) -> Figure:
         rows = frame[frame["reward"] == reward].set_index(["kind", "metric"])
         axes.axhspan(len(kinds) - 1.5, len(kinds) - 0.5, color="0.92", linewidth=0)
         for place, kind in enumerate(kinds):
-            draw_dot(axes, rows.loc[(kind, "share")], place, **marker_style(reward, markersize=3.5))
+            style.draw_dot(axes, rows.loc[(kind, "share")], place, **style.look_of_ensemble(reward, markersize=3.5))
         expected = rows.loc[[(kind, "expected") for kind in kinds], "mean"]
         axes.plot(expected, range(len(kinds)), **_EXPECTED)
-        label_lines(axes, [f"{kind} ({prompts[kind]})" for kind in kinds])
+        style.label_lines(axes, [f"{kind} ({prompts[kind]})" for kind in kinds])
         axes.set(title=REWARD_NAMES[reward], xlabel="share", xlim=(0, None))
     words = "share of the softmax over contrasts", "share of the number of contrasts"
     dot = Line2D([], [], color="0.3", marker="o", linestyle="none")
@@ -98,7 +87,7 @@ def softmax_shares(frame: pd.DataFrame) -> Figure:
 
 
 def _describe_alternatives(frame: pd.DataFrame) -> str:
-    means = means_in_words(frame, "form", ensembles=FOUR)
+    means = style.means_in_words(frame, "form", ensembles=FOUR)
     return f"AUROC of simpler ways to compare a prompt with its contrasts: {means}."
 
 
@@ -115,11 +104,11 @@ def alternatives(frame: pd.DataFrame) -> Figure:
     figure, panels = new_panels(2.1, 1, len(FOUR), sharex=True, sharey=True)
     for axes, reward in zip(panels, FOUR, strict=True):
         mine = rows[rows["rewards"] == reward].set_index("form")
-        axes.axvline(mine.loc["own score", "mean"], color=style.COLOURS[reward], **RAW_LINE)
+        axes.axvline(mine.loc["own score", "mean"], color=style.COLOURS[reward], **style.RAW_LINE)
         for place, form in enumerate(forms):
-            draw_dot(axes, mine.loc[form], place, **marker_style(reward, _FILLS.get(form, PALE)))
-        label_lines(axes, forms)
-        axes.set(title=REWARD_NAMES[reward], xlabel=f"AUROC (n = {prompts_of(mine)})")
+            style.draw_dot(axes, mine.loc[form], place, **style.look_of_ensemble(reward, _FILLS.get(form, style.PALE)))
+        style.label_lines(axes, forms)
+        axes.set(title=REWARD_NAMES[reward], xlabel=f"AUROC (n = {style.prompts_of(mine)})")
     return figure
 
 
@@ -155,8 +144,8 @@ def reliability_and_risk(curves: pd.DataFrame, risks: pd.DataFrame) -> Figure:
     for reward in _CONFIDENT:
         name, form = judged_name(reward)
         rewards, raw = reward.removeprefix(UNDER_TEXTNORM), form == "raw"
-        line = RAW_LINE if raw else {"linestyle": "-"}
-        look = marker_style(rewards, HOLLOW if raw else FULL, markersize=3.5, **line)
+        line = style.RAW_LINE if raw else {"linestyle": "-"}
+        look = style.look_of_ensemble(rewards, style.HOLLOW if raw else style.FULL, markersize=3.5, **line)
         rows = curves[(curves["reward"] == reward) & (curves["set"] == ALL_SETS)]
         style.errorbar(left, rows["probability"], rows, "share_good", label=f"{name}, {form}", **look)
         rows = risks[risks["reward"] == reward]
@@ -209,7 +198,7 @@ def where_textnorm_hurts(gains: pd.DataFrame) -> Figure:
                 _draw_group(axes, rows["gain"].to_numpy(), labels.index(label), style.COLOURS[reward])
         for end in np.cumsum([block["label"].nunique() for block in blocks])[:-1]:
             axes.axhline(end - 0.5, color="0.7", linewidth=0.6)
-        label_lines(axes, labels)
+        style.label_lines(axes, labels)
         axes.set(title=f"{REWARD_NAMES[reward]}\nworse     better", xlabel="change in AUROC", xlim=(-reach, reach))
     return figure
 

@@ -103,7 +103,8 @@ def mini_auroc_by_class_and_count(frame: pd.DataFrame) -> Figure:
 
 
 @style.sentence(
-    "Scores in their prompt's standard deviations by the image's rating. Mean and middle half of the images at the lowest and at the highest rating: {}."
+    "Scores in their prompt's standard deviations by the image's rating. Mean and middle half of the images at the "
+    "lowest and at the highest rating: {}."
 )
 def _describe_by_rating(frame: pd.DataFrame) -> Iterator[str]:
     for reward in style.rewards_of(frame):

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 from IPython.display import Image
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 
-from textnorm_lib.figures.style import draw_image, new_sheet, votes_as_marks
+from textnorm_lib.figures.style import draw_image, new_sheet, votes_as_marks, with_cells
 from textnorm_lib.prompts.templates import PREFIX
 from textnorm_lib.stats.names import REWARD_NAMES
 from textnorm_lib.study.items import of_notebook
-from textnorm_lib.study.printed import interval
 
 figure, table = of_notebook("00_start_here")
 
@@ -37,7 +35,6 @@ def image_sheet(made: Path, names: Sequence[str], *, alt: str) -> Image:
 
 
 def _describe_favourites(frame: pd.DataFrame) -> str:
-    """Prompt by prompt, whose image is good."""
     shown = f"For each of {frame['prompt'].nunique()} prompts the image made first, CLIP's favourite and TextNorm's"
     if frame["label"].isna().any():
         return f"{shown}; nobody has voted: {', '.join(frame['prompt'].unique())}."
@@ -69,7 +66,10 @@ def favourite_images(frame: pd.DataFrame) -> Figure:
         left = BESIDE + column
         axes.text(left + 0.5, above - 0.02, head, size=6.5, ha="center", va="bottom", linespacing=1.1)
         for _, one in frame[frame["prompt"] == prompt].iterrows():
-            _draw_one(axes, left, above + list(ROWS).index(one["chooser"]) * PITCH, one)
+            top = above + list(ROWS).index(one["chooser"]) * PITCH
+            draw_image(axes, left, top, one["png"], framed=one["label"] == 1)
+            if not pd.isna(one["label"]):
+                axes.text(left + 0.5, top + 0.98, votes_as_marks(one), size=7, ha="center", va="top")
     for row, (chooser, name) in enumerate(ROWS.items()):
         axes.text(0, above + row * PITCH + 0.5, f"{name}{_counted(frame, chooser)}", size=7, va="center")
     return figure
@@ -79,12 +79,6 @@ def _head(prompt: str, rows: pd.DataFrame) -> str:
     share = rows["share_good"].iloc[0]
     words = textwrap.fill(prompt.removeprefix(PREFIX), 15, break_long_words=False)
     return words if pd.isna(share) else f"{words}\n({share:.0%} good)"
-
-
-def _draw_one(axes: Axes, left: float, top: float, one: pd.Series) -> None:
-    draw_image(axes, left, top, one["png"], framed=one["label"] == 1)
-    if not pd.isna(one["label"]):
-        axes.text(left + 0.5, top + 0.98, votes_as_marks(one), size=7, ha="center", va="top")
 
 
 def _counted(frame: pd.DataFrame, chooser: str) -> str:
@@ -101,6 +95,6 @@ def _counted(frame: pd.DataFrame, chooser: str) -> str:
 )
 def chooser_table(shares: pd.DataFrame) -> pd.DataFrame:
     """``share_of_favourites`` as printed: a row per chooser."""
-    names = {"random": "chance", **REWARD_NAMES}
-    cells = shares.apply(interval, axis=1, middle="share", digits=2)
-    return pd.DataFrame({"chosen by": shares["chooser"].map(names), "good": cells, "prompts": shares["n_prompts"]})
+    cells = with_cells(shares, "share", digits=2)
+    table = cells[["chooser", "cell", "n_prompts"]].replace({"chooser": {"random": "chance", **REWARD_NAMES}})
+    return table.set_axis(["chosen by", "good", "prompts"], axis=1)

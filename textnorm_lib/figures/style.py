@@ -12,16 +12,27 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm
+from matplotlib.colors import CenteredNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from textnorm_lib.judging.verdicts import OUTCOMES
 from textnorm_lib.prompts.templates import PREFIX
 from textnorm_lib.stats.metrics import ALL_SETS
-from textnorm_lib.stats.names import METRIC_NAMES, REWARD_NAMES, SET_ORDER, choosers_of
+from textnorm_lib.stats.names import (
+    ALL_FOUR,
+    ENSEMBLES,
+    FOUR,
+    METRIC_NAMES,
+    PAIR,
+    REWARD_NAMES,
+    SET_ORDER,
+    choosers_of,
+    ensemble_name,
+)
 from textnorm_lib.study.drawing import TEXT_WIDTH, new_panels
 from textnorm_lib.study.printed import STAR, interval, percent, short
 from textnorm_lib.tia2.released import grid
@@ -77,6 +88,71 @@ def sentence(frame: str) -> Callable:
 def rewards_of(frame: pd.DataFrame, column: str = "reward") -> list[str]:
     """The rewards that a column of a tidy frame names, in print's order."""
     return choosers_of(frame[column], REWARD_NAMES)
+
+
+# ---- ensembles: a colour and a marker each, hollow for the raw score, filled under TextNorm
+
+HOLLOW, HALF, PALE, FULL = "hollow", "half", "pale", "full"
+RAW_LINE = {"linestyle": "--", "linewidth": 0.8}
+_ENSEMBLE_LOOKS = {
+    **{name: (COLOURS[name], MARKERS[name]) for name in FOUR},
+    PAIR: (COLOURS["textnorm"], MARKERS["textnorm"]),
+    ALL_FOUR: ("black", "h"),
+}
+
+
+def look_of_ensemble(rewards: str, fill: str = FULL, **more) -> dict:
+    """Colour and marker of an ensemble, filled in one of four ways; and ``more``."""
+    colour, marker = _ENSEMBLE_LOOKS.get(rewards, ("0.35", "o"))
+    return {"color": colour, "marker": marker, **_filled(colour, fill), **more}
+
+
+def _filled(colour: str | tuple, fill: str) -> dict:
+    faces = {HOLLOW: "white", PALE: tuple(0.5 + 0.5 * part for part in to_rgb(colour))}
+    half = {"fillstyle": "left", "markerfacecoloralt": "white"} if fill == HALF else {}
+    return {"markerfacecolor": faces.get(fill, colour), "markeredgewidth": 0.8, **half}
+
+
+def draw_dot(axes: Axes, row: pd.Series, place: float, **look) -> None:
+    """A mean with its interval, lying; ``row``: mean, low, high."""
+    errorbar(axes, place, row, lying=True, linestyle="none", capsize=0, **look)
+
+
+def label_lines(axes: Axes, labels: Sequence[str]) -> None:
+    """Names down the left of a panel, the first at the top."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+
+
+def explain_fills(figure: Figure, fills: Mapping[str, str]) -> None:
+    """A legend above the figure: what each filling means."""
+    look = {"linestyle": "none", "color": "0.3", "marker": "o"}
+    handles = [Line2D([], [], **look, **_filled("0.3", fill)) for fill in fills.values()]
+    figure.legend(handles, list(fills), ncols=len(fills), **ABOVE)
+
+
+def prompts_of(frame: pd.DataFrame) -> str:
+    """71, or 66 to 71 where rows differ in their number of prompts."""
+    low, high = np.min(frame["n_prompts"]), np.max(frame["n_prompts"])
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def rows_of(frame: pd.DataFrame, metric: str, rewards: str) -> pd.DataFrame:
+    """The rows of one metric and ensemble."""
+    return frame[(frame["metric"] == metric) & (frame["rewards"] == rewards)]
+
+
+def means_in_words(
+    frame: pd.DataFrame, form: str, *, metric: str = "auroc", sign: str = "", ensembles: Sequence[str] = ENSEMBLES
+) -> str:
+    """Each ensemble's means, in the order of ``frame``: CLIP none 0.701, rules 0.744; BLIP-2 none ..."""
+    words = []
+    for rewards in ensembles:
+        rows = rows_of(frame, metric, rewards)
+        means = ", ".join(f"{name} {mean:{sign}.3f}" for name, mean in zip(rows[form], rows["mean"], strict=True))
+        words.append(f"{ensemble_name(rewards)} {means}")
+    return "; ".join(words)
 
 
 # ---- heat maps of AUROC
