@@ -18,7 +18,7 @@ from textnorm_lib.confidence.tuning import BY_PROMPT, CLASSES_HELD_OUT, HINDSIGH
 from textnorm_lib.figures import style
 from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.stats.names import ALL_FOUR, ENSEMBLES, FOUR, PAIR, REWARD_NAMES, UNDER_TEXTNORM, ensemble_name
-from textnorm_lib.study.drawing import new_figure, new_panels
+from textnorm_lib.study.drawing import new_panels
 from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import interval
 
@@ -68,9 +68,8 @@ def _draw_settings(
 
     ``scale``: what ``_arrange`` takes.
     """
-    figure = new_figure(height)
     share = "row" if len({metric for metric, _ in lines}) > 1 else "all"
-    panels = figure.subplots(len(lines), len(lines[0][1]), sharex=True, sharey=share, squeeze=False)
+    figure, panels = new_panels(height, len(lines), len(lines[0][1]), sharex=True, sharey=share)
     titled = set()
     for line, (metric, ensembles) in zip(panels, lines, strict=True):
         line[0].set_ylabel(METRICS[metric])
@@ -272,17 +271,15 @@ def every_ensemble(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _describe_leaks(frame: pd.DataFrame) -> str:
-    gains = style.means_in_words(frame, "choice", metric="ap", sign="+")
-    return f"Gain over a setting that is held out, AUROC and AP. AP: {gains}."
-
-
 @figure(
     "fig43_leaks",
     "What it is worth to choose temperature and penalty on the labels that they are judged on: gain over a choice that "
     "is held out. The released TextNorm scores have a setting a prompt. AUROC and AP (mean of AP@5, 10 and 25), mean "
     "and 95% paired bootstrap interval over prompts.",
-    alt=_describe_leaks,
+    alt=lambda frame: (
+        "Gain over a setting that is held out, AUROC and AP. AP: "
+        f"{style.means_in_words(frame, 'choice', metric='ap', sign='+')}."
+    ),
 )
 def gains_from_leaks(frame: pd.DataFrame) -> Figure:
     """What each choice of a setting gains over one that is held out."""

@@ -239,7 +239,7 @@ def released_tuning(shares: pd.DataFrame) -> Figure:
             mine = rows[rows["set"] == name].set_index("value").loc[values]
             places = np.arange(len(values)) + (index - (len(names) - 1) / 2) * width
             label = f"{name} (n = {mine['prompts'].sum()})"
-            axes.bar(places, mine["share"], width, color=style.SET_SHADES[name], label=label)
+            axes.bar(places, mine["share"], width, color=style.SET_LOOKS[name]["color"], label=label)
         axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         axes.set(xlabel=f"released {parameter}", ylabel="share of prompts", ylim=(0, 1))
         if parameter == "scale":

@@ -21,7 +21,7 @@ from textnorm_lib.figures.best_of_n import peak_as_printed
 from textnorm_lib.figures.style import ABOVE, COLOURS, DOTTED, errorbar, look_of, rewards_of, sentence
 from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.stats.names import REWARD_NAMES
-from textnorm_lib.study.drawing import new_figure, new_panels
+from textnorm_lib.study.drawing import new_panels
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import short
@@ -285,9 +285,8 @@ def rwr_beta(gains: pd.DataFrame) -> Figure:
     """``tuning_gains`` of several beta: at the last checkpoint, all prompts."""
     last = _by_beta(gains)
     rewards, known = rewards_of(last, "tuned_on"), sorted(last["beta"].unique())
-    figure = new_figure(3.6)
-    panels = figure.subplots(2, 2, sharex=True).ravel()
-    for axes, what in zip(panels, GAINS, strict=True):
+    figure, panels = new_panels(3.6, 2, 2, sharex=True)
+    for axes, what in zip(panels.flat, GAINS, strict=True):
         for index, reward in enumerate(rewards):
             own = last[(last["tuned_on"] == reward) & (last["what"] == what)].sort_values("beta")
             places = np.searchsorted(known, own["beta"]) + (index - (len(rewards) - 1) / 2) * 0.1
@@ -295,10 +294,10 @@ def rwr_beta(gains: pd.DataFrame) -> Figure:
         axes.axhline(0.0, **DOTTED)
         axes.set_ylabel(GAINS[what])
         _keep_in_view(axes, last[last["what"] == what])
-    for axes in panels[2:]:
+    for axes in panels[-1]:
         axes.set_xticks(range(len(known)), [f"{beta:g}" for beta in known])
         axes.set_xlabel("KL coefficient")
-    handles, labels = panels[0].get_legend_handles_labels()
+    handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=5, title=f"last checkpoint; {_numbers(last)}", **ABOVE)
     return figure
 

@@ -28,7 +28,7 @@ from textnorm_lib.stats.names import (
     ensemble_name,
     judged_name,
 )
-from textnorm_lib.study.drawing import new_figure, new_panels
+from textnorm_lib.study.drawing import new_panels
 from textnorm_lib.study.errors import DataError
 from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import STAR, interval, short
@@ -86,16 +86,14 @@ def softmax_shares(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _describe_alternatives(frame: pd.DataFrame) -> str:
-    means = style.means_in_words(frame, "form", ensembles=FOUR)
-    return f"AUROC of simpler ways to compare a prompt with its contrasts: {means}."
-
-
 @figure(
     "fig45_alternatives",
     "Simpler ways to compare a prompt's score with those of its contrasts, none of which has a temperature; mean AUROC "
     "and 95% bootstrap interval over prompts. Dashed: the raw reward.",
-    alt=_describe_alternatives,
+    alt=lambda frame: (
+        "AUROC of simpler ways to compare a prompt with its contrasts: "
+        f"{style.means_in_words(frame, 'form', ensembles=FOUR)}."
+    ),
 )
 def alternatives(frame: pd.DataFrame) -> Figure:
     """AUROC of a reward's own score, of three simpler comparisons with the contrasts, and of TextNorm."""
@@ -214,7 +212,8 @@ def _blocks(gains: pd.DataFrame) -> Iterator[pd.DataFrame]:
     ):
         for_reward = frame[frame["reward"] == FOUR[0]]
         sizes = groups[for_reward.index].value_counts()
-        names = {group: f"{_words(group)} ({sizes[group]})" for group in order}
+        words = [group if isinstance(group, str) else f"{group:.0f} object{'s' * (group > 1)}" for group in order]
+        names = {group: f"{word} ({sizes[group]})" for group, word in zip(order, words, strict=True)}
         block = frame.assign(label=groups.map(names), place=groups.map({group: i for i, group in enumerate(order)}))
         yield block.dropna(subset="label").sort_values("place", kind="stable")
 
@@ -225,10 +224,6 @@ def _objects(prompt: str) -> float:
         return sum(asked.count for asked in parse(prompt).objects)
     except DataError:
         return np.nan
-
-
-def _words(group: str | float) -> str:
-    return group if isinstance(group, str) else f"{group:.0f} object{'s' if group > 1 else ''}"
 
 
 def _draw_group(axes: Axes, values: np.ndarray, place: int, colour: Sequence[float]) -> None:
@@ -267,13 +262,12 @@ def _describe_heatmaps(frame: pd.DataFrame, *, what: str) -> str:
 def heatmaps_by_count(frame: pd.DataFrame) -> Figure:
     """Five matrices of classes against counts one to six, abreast."""
     frame, rewards = _five_rewards(frame)
-    figure = new_figure(4.9)
-    panels = figure.subplots(1, len(rewards), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, reward in zip(panels, rewards, strict=True):
+    figure, panels = new_panels(4.9, 1, len(rewards), sharex=True, sharey=True, squeeze=False)
+    for axes, reward in zip(panels.flat, rewards, strict=True):
         mesh = _draw_grid(axes, frame, reward, grid(frame, reward).reindex(columns=range(1, 7)), size=4.6)
         axes.tick_params(labelsize=6)
         axes.set_xlabel("count")
-    style.draw_scale(figure, mesh, list(panels))
+    style.draw_scale(figure, mesh, list(panels.flat))
     figure.legend(handles=_empty_cells(), ncols=2, **style.ABOVE)
     return figure
 
@@ -287,15 +281,14 @@ def heatmaps_by_count(frame: pd.DataFrame) -> Figure:
 def heatmaps_by_pair(frame: pd.DataFrame) -> Figure:
     """Five matrices of classes against classes, two abreast; what colours and empty cells mean in the sixth place."""
     frame, rewards = _five_rewards(frame)
-    figure = new_figure(7.6)
-    panels = figure.subplots(3, 2).ravel()
-    for axes, reward in zip(panels, rewards, strict=False):
+    figure, panels = new_panels(7.6, 3, 2)
+    for axes, reward in zip(panels.flat, rewards, strict=False):
         mesh = _draw_grid(axes, frame, reward, grid(frame, reward), size=None)
         axes.tick_params(labelsize=4.8, pad=1)
-    for axes in panels[len(rewards) :]:
+    for axes in panels.flat[len(rewards) :]:
         axes.set_axis_off()
-    panels[-1].legend(handles=_empty_cells(), frameon=False, loc="center")
-    style.draw_scale(figure, mesh, panels[-1])
+    panels[-1, -1].legend(handles=_empty_cells(), frameon=False, loc="center")
+    style.draw_scale(figure, mesh, panels[-1, -1])
     return figure
 
 

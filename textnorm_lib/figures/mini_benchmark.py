@@ -308,20 +308,10 @@ def mini_reliability(curves: pd.DataFrame, errors: pd.DataFrame) -> Figure:
         axes.axline((0, 0), slope=1, **style.DOTTED)
         rows = curves[curves["reward"] == reward].set_index("set")
         for name in style.SETS:
-            look = {
-                "color": style.SET_SHADES[name],
-                "linestyle": style.SET_LINES[name],
-                "linewidth": 0.7,
-                "label": name,
-            }
-            axes.plot("probability", "share_good", data=rows.loc[[name]], **look)
-        style.errorbar(
-            axes,
-            rows.loc["all", "probability"],
-            rows.loc["all"],
-            "share_good",
-            **style.look_of(reward, linestyle="none"),
-        )
+            own = rows.loc[[name]]
+            axes.plot(own["probability"], own["share_good"], linewidth=0.7, label=name, **style.SET_LOOKS[name])
+        whole, dots = rows.loc["all"], style.look_of(reward, linestyle="none")
+        style.errorbar(axes, whole["probability"], whole, "share_good", **dots)
         one = ece.loc[reward]
         text = f"ECE {interval(one, middle='value')},\nby chance up to {short(one['reference'])}"
         axes.text(0.98, 0.02, text, size=6.5, ha="right", va="bottom", transform=axes.transAxes)

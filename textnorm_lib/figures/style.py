@@ -42,8 +42,10 @@ _PALETTE = sns.color_palette("colorblind")
 COLOURS = {name: _PALETTE[index] for name, index in zip(REWARD_NAMES, (7, 4, 1, 0, 2), strict=True)}
 MARKERS = dict(zip(REWARD_NAMES, ("s", "v", "^", "D", "o"), strict=True))
 SETS = SET_ORDER[:3]
-SET_SHADES = dict(zip(SETS, ("black", "0.45", "0.7"), strict=True))  # colours belong to the rewards
-SET_LINES = dict(zip(SETS, ("-", "--", "-"), strict=True))
+SET_LOOKS = {  # shades of grey: colours belong to the rewards
+    name: {"color": shade, "linestyle": line}
+    for name, shade, line in zip(SETS, ("black", "0.45", "0.7"), ("-", "--", "-"), strict=True)
+}
 DOTTED = {"color": "0.6", "linewidth": 0.6, "linestyle": ":"}  # a line for reference: no gain, chance, the start, ...
 ABOVE = {"frameon": False, "loc": "outside upper center"}  # where a figure's legend stands
 

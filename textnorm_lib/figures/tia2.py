@@ -93,11 +93,10 @@ def share_good(share: pd.DataFrame, by_count: pd.DataFrame) -> Figure:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # at the last step, where the band has no width
             band = curve.confidence_interval(0.95)
-        x, colour = curve.quantiles, style.SET_SHADES[name]
+        x, look = curve.quantiles, style.SET_LOOKS[name]
         low, high = band.low.evaluate(x), band.high.evaluate(x)
-        left.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
-        look = {"color": colour, "linestyle": style.SET_LINES[name], "label": f"{name} (n = {len(values)})"}
-        left.step(x, curve.probabilities, where="post", **look)
+        left.fill_between(x, low, high, step="post", color=look["color"], alpha=0.15, linewidth=0)
+        left.step(x, curve.probabilities, where="post", label=f"{name} (n = {len(values)})", **look)
     left.set(xlabel="share of good images", ylabel="cumulative share of prompts", xlim=(0, 1), ylim=(0, 1))
     figure.legend(*left.get_legend_handles_labels(), ncols=3, frameon=False, loc="outside upper left")
     rows = by_count[by_count["set"] != "all"]
