@@ -158,7 +158,7 @@ def _describe_share_realised(gains: pd.DataFrame) -> str:
     n = gains["n"].max()
     rows = gains[(gains["set"] == ALL_SETS) & (gains["n"] == n)].set_index("reward")
     words = []
-    for name in choosers_of(gains["reward"], REWARD_NAMES):
+    for name in style.rewards_of(gains):
         share, low, high = (short(rows.loc[name, key], 2) for key in ("share", "low", "high"))
         words.append(f"{REWARD_NAMES[name]} {share} [{low}, {high}]")
     return f"Share of the gain that choosing by the annotators would bring, best of {n}: {', '.join(words)}."
@@ -174,7 +174,7 @@ def share_realised(gains: pd.DataFrame) -> Figure:
     """``gain_realised``: left over n for all sets, right by set at the largest n."""
     figure, (left, right) = new_panels(2.5, 1, 2, sharey=True)
     last, sets = gains["n"].max(), choosers_of(gains["set"], SET_ORDER)
-    for index, reward in enumerate(choosers_of(gains["reward"], REWARD_NAMES)):
+    for index, reward in enumerate(style.rewards_of(gains)):
         look = style.look_of(reward)
         own = gains[(gains["reward"] == reward) & (gains["n"] > 1)]
         all_sets = own[own["set"] == ALL_SETS]
@@ -255,7 +255,7 @@ def _describe_grids(frame: pd.DataFrame) -> str:
 )
 def chosen_images(frame: pd.DataFrame) -> Figure:
     """``pick_grids``: a block for each prompt, a row for each reward, four images for each n; framed if good."""
-    rewards = choosers_of(frame["model"], REWARD_NAMES)
+    rewards = style.rewards_of(frame, "model")
     prompts, sizes = frame["prompt"].unique(), sorted(frame["n"].unique())
     width = _BESIDE + _MOST_SETS * _PER_SET + (_MOST_SETS - 1) * _BETWEEN
     figure, axes = style.new_sheet(width, len(prompts) * (_ABOVE + len(rewards)))

@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy.special import xlogy
 
+from textnorm_lib.figures import style
 from textnorm_lib.figures.best_of_n import peak_as_printed
-from textnorm_lib.figures.style import ABOVE, COLOURS, DOTTED, errorbar, look_of, rewards_of, sentence
 from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.stats.names import REWARD_NAMES
 from textnorm_lib.study.drawing import new_panels
@@ -57,7 +57,7 @@ DDPO = Method("DDPO", *of_notebook("06_ddpo_finetuning", needs="annotators"), "e
 def _describe_gains(gains: pd.DataFrame, runs: pd.DataFrame) -> str:
     gains = _all_sets(gains)
     words = []
-    for reward in rewards_of(gains, "tuned_on"):
+    for reward in style.rewards_of(gains, "tuned_on"):
         told = []
         for what in ("proxy", "gold", "quality"):
             row = _of_reward(gains, reward, what).iloc[-1]
@@ -88,17 +88,17 @@ rwr_gains, ddpo_gains = (
 
 
 def _draw_training(
-    gains: pd.DataFrame, runs: pd.DataFrame, rows: Sequence[str], by: str, label: str, **style: str
+    gains: pd.DataFrame, runs: pd.DataFrame, rows: Sequence[str], by: str, label: str, **look: str
 ) -> tuple[Figure, np.ndarray, list[str]]:
     """A line of panels for each of ``rows``: single runs, thin, and means with intervals, over the column ``by``."""
     figure, panels, rewards = _grid(gains, rows, GAINS, label)
     for line, what in zip(panels, rows, strict=True):
         for axes, reward in zip(line, rewards, strict=True):
-            axes.axhline(0.0, **DOTTED)
+            axes.axhline(0.0, **style.DOTTED)
             for _, own in _of_reward(runs, reward, what).groupby("run"):
-                axes.plot([0, *own[by]], [0, *own["mean"]], color=COLOURS[reward], **_THIN)
+                axes.plot([0, *own[by]], [0, *own["mean"]], color=style.COLOURS[reward], **_THIN)
             own = _of_reward(gains, reward, what)
-            errorbar(axes, own[by], own, **look_of(reward, markersize=3, **style))
+            style.errorbar(axes, own[by], own, **style.look_of(reward, markersize=3, **look))
         _keep_in_view(line[0], gains[gains["what"] == what], runs[runs["what"] == what])
     return figure, panels, rewards
 
@@ -109,7 +109,7 @@ def _grid(
     """A line of panels for each of ``rows``, a column for each reward; ``DataError`` for one with several beta."""
     if (several := frame.groupby("tuned_on")["beta"].nunique() > 1).any():
         raise DataError(f"{several.idxmax()} was tuned with several beta; a panel shows one (with_beta)")
-    rewards = rewards_of(frame, "tuned_on")
+    rewards = style.rewards_of(frame, "tuned_on")
     figure, panels = new_panels(
         0.75 + 1.15 * len(rows), len(rows), len(rewards), sharex=True, sharey="row", squeeze=False
     )
@@ -147,7 +147,7 @@ def _explain(figure: Figure, gains: pd.DataFrame, *others: Line2D) -> None:
     """What lines and intervals are, and what a point rests on."""
     mean = Line2D([], [], color="0.4", marker="|", label="mean with 95% interval")
     thin = Line2D([], [], color="0.4", linewidth=0.5, label="one run")
-    figure.legend(handles=[mean, thin, *others], ncols=3, title=_numbers(gains), **ABOVE)
+    figure.legend(handles=[mean, thin, *others], ncols=3, title=_numbers(gains), **style.ABOVE)
 
 
 def _numbers(gains: pd.DataFrame) -> str:
@@ -165,10 +165,10 @@ def _count(numbers: pd.Series, noun: str) -> str:
 # ---- training curves of DDPO
 
 
-@sentence("Training curves, from the first epoch to the last tenth: {}.")
+@style.sentence("Training curves, from the first epoch to the last tenth: {}.")
 def _describe_curves(curves: pd.DataFrame) -> Iterator[str]:
     curves, known = _in_units(curves)
-    for reward in rewards_of(curves, "tuned_on"):
+    for reward in style.rewards_of(curves, "tuned_on"):
         told = []
         for what in known:
             own = curves[curves["tuned_on"] == reward].dropna(subset=what)
@@ -192,13 +192,13 @@ def ddpo_curves(curves: pd.DataFrame) -> Figure:
         for axes, reward in zip(line, rewards, strict=True):
             own = curves[curves["tuned_on"] == reward].dropna(subset=what)
             for _, rows in own.groupby("run"):
-                axes.plot(rows["epoch"], rows[what], color=COLOURS[reward], **_THIN)
+                axes.plot(rows["epoch"], rows[what], color=style.COLOURS[reward], **_THIN)
             mean = own.groupby("epoch")[what].mean()
-            axes.axhline(mean.iloc[0], **DOTTED)
-            axes.plot(mean.index, mean, color=COLOURS[reward])
+            axes.axhline(mean.iloc[0], **style.DOTTED)
+            axes.plot(mean.index, mean, color=style.COLOURS[reward])
     thin, thick = Line2D([], [], color="0.4", linewidth=0.5), Line2D([], [], color="0.4")
     names = [f"mean of {_count(curves.groupby('tuned_on')['run'].nunique(), 'run')}", "one run"]
-    figure.legend([thick, thin], names, ncols=2, **ABOVE)
+    figure.legend([thick, thin], names, ncols=2, **style.ABOVE)
     return figure
 
 
@@ -213,10 +213,10 @@ def _in_units(curves: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 # ---- gains over the divergence from the base
 
 
-@sentence("Gains against the square root of the divergence, at the last checkpoint: {}.")
+@style.sentence("Gains against the square root of the divergence, at the last checkpoint: {}.")
 def _describe_over_kl(gains: pd.DataFrame, runs: pd.DataFrame, fits: pd.DataFrame) -> Iterator[str]:
     gains, fits = _over_distance(gains), _all_sets(fits)
-    for reward in rewards_of(gains, "tuned_on"):
+    for reward in style.rewards_of(gains, "tuned_on"):
         proxy, gold = (_of_reward(gains, reward, what).iloc[-1] for what in ("proxy", "gold"))
         peak = fits[(fits["reward"] == reward) & (fits["term"] == "peak")].iloc[0]
         yield (
@@ -284,21 +284,21 @@ def _describe_beta(gains: pd.DataFrame) -> str:
 def rwr_beta(gains: pd.DataFrame) -> Figure:
     """``tuning_gains`` of several beta: at the last checkpoint, all prompts."""
     last = _by_beta(gains)
-    rewards, known = rewards_of(last, "tuned_on"), sorted(last["beta"].unique())
+    rewards, known = style.rewards_of(last, "tuned_on"), sorted(last["beta"].unique())
     figure, panels = new_panels(3.6, 2, 2, sharex=True)
     for axes, what in zip(panels.flat, GAINS, strict=True):
         for index, reward in enumerate(rewards):
             own = last[(last["tuned_on"] == reward) & (last["what"] == what)].sort_values("beta")
             places = np.searchsorted(known, own["beta"]) + (index - (len(rewards) - 1) / 2) * 0.1
-            errorbar(axes, places, own, label=REWARD_NAMES[reward], **look_of(reward, markersize=3))
-        axes.axhline(0.0, **DOTTED)
+            style.errorbar(axes, places, own, label=REWARD_NAMES[reward], **style.look_of(reward, markersize=3))
+        axes.axhline(0.0, **style.DOTTED)
         axes.set_ylabel(GAINS[what])
         _keep_in_view(axes, last[last["what"] == what])
     for axes in panels[-1]:
         axes.set_xticks(range(len(known)), [f"{beta:g}" for beta in known])
         axes.set_xlabel("KL coefficient")
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=5, title=f"last checkpoint; {_numbers(last)}", **ABOVE)
+    figure.legend(handles, labels, ncols=5, title=f"last checkpoint; {_numbers(last)}", **style.ABOVE)
     return figure
 
 

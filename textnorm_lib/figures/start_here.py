@@ -10,7 +10,7 @@ from IPython.display import Image
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 
-from textnorm_lib.figures.style import draw_image, new_sheet, votes_as_marks, with_cells
+from textnorm_lib.figures import style
 from textnorm_lib.prompts.templates import PREFIX
 from textnorm_lib.stats.names import REWARD_NAMES
 from textnorm_lib.study.items import of_notebook
@@ -61,15 +61,15 @@ def favourite_images(frame: pd.DataFrame) -> Figure:
     heads = {prompt: _head(prompt, rows) for prompt, rows in frame.groupby("prompt", sort=False)}
     above = LINE * (1 + max(head.count("\n") for head in heads.values())) + 0.05
     width, height = BESIDE + len(heads), above + (len(ROWS) - 1) * PITCH + 1 + BELOW
-    figure, axes = new_sheet(width, height)
+    figure, axes = style.new_sheet(width, height)
     for column, (prompt, head) in enumerate(heads.items()):
         left = BESIDE + column
         axes.text(left + 0.5, above - 0.02, head, size=6.5, ha="center", va="bottom", linespacing=1.1)
         for _, one in frame[frame["prompt"] == prompt].iterrows():
             top = above + list(ROWS).index(one["chooser"]) * PITCH
-            draw_image(axes, left, top, one["png"], framed=one["label"] == 1)
+            style.draw_image(axes, left, top, one["png"], framed=one["label"] == 1)
             if not pd.isna(one["label"]):
-                axes.text(left + 0.5, top + 0.98, votes_as_marks(one), size=7, ha="center", va="top")
+                axes.text(left + 0.5, top + 0.98, style.votes_as_marks(one), size=7, ha="center", va="top")
     for row, (chooser, name) in enumerate(ROWS.items()):
         axes.text(0, above + row * PITCH + 0.5, f"{name}{_counted(frame, chooser)}", size=7, va="center")
     return figure
@@ -95,6 +95,6 @@ def _counted(frame: pd.DataFrame, chooser: str) -> str:
 )
 def chooser_table(shares: pd.DataFrame) -> pd.DataFrame:
     """``share_of_favourites`` as printed: a row per chooser."""
-    cells = with_cells(shares, "share", digits=2)
+    cells = style.with_cells(shares, "share", digits=2)
     table = cells[["chooser", "cell", "n_prompts"]].replace({"chooser": {"random": "chance", **REWARD_NAMES}})
     return table.set_axis(["chosen by", "good", "prompts"], axis=1)

@@ -43,8 +43,10 @@ class Item:
 
     @property
     def source(self) -> str:
-        """Digest of the module that builds it: what is made by other code is out of date."""
-        return hashlib.sha256(inspect.getsource(self.module).encode()).hexdigest()
+        """Digest of the module that builds it and of those beside it: what other code made is out of date."""
+        room = self.module.__package__
+        used = [one for one in vars(self.module).values() if inspect.ismodule(one) and room and one.__package__ == room]
+        return hashlib.sha256("".join(map(inspect.getsource, [self.module, *used])).encode()).hexdigest()
 
 
 FIGURES: dict[str, Item] = {}
