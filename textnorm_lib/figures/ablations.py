@@ -301,15 +301,15 @@ def gains_from_leaks(frame: pd.DataFrame) -> Figure:
     "What is wrong with the released contrastive sets, by rules: entries with a fault, their share of all, and the "
     "number of prompts whose set has one; in the heading all entries and prompts. Nothing in common is a hint rather "
     "than a fault.",
-    alt="Five faults of the released contrastive sets, a column for each set.",
     needs="tia2",
     paper_item="Section 4.2, contrastive prompt sets",
 )
-def released_faults(frame: pd.DataFrame) -> pd.DataFrame:
-    """``lint_summary`` as printed: one row per fault, one column per set."""
-    entries = frame["entries"].map("{:,}".format) + frame["entries"].div(frame["all_entries"]).map(" ({:.1%})".format)
-    cells = frame.assign(cell=entries + " in " + frame["prompts"].map("{:,}".format))
-    sizes = frame.drop_duplicates("set").set_index("set")
+def released_faults(summary: pd.DataFrame) -> pd.DataFrame:
+    """Five faults of the released contrastive sets, a column for each set."""
+    share = (summary["entries"] / summary["all_entries"]).map(" ({:.1%})".format)
+    entries, prompts = (summary[column].map("{:,}".format) for column in ("entries", "prompts"))
+    cells = summary.assign(cell=entries + share + " in " + prompts)
+    sizes = summary.drop_duplicates("set").set_index("set")
     names = {one.Index: f"{one.Index} ({one.all_entries:,} in {one.all_prompts:,})" for one in sizes.itertuples()}
     return style.by_set(cells, "fault", names)
 
@@ -320,14 +320,13 @@ def released_faults(frame: pd.DataFrame) -> pd.DataFrame:
     "from (none: raw). Development prompts: AUROC and AP (mean of AP@5, 10 and 25), settings held out. Sealed prompts, "
     "scored once: AUROC and AUPRC, settings chosen on development prompts. Mean over prompts and 95% bootstrap "
     "interval; number of prompts in the heading.",
-    alt="AUROC and AP of six ensembles without contrastive prompts, with random ones and with those by rules.",
     paper_item="Table 1",
     paper_value="AUROC/AUPRC .764/.669 (PickScore), .641/.540 random, .780/.704 by a language model, .822/.752 "
     "(ensemble)",
 )
-def papers_ablation(frame: pd.DataFrame, sealed: pd.DataFrame) -> pd.DataFrame:
-    """One row per ensemble and source of its contrastive prompts: on development and on ``sealed`` prompts."""
-    cells = style.with_cells(frame).set_index(["rewards", "source", "metric"])["cell"]
+def papers_ablation(development: pd.DataFrame, sealed: pd.DataFrame) -> pd.DataFrame:
+    """AUROC and AP of six ensembles without contrastive prompts, with random ones and with those by rules."""
+    cells = style.with_cells(development).set_index(["rewards", "source", "metric"])["cell"]
     once = sealed[sealed["set"] == ALL_SETS].set_index(["reward", "metric"])
     rows = []
     for rewards, (source, prefix) in product(ENSEMBLES, _PREFIXES.items()):
@@ -335,7 +334,7 @@ def papers_ablation(frame: pd.DataFrame, sealed: pd.DataFrame) -> pd.DataFrame:
         keys = [(prefix + rewards, metric) for metric in ("auroc", "auprc")]
         later = [interval(once.loc[key]) for key in keys if key in once.index] or ["–", "–"]
         rows.append((ensemble_name(rewards), source, *shown, *later))
-    known = frame.loc[frame["source"] == "none", "n_prompts"].max()
+    known = development.loc[development["source"] == "none", "n_prompts"].max()
     names = [f"{metric}, development ({known})" for metric in ("AUROC", "AP")]
     names += [f"{metric}, sealed ({once['n_prompts'].max()})" for metric in ("AUROC", "AUPRC")]
     return pd.DataFrame(rows, columns=["rewards", "contrastive prompts", *names])

@@ -34,11 +34,10 @@ _PAPERS_ROWS = (  # of table 1: contrastive prompts, ensemble, our name if it is
     "Rewards against people, from the released per-prompt metrics: mean over the prompts (their number in brackets) "
     "and 95% bootstrap interval over prompts. A star: released TextNorm is better on the same prompts (Wilcoxon, Holm "
     "within the set, .05); a minus: it is worse. TextNorm's settings differ from prompt to prompt.",
-    alt="Five rewards on three sets and all prompts by seven metrics, each with its interval.",
     paper_item="Main metric table (section 4.3)",
 )
 def metric_table(summary: pd.DataFrame, comparison: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Sets x rewards against metrics; a star where TextNorm is better, a minus where it is worse (Holm, .05).
+    """Five rewards on three sets and all prompts by seven metrics, each with its interval.
 
     Without ``comparison`` nothing is marked.
     """
@@ -62,11 +61,10 @@ def _differences(comparison: pd.DataFrame, names: dict[str, str]) -> pd.DataFram
     "tab13_paired_differences",
     "Released TextNorm minus each other reward on the same prompts; 95% paired bootstrap interval over prompts; a "
     "star: p < .05 (Wilcoxon, Holm within the set).",
-    alt="Differences per set and metric to CLIP, BLIP-2, ImageReward and PickScore.",
     paper_item="Section 4.3: improvements in all measured metrics",
 )
 def difference_table(comparison: pd.DataFrame) -> pd.DataFrame:
-    """``compare`` of all rewards with TextNorm, as printed."""
+    """Differences per set and metric to CLIP, BLIP-2, ImageReward and PickScore."""
     return _differences(comparison, {name: text for name, text in REWARD_NAMES.items() if name != "textnorm"})
 
 
@@ -74,12 +72,11 @@ def difference_table(comparison: pd.DataFrame) -> pd.DataFrame:
     "tab01_ablation",
     "The paper's ablation (table 1), averages over the 525 prompts that have both labels; 95% bootstrap interval over "
     "prompts. The release holds the first and the last row only.",
-    alt="PickScore and released TextNorm against the paper's four ablation rows.",
     paper_item="Table 1",
     paper_value="AUROC/AUPRC .764/.669 (PickScore), .641/.540, .780/.704, .822/.752 (TextNorm, ensemble)",
 )
 def ablation_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """The paper's table 1: its rows, what the release gives for them, the paper's values."""
+    """PickScore and released TextNorm against the paper's four ablation rows."""
     rows = summary.query("set == 'all'").set_index(["reward", "metric"])
     lines = []
     for prompts, ensemble, reward, *paper in _PAPERS_ROWS:
@@ -93,10 +90,9 @@ def ablation_table(summary: pd.DataFrame) -> pd.DataFrame:
     "tab14_composition_by_class",
     "Composition set, AUROC: released TextNorm minus each other reward, with 95% intervals from drawing prompts and "
     "from drawing the 25 classes again.",
-    alt="Two intervals for each of the four differences.",
 )
 def class_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``differences_by_class`` as printed: the difference, and the interval by what is drawn again."""
+    """Two intervals for each of the four differences."""
     limits = "[" + frame["low"].map(short) + ", " + frame["high"].map(short) + "]"
     wide = frame.assign(limits=limits).pivot(index="reward", columns="drawn", values="limits")
     table = frame.drop_duplicates("reward")[["reward", "difference"]].join(wide[frame["drawn"].unique()], on="reward")
@@ -206,12 +202,11 @@ def auroc_by_count(summary: pd.DataFrame, differences: pd.DataFrame) -> Figure:
 @table(
     "tab11_released_tuning",
     "The settings behind the released TextNorm scores differ from prompt to prompt: prompts by value.",
-    alt="Scale and penalty of the released TextNorm scores per set.",
 )
-def tuning_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``tuning_shares`` as printed: a row per set and parameter."""
-    used = frame["value"].map("{:g}".format) + ": " + frame["prompts"].astype(str)
-    groups = frame.assign(used=used).groupby(["set", "parameter"], sort=False, as_index=False)
+def tuning_table(tuning_shares: pd.DataFrame) -> pd.DataFrame:
+    """Scale and penalty of the released TextNorm scores per set."""
+    used = tuning_shares["value"].map("{:g}".format) + ": " + tuning_shares["prompts"].astype(str)
+    groups = tuning_shares.assign(used=used).groupby(["set", "parameter"], sort=False, as_index=False)
     return groups.agg(**{"prompts": ("prompts", "sum"), "prompts by value": ("used", ", ".join)})
 
 
@@ -251,10 +246,9 @@ def released_tuning(shares: pd.DataFrame) -> Figure:
     "tab12_hindsight",
     "Released TextNorm minus a choice between untouched rewards that peeks at the same labels; 95% paired bootstrap "
     "interval over prompts; a star: p < .05 (Wilcoxon, Holm within the set).",
-    alt="Differences per set and metric to the best of two and of four rewards in hindsight.",
 )
 def hindsight_table(comparison: pd.DataFrame) -> pd.DataFrame:
-    """``compare`` of ``choose_in_hindsight`` with TextNorm, as printed."""
+    """Differences per set and metric to the best of two and of four rewards in hindsight."""
     return _differences(comparison, HINDSIGHT)
 
 

@@ -345,12 +345,11 @@ def loved_and_rejected(frame: pd.DataFrame) -> Figure:
     "TextNorm's best four of n against those of others: shares of comparisons by the majority of three blind judges, "
     "with 95% intervals; prompts won, tied and lost; the sign test over prompts (two-sided, Holm within n; a star: "
     "below .05); its power if TextNorm won twice as many prompts as it lost.",
-    alt="A row for each n, opponent and question: wins, ties, losses, prompts, p-value, power.",
     paper_item="Figure 9",
     paper_value="two to three times as many wins as losses in alignment against ImageReward and PickScore",
 )
 def judgements(outcomes: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """``verdicts_as_printed``: one row per n, opponent and question."""
+    """A row for each n, opponent and question: wins, ties, losses, prompts, p-value, power."""
     opponents = choosers_of(outcomes["opponent"], CHOOSER_NAMES)
     keys = list(product(sorted(outcomes["n"].unique()), opponents, style.QUESTIONS))
     printed = style.verdicts_as_printed(outcomes, tests, keys, ["n", "opponent", "question"]).drop(columns="p_sign")
@@ -363,10 +362,9 @@ def judgements(outcomes: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     "The gain in gold over one image fitted by d (a - b d), d being the square root of the KL divergence (Gao et al. "
     "2023), and the d at which it peaks (beyond the largest d that was tried it is extrapolated); and, without a fit, "
     "what the last quadrupling of n did to gold. 95% bootstrap intervals over prompts (their number in brackets).",
-    alt="Coefficients, peak and the gain by the last quadrupling for each set and way to choose.",
 )
 def gold_fits(frame: pd.DataFrame, late: pd.DataFrame) -> pd.DataFrame:
-    """``fit_gold`` and ``late_gains`` as printed: one row per set and chooser."""
+    """Coefficients, peak and the gain by the last quadrupling for each set and way to choose."""
     cells = style.with_cells(frame, "value")
     peaks = frame[frame["term"] == "peak"]
     cells.loc[peaks.index, "cell"] = peaks.apply(peak_as_printed, axis=1, never="never")
@@ -389,10 +387,9 @@ def _by_set_and_chooser(cells: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFram
     "The best of the largest n: gain in rating over one image, share of the gain that choosing by the rating itself "
     "brings, and TextNorm's gain minus each other's (a star: p < .05, Wilcoxon, Holm within the set). Means over "
     "prompts (their number in brackets) with 95% bootstrap intervals.",
-    alt="Gain, share and difference to TextNorm for each set and each way to choose.",
 )
 def gains_at_the_end(means: pd.DataFrame, realised: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
-    """At the largest n: gain in gold, share of the possible gain, TextNorm minus each other reward."""
+    """Gain, share and difference to TextNorm for each set and each way to choose."""
     n, keys = means["n"].max(), ["set", "reward"]
     last = means[(means["n"] == n) & (means["what"] == "gold")].set_index(keys)
     cells = last.apply(interval, axis=1).to_frame("gain")

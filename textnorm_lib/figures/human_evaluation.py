@@ -78,12 +78,11 @@ def cost_of_slips(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
     "Simulated people who slip in a share of their answers: TextNorm's wins, ties and losses by the majority of three, "
     "with 95% intervals; prompts won, tied and lost with the two-sided sign test; Krippendorff's alpha among the three "
     "over both opponents' comparisons, and Cohen's kappa of their majorities with the judges'.",
-    alt="A row for each opponent, question and share of slips.",
     needs="annotators",
     paper_item="Figure 6",
 )
 def slip_table(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> pd.DataFrame:
-    """``outcomes_by_slip`` and ``agreement_by_slip`` as printed: a row per opponent, question and slip."""
+    """A row for each opponent, question and share of slips."""
     told = style.with_cells(outcomes, "share", digits=2)
     keys = ["opponent", "question", "slip"]
     cells, tests = told.pivot(index=keys, columns="outcome", values="cell"), told.drop_duplicates(keys).set_index(keys)
@@ -144,10 +143,9 @@ def power_by_prompts(curves: pd.DataFrame, needed: pd.DataFrame) -> Figure:
     "tab42_prompts_needed",
     "Prompts that the two-sided sign test at .05 needs for a power of .8, by the ratio of prompts won to prompts lost "
     "and the share of ties.",
-    alt="A row for each ratio of wins to losses, a column for each share of ties.",
 )
 def needed_table(prompts: pd.DataFrame) -> pd.DataFrame:
-    """``prompts_needed`` as printed: a row per ratio, a column per share of ties."""
+    """A row for each ratio of wins to losses, a column for each share of ties."""
     wide = prompts.pivot(index="ratio", columns="ties", values="prompts")
     wide.columns = [f"{tied:.0%} tied" for tied in wide]
     ratios = pd.Series([f"{ratio:g}" for ratio in wide.index], name="wins for each loss")

@@ -314,11 +314,10 @@ def _empty_cells() -> list[Patch]:
     "tab22_textnorm_rewards",
     "The mini world's rewards, raw and under TextNorm, against its annotators: mean over the prompts with both labels "
     "(their number in brackets) and 95% bootstrap interval over prompts.",
-    alt="Rewards raw and under TextNorm on three sets and all prompts by seven metrics, each with its interval.",
     paper_item="Main metric table (section 4.3)",
 )
 def textnorm_rewards(summary: pd.DataFrame) -> pd.DataFrame:
-    """One row per set and reward, raw and under TextNorm, one column per metric."""
+    """Rewards raw and under TextNorm on three sets and all prompts by seven metrics, each with its interval."""
     table = style.by_metric(style.with_cells(summary, digits=2), ["set", "reward"], product(SET_ORDER, JUDGED))
     rewards, scores = zip(*table.pop("reward").map(judged_name), strict=True)
     table.insert(1, "rewards", rewards)
@@ -331,10 +330,9 @@ def textnorm_rewards(summary: pd.DataFrame) -> pd.DataFrame:
     "Temperature and penalty chosen in four ways: on other prompts (held out), on prompts of other classes, on all "
     "prompts at once, and on each prompt's own labels, as the released TextNorm scores most likely were. AUROC and AP "
     "(mean of AP@5, 10 and 25) with 95% bootstrap intervals over prompts, those of the gains over held out paired.",
-    alt="AUROC and AP of six ensembles under four ways to choose settings, with their gains over held out.",
 )
 def ways_to_choose(choices: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
-    """One row per ensemble and choice of its setting: AUROC and AP, and each one's gain over the choice held out."""
+    """AUROC and AP of six ensembles under four ways to choose settings, with their gains over held out."""
     cells, more = (style.with_cells(frame).set_index(["rewards", "choice", "metric"]) for frame in (choices, gains))
     rows = []
     for rewards, choice in product(ENSEMBLES, CHOICES):
@@ -353,10 +351,9 @@ def ways_to_choose(choices: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
     "expected calibration error by set (prompts in brackets; a star: more than chance alone gives), Brier score over "
     "all (in brackets: were one probability given to all), and the share of bad images in the half that is ranked "
     "higher over all prompts. 95% bootstrap intervals over prompts.",
-    alt="Calibration error on three sets and all, Brier score and risk at half coverage, raw and under TextNorm.",
 )
 def confidence(errors: pd.DataFrame, risks: pd.DataFrame) -> pd.DataFrame:
-    """One row per reward, raw and under TextNorm: ECE by set, Brier score, the risk among its surer half of images."""
+    """Calibration error on three sets and all, Brier score and risk at half coverage, raw and under TextNorm."""
     cells = style.with_cells(errors, "value").set_index(["reward", "metric", "set"])
     half = risks.loc[(risks["coverage"] - 0.5).abs().round(9) == 0].set_index("reward")
     sizes = errors.drop_duplicates("set").set_index("set")["n_prompts"]
@@ -379,11 +376,10 @@ def confidence(errors: pd.DataFrame, risks: pd.DataFrame) -> pd.DataFrame:
     "TextNorm against what it is made from, on the sealed prompts: differences of AUROC and AP@10 over all prompts "
     "with 95% bootstrap intervals, prompts won, tied and lost. A star: p < .05 by Wilcoxon's signed-rank test after "
     "Holm's adjustment over all rows and both metrics.",
-    alt="Differences between rewards, TextNorm of each, the ensemble, and TextNorm over random prompts.",
 )
-def paired_tests(frame: pd.DataFrame) -> pd.DataFrame:
-    """Differences of AUROC and AP@10 over all prompts, one row per pair; a star: p < .05 after Holm."""
-    found = frame[frame["set"] == ALL_SETS]
+def paired_tests(tests: pd.DataFrame) -> pd.DataFrame:
+    """Differences between rewards, TextNorm of each, the ensemble, and TextNorm over random prompts."""
+    found = tests[tests["set"] == ALL_SETS]
     rows = []
     for (reward, reference), pair in found.groupby(["reward", "reference"], sort=False):
         cells = [", ".join(judged_name(name)) for name in (reference, reward)]

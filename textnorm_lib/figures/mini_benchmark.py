@@ -41,10 +41,9 @@ _NAMES = {**REWARD_NAMES, RATING: RATING}
     "tab17_mini_metric_comparison",
     "The mini world's rewards against its annotators: mean over the prompts with both labels (their number in "
     "brackets) and 95% bootstrap interval over prompts. To be read beside the table of the released scores.",
-    alt="Four rewards on three sets and all prompts by seven metrics, each with its interval.",
 )
 def mini_metric_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Sets x rewards against metrics, nothing marked."""
+    """Four rewards on three sets and all prompts by seven metrics, each with its interval."""
     return metric_table(summary)
 
 
@@ -271,12 +270,12 @@ def mini_reward_agreement(summary: pd.DataFrame) -> Figure:
     "tab19_mini_reward_agreement",
     "Agreement within a prompt of the mini world's rewards with each other and with the rating: Spearman's rho, mean "
     "over the prompts with both labels (their number in brackets) and 95% bootstrap interval.",
-    alt="A row for each two of the four rewards and the rating, a column for each set.",
 )
-def reward_agreement_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """``rank_correlations``, summarised, as printed: a row per pair, a column per set with its prompts."""
-    pairs = summary["reward"].map(_NAMES) + " and " + summary["metric"].map(_NAMES)
-    return style.by_set(style.with_cells(summary, digits=2).assign(pair=pairs), "pair", style.with_prompts(summary))
+def reward_agreement_table(correlations: pd.DataFrame) -> pd.DataFrame:
+    """A row for each two of the four rewards and the rating, a column for each set."""
+    pairs = correlations["reward"].map(_NAMES) + " and " + correlations["metric"].map(_NAMES)
+    cells = style.with_cells(correlations, digits=2).assign(pair=pairs)
+    return style.by_set(cells, "pair", style.with_prompts(correlations))
 
 
 # ---- as probabilities
@@ -335,11 +334,10 @@ def _calibration_of_all(errors: pd.DataFrame) -> pd.DataFrame:
     "expected calibration error (ten bins of equally many images) and Brier score, with 95% bootstrap intervals over "
     "prompts (their number in brackets). Beside them: up to where chance takes the ECE of a calibrated reward, and the "
     "Brier score of the share of good images as everybody's probability.",
-    alt="ECE and Brier score of four rewards on three sets and all prompts, with their references.",
 )
-def calibration_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``calibration_errors`` as printed: a row per set and reward, ECE and Brier score each with its reference."""
-    cells = style.with_cells(frame, "value").set_index(["set", "reward", "metric"])
+def calibration_table(errors: pd.DataFrame) -> pd.DataFrame:
+    """ECE and Brier score of four rewards on three sets and all prompts, with their references."""
+    cells = style.with_cells(errors, "value").set_index(["set", "reward", "metric"])
     rows = []
     for name, reward in product(SET_ORDER, REWARD_NAMES):
         if (name, reward, "ece") in cells.index:

@@ -90,11 +90,10 @@ def _counted(frame: pd.DataFrame, chooser: str) -> str:
     "tab39_start_here",
     "How often one image of sixteen is good, chosen by chance, by CLIP, and by the same CLIP under TextNorm, with 95% "
     "intervals: exact for the two rewards, by drawing prompts again for chance.",
-    alt="A row for each way to choose: chance, CLIP, TextNorm.",
     needs="annotators",
 )
 def chooser_table(shares: pd.DataFrame) -> pd.DataFrame:
-    """``share_of_favourites`` as printed: a row per chooser."""
+    """A row for each way to choose: chance, CLIP, TextNorm."""
     cells = style.with_cells(shares, "share", digits=2)
     table = cells[["chooser", "cell", "n_prompts"]].replace({"chooser": {"random": "chance", **REWARD_NAMES}})
     return table.set_axis(["chosen by", "good", "prompts"], axis=1)

@@ -36,21 +36,20 @@ WORLDS = {  # name -> how it is drawn
 @table(
     "tab05_tia2_statistics",
     "TIA2 in numbers. Good: at least two of three votes are good. Contrastive prompts: mean (least–most).",
-    alt="A row for each set and one for all.",
     paper_item="Section 3.1, statistics of the benchmark",
     paper_value="100, 150 and 300 prompts, 50 images each, three labels an image",
 )
-def statistics_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``set_statistics`` as printed."""
+def statistics_table(statistics: pd.DataFrame) -> pd.DataFrame:
+    """A row for each set and one for all."""
     counts = ["prompts", "images", "votes"]
-    table = frame[["set"]].join(frame[counts].map("{:,}".format))
-    if "contrastive_mean" in frame:
-        ends = frame["contrastive_least"].astype(str) + "–" + frame["contrastive_most"].astype(str)
-        table["contrastive prompts"] = frame["contrastive_mean"].map("{:.1f}".format) + " (" + ends + ")"
-    table["good images"] = frame["share_good"].map(percent)
-    table["votes skipped"] = frame["share_skipped"].map(percent)
-    table["images with a skip"] = frame["images_with_skip"].map(percent)
-    bad, good = frame["prompts_all_bad"].astype(str), frame["prompts_all_good"].astype(str)
+    table = statistics[["set"]].join(statistics[counts].map("{:,}".format))
+    if "contrastive_mean" in statistics:
+        ends = statistics["contrastive_least"].astype(str) + "–" + statistics["contrastive_most"].astype(str)
+        table["contrastive prompts"] = statistics["contrastive_mean"].map("{:.1f}".format) + " (" + ends + ")"
+    table["good images"] = statistics["share_good"].map(percent)
+    table["votes skipped"] = statistics["share_skipped"].map(percent)
+    table["images with a skip"] = statistics["images_with_skip"].map(percent)
+    bad, good = statistics["prompts_all_bad"].astype(str), statistics["prompts_all_good"].astype(str)
     return table.assign(**{"prompts all bad / all good": bad + " / " + good})
 
 
@@ -58,12 +57,11 @@ def statistics_table(frame: pd.DataFrame) -> pd.DataFrame:
     "tab06_categories",
     "The comprehensive prompts by the paper's eight categories, assigned by the study's own rule: the release does not "
     "carry them.",
-    alt="Eight categories: number of prompts, share of good images, examples.",
     paper_item="Appendix 8.1, statistics of each subcategory",
 )
-def category_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``categories`` as printed."""
-    return frame.assign(share_good=frame["share_good"].map(percent)).rename(
+def category_table(categories: pd.DataFrame) -> pd.DataFrame:
+    """Eight categories: number of prompts, share of good images, examples."""
+    return categories.assign(share_good=categories["share_good"].map(percent)).rename(
         columns={"prompts": "prompts (first category)", "mentions": "prompts (any)", "share_good": "good images"}
     )
 
@@ -108,11 +106,10 @@ def share_good(share: pd.DataFrame, by_count: pd.DataFrame) -> Figure:
 @table(
     "tab10_one_label_prompts",
     "The prompts whose 50 images all have one label: no metric is defined, they leave the averages.",
-    alt="Set, prompt and label of each such prompt.",
 )
-def one_label_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``one_label_prompts`` as printed."""
-    return frame
+def one_label_table(prompts: pd.DataFrame) -> pd.DataFrame:
+    """Set, prompt and label of each such prompt."""
+    return prompts
 
 
 # ---- how the votes agree
@@ -121,14 +118,13 @@ def one_label_table(frame: pd.DataFrame) -> pd.DataFrame:
 @table(
     "tab08_agreement",
     "Agreement of the three vote slots; 95% bootstrap interval over prompts; kappas without skips.",
-    alt="Krippendorff's alpha, Fleiss' and Cohen's kappas and unanimity per set.",
 )
-def agreement_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``agreement`` as printed."""
-    kappas = frame[["fleiss", "cohen_12", "cohen_13", "cohen_23"]].map(short, digits=2)
+def agreement_table(agreement: pd.DataFrame) -> pd.DataFrame:
+    """Krippendorff's alpha, Fleiss' and Cohen's kappas and unanimity per set."""
+    kappas = agreement[["fleiss", "cohen_12", "cohen_13", "cohen_23"]].map(short, digits=2)
     kappas.columns = ["Fleiss' kappa", "Cohen 1–2", "Cohen 1–3", "Cohen 2–3"]
-    alpha = frame.apply(interval, axis=1, middle="alpha", digits=2).rename("Krippendorff's alpha")
-    return pd.concat([frame["set"], alpha, kappas, frame["unanimous"].map(percent)], axis=1)
+    alpha = agreement.apply(interval, axis=1, middle="alpha", digits=2).rename("Krippendorff's alpha")
+    return pd.concat([agreement["set"], alpha, kappas, agreement["unanimous"].map(percent)], axis=1)
 
 
 def _describe_vote_slots(slots: pd.DataFrame) -> str:
@@ -165,10 +161,9 @@ def vote_slots(slots: pd.DataFrame) -> Figure:
     "tab07_vote_slots",
     "What each vote slot does to the label. Decides: the other two disagree. Without: by the other two, an image on "
     "which they disagree counting half.",
-    alt="A row for each set and vote slot.",
 )
-def vote_slot_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``slot_influence`` as printed."""
+def vote_slot_table(slot_influence: pd.DataFrame) -> pd.DataFrame:
+    """A row for each set and vote slot."""
     names = {
         "share_good": "good votes",
         "share_skipped": "skipped",
@@ -177,20 +172,19 @@ def vote_slot_table(frame: pd.DataFrame) -> pd.DataFrame:
         "share_good_label": "good by majority",
         "share_good_without": "good without this slot",
     }
-    shares = frame.drop(columns=["set", "slot"]).map(percent)
-    return pd.concat([frame[["set", "slot"]], shares.rename(columns=names)], axis=1)
+    shares = slot_influence.drop(columns=["set", "slot"]).map(percent)
+    return pd.concat([slot_influence[["set", "slot"]], shares.rename(columns=names)], axis=1)
 
 
 @table(
     "tab09_other_labels",
     "Labels by other rules than the majority: share of good images and of labels that change.",
-    alt="Majority, Dawid-Skene, unanimous and any-good labels per set.",
 )
-def other_labels_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``other_labels`` as printed."""
-    shares = frame[["share_good", "changed", "to_good", "to_bad"]].map(percent)
+def other_labels_table(other_labels: pd.DataFrame) -> pd.DataFrame:
+    """Majority, Dawid-Skene, unanimous and any-good labels per set."""
+    shares = other_labels[["share_good", "changed", "to_good", "to_bad"]].map(percent)
     shares.columns = ["good images", "labels changed", "to good", "to bad"]
-    return pd.concat([frame[["set", "rule"]], shares], axis=1)
+    return pd.concat([other_labels[["set", "rule"]], shares], axis=1)
 
 
 # ---- in miniature: images, not chosen by their looks
@@ -301,24 +295,22 @@ def mini_failures(failures: pd.DataFrame) -> Figure:
     "tab15_mini_statistics",
     "TIA2 in miniature in numbers, as the table of the released sets: images of the mini world's generator, votes of "
     "its annotators.",
-    alt="A row for each built set and one for all.",
     needs="labels",
 )
-def mini_statistics_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``set_statistics`` of the built sets."""
-    return statistics_table(frame)
+def mini_statistics_table(statistics: pd.DataFrame) -> pd.DataFrame:
+    """A row for each built set and one for all."""
+    return statistics_table(statistics)
 
 
 @table(
     "tab16_mini_agreement",
     "Agreement of the mini world's three annotators, as the table of the released vote slots; 95% bootstrap interval "
     "over prompts; kappas without skips.",
-    alt="Krippendorff's alpha, Fleiss' and Cohen's kappas and unanimity per built set.",
     needs="labels",
 )
-def mini_agreement_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``agreement`` of the built sets."""
-    return agreement_table(frame)
+def mini_agreement_table(agreement: pd.DataFrame) -> pd.DataFrame:
+    """Krippendorff's alpha, Fleiss' and Cohen's kappas and unanimity per built set."""
+    return agreement_table(agreement)
 
 
 def _describe_beside(

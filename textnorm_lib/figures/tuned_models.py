@@ -159,7 +159,7 @@ _DIGITS = {"proxy": 2, "gold": 3, "quality": 2, "late": 3}
 
 
 def _verdicts(found: pd.DataFrame) -> pd.DataFrame:
-    """``verdicts``, all sets together: one row per model."""
+    """A row for each model: its last checkpoint's gains in proxy, gold and quality, and the verdict."""
     rows = []
     for one in _in_order(found[found["set"] == ALL_SETS], "beta"):
         gains = []
@@ -189,14 +189,13 @@ rwr_verdicts, ddpo_verdicts = (
         "runs; KL in nats an image; gold minus that of the run's best earlier checkpoint, which is looked up in the "
         "other runs. Overoptimised: the proxy rises by two errors over images or more, and gold falls below the "
         "base's, or since its best, by an interval below 0.",
-        alt="A row for each model: its last checkpoint's gains in proxy, gold and quality, and the verdict.",
     )(partial(_verdicts))
     for method, name in ((RWR, "tab33_rwr_verdicts"), (DDPO, "tab36_ddpo_verdicts"))
 )
 
 
 def _selection(choices: pd.DataFrame) -> pd.DataFrame:
-    """``choose_checkpoints``: one row per run."""
+    """A row for each run: checkpoints chosen by the reward and by the oracle, ratings, the cost of the choice."""
     rows = []
     for one in _in_order(choices, "beta", "run"):
         checkpoints = [str(one[key]) for key in ("chosen", "oracle", "last")]
@@ -216,14 +215,13 @@ rwr_selection, ddpo_selection = (
         "most images above the base's; 0 is the base) and by an oracle that knows the ratings; mean ratings of the "
         "base, there and at the end; what the choice by the reward costs, with its 95% bootstrap interval over prompts "
         "(both choices as they are).",
-        alt="A row for each run: checkpoints chosen by the reward and by the oracle, ratings, the cost of the choice.",
     )(partial(_selection))
     for method, name in ((RWR, "tab34_rwr_selection"), (DDPO, "tab37_ddpo_selection"))
 )
 
 
 def _judgements(outcomes: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """``verdicts_as_printed``: one row per pair of models and question."""
+    """A row for each pair of models and question: wins, ties, losses, prompts, p-value, power."""
     pairs = pairs_in_order(outcomes[outcomes["set"] == ALL_SETS])
     keys = [(*pair, question) for pair in pairs for question in style.QUESTIONS]
     printed = style.verdicts_as_printed(outcomes, tests, keys, ["model", "opponent", "question"])
@@ -239,7 +237,6 @@ rwr_judgements, ddpo_judgements = (
         "comparisons by the majority of three blind judges, with 95% intervals; prompts won, tied and lost; the sign "
         "test over prompts (two-sided; with Holm's adjustment for all rows, a star: below .05); its power if the model "
         "won twice as many prompts as it lost.",
-        alt="A row for each pair of models and question: wins, ties, losses, prompts, p-value, power.",
         paper_item="Figure 6",
         paper_value=f"TextNorm's alignment wins {value}",
     )(partial(_judgements))

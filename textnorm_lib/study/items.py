@@ -56,18 +56,20 @@ TABLES: dict[str, Item] = {}
 def of_notebook(notebook: str, *, needs: str | None = None) -> tuple[Callable, Callable]:
     """The decorators ``figure`` and ``table`` of a notebook, which enter a function and leave it as it is.
 
-    Each takes a name and a caption; as ``alt`` one or two sentences for those who cannot see the item, or what makes
-    them of the same data; and, where they differ, ``Item``'s needs, paper_item and paper_value.
+    Each takes a name and a caption; ``alt``, which makes of the same data one or two sentences for those who cannot see
+    the item (without it, these are the first paragraph of the function's docstring); and, where they differ, ``Item``'s
+    needs, paper_item and paper_value.
     """
     return partial(_enter, FIGURES, notebook, needs=needs), partial(_enter, TABLES, notebook, needs=needs)
 
 
 def _enter(
-    items: dict[str, Item], notebook: str, name: str, caption: str, *, alt: str | Callable, **entry: str | None
+    items: dict[str, Item], notebook: str, name: str, caption: str, *, alt: Callable | None = None, **entry: str | None
 ) -> Callable:
     def enter(build: Callable) -> Callable:
-        describe = alt if callable(alt) else lambda *_: alt
-        build.item = items[name] = Item(name, notebook, caption, build, describe, **entry)
+        told = inspect.getdoc(getattr(build, "func", build)) or ""
+        first = told.split("\n\n")[0].replace("\n", " ")
+        build.item = items[name] = Item(name, notebook, caption, build, alt or (lambda *_: first), **entry)
         return build
 
     return enter
