@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from textnorm_lib.figures import style
 from textnorm_lib.stats.names import HINDSIGHT, METRIC_NAMES, REWARD_NAMES, SET_ORDER
-from textnorm_lib.study.drawing import new_figure, new_panels
+from textnorm_lib.study.drawing import new_panels
 from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import MINUS, STAR, interval, short
 from textnorm_lib.tia2.released import grid
@@ -223,10 +223,9 @@ def _describe_tuning(shares: pd.DataFrame) -> str:
 )
 def released_tuning(shares: pd.DataFrame) -> Figure:
     """Which values of the grid the released TextNorm uses, per set."""
-    figure = new_figure(2.0)
-    for axes, parameter, names in zip(
-        figure.subplots(1, 2), ("scale", "penalty"), (style.SETS, style.SETS[:2]), strict=True
-    ):
+    figure, panels = new_panels(2.0, 1, 2)
+    sets = {"scale": style.SETS, "penalty": style.SETS[:2]}
+    for axes, (parameter, names) in zip(panels, sets.items(), strict=True):
         rows = shares[shares["parameter"] == parameter]
         values = sorted(rows["value"].unique())
         width = 0.8 / len(names)

@@ -371,9 +371,8 @@ def gold_fits(frame: pd.DataFrame, late: pd.DataFrame) -> pd.DataFrame:
     cells = cells.pivot(index=["set", "reward"], columns="term", values="cell")[["a", "b", "peak"]]
     cells["gained"] = late.set_index(["set", "reward"]).apply(interval, axis=1)
     gained = f"gold from n = {late['before'].iloc[0]} to {late['after'].iloc[0]}"
-    return _by_set_and_chooser(cells, frame).set_axis(
-        ["set", "chosen by", "a", "b", "gold peaks at √KL", gained], axis=1
-    )
+    columns = ["set", "chosen by", "a", "b", "gold peaks at √KL", gained]
+    return _by_set_and_chooser(cells, frame).set_axis(columns, axis=1)
 
 
 def _by_set_and_chooser(cells: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
