@@ -212,8 +212,7 @@ def _blocks(gains: pd.DataFrame) -> Iterator[pd.DataFrame]:
     ):
         for_reward = frame[frame["reward"] == FOUR[0]]
         sizes = groups[for_reward.index].value_counts()
-        words = [group if isinstance(group, str) else f"{group:.0f} object{'s' * (group > 1)}" for group in order]
-        names = {group: f"{word} ({sizes[group]})" for group, word in zip(order, words, strict=True)}
+        names = {group: f"{_words(group)} ({sizes[group]})" for group in order}
         block = frame.assign(label=groups.map(names), place=groups.map({group: i for i, group in enumerate(order)}))
         yield block.dropna(subset="label").sort_values("place", kind="stable")
 
@@ -224,6 +223,10 @@ def _objects(prompt: str) -> float:
         return sum(asked.count for asked in parse(prompt).objects)
     except DataError:
         return np.nan
+
+
+def _words(group: str | float) -> str:
+    return group if isinstance(group, str) else f"{group:.0f} object{'s' if group > 1 else ''}"
 
 
 def _draw_group(axes: Axes, values: np.ndarray, place: int, colour: Sequence[float]) -> None:
