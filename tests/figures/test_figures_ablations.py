@@ -10,8 +10,7 @@ from toys import draw, judged_images
 
 from textnorm_lib.confidence.ablations import gains_by_group, risk_coverage
 from textnorm_lib.confidence.tuning import CHOICES
-from textnorm_lib.figures.ablations import rows_of
-from textnorm_lib.figures.style import COLOURS
+from textnorm_lib.figures.style import COLOURS, rows_of
 from textnorm_lib.prompts.linter import as_frame, lint, lint_summary
 from textnorm_lib.prompts.templates import CLASSES, counting_prompt
 from textnorm_lib.stats.calibration import calibration_errors, out_of_fold_probabilities, reliability_curves

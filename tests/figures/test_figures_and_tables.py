@@ -53,7 +53,7 @@ def test_heat_map_is_centred_at_the_papers_value_and_labels_every_class(scores):
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == sorted(CLASSES)
     norm = axes.images[0].norm
-    assert (norm.vmin, norm(benchmark.CENTRE), norm.vmax) == (0.5, 0.5, 1.0)
+    assert (norm.vmin, norm(style.CENTRE), norm.vmax) == (0.5, 0.5, 1.0)
     colours = axes.images[0].cmap
     assert colours(norm(0.95))[2] > colours(norm(0.95))[0]  # blue above
     assert colours(norm(0.55))[0] > colours(norm(0.55))[2]  # red below

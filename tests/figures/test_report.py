@@ -31,7 +31,7 @@ def squares(frame):
     return frame**2
 """
 BUILDERS = """
-from textnorm_lib.figures.style import new_figure
+from textnorm_lib.study.drawing import new_figure
 
 def draw(frame):
     figure = new_figure(1.0, 1.5)

@@ -4,73 +4,32 @@ One colour and marker stands for each reward and for each ensemble, hollow for t
 ``mechanism`` has the notebook's second half: why TextNorm helps, where it hurts, how it stands beside raw rewards.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 
-import numpy as np
 import pandas as pd
+from matplotlib.artist import setp
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from textnorm_lib.confidence.tuning import BY_PROMPT, CLASSES_HELD_OUT, HINDSIGHT
-from textnorm_lib.figures.style import COLOURS, MARKERS
+from textnorm_lib.figures import style
 from textnorm_lib.stats.metrics import ALL_SETS
-from textnorm_lib.stats.names import (
-    ALL_FOUR,
-    ENSEMBLES,
-    FOUR,
-    PAIR,
-    REWARD_NAMES,
-    SET_ORDER,
-    UNDER_TEXTNORM,
-    ensemble_name,
-)
-from textnorm_lib.study.drawing import new_figure
-from textnorm_lib.study.items import figure, table
-from textnorm_lib.study.printed import describe, interval
+from textnorm_lib.stats.names import ALL_FOUR, ENSEMBLES, FOUR, PAIR, REWARD_NAMES, UNDER_TEXTNORM, ensemble_name
+from textnorm_lib.study.drawing import new_panels
+from textnorm_lib.study.items import of_notebook
+from textnorm_lib.study.printed import interval
 
-HOLLOW, HALF, PALE, FULL = "hollow", "half", "pale", "full"
+figure, table = of_notebook("03_textnorm_ablations", needs="labels")
+
 METRICS = {"auroc": "AUROC", "ap": "AP"}
-RAW_LINE = {"linestyle": "--", "linewidth": 0.8}
-DOTTED = {"color": "0.6", "linewidth": 0.6, "linestyle": ":"}  # a line for reference: no gain, all images, ...
-ABOVE = {"frameon": False, "loc": "outside upper center"}  # where legends stand
 
-_figure = partial(figure, notebook="03_textnorm_ablations", needs="labels")
-_table = partial(table, notebook="03_textnorm_ablations", needs="labels")
 _MEAN = "mean and 95% bootstrap interval over prompts"
-_STYLES = {
-    **{name: (COLOURS[name], MARKERS[name]) for name in FOUR},
-    PAIR: (COLOURS["textnorm"], MARKERS["textnorm"]),
-    ALL_FOUR: ("black", "h"),
-}
-_OTHER = ("0.35", "o")
 
 
 # ---- dots with intervals, a line of the panel for each group
-
-
-def marker_style(rewards: str, fill: str = FULL) -> dict:
-    """Colour and marker of an ensemble, filled in one of four ways."""
-    colour, marker = _STYLES.get(rewards, _OTHER)
-    return {"color": colour, "marker": marker, **_filled(colour, fill)}
-
-
-def _filled(colour: str | tuple, fill: str) -> dict:
-    faces = {HOLLOW: "white", PALE: tuple(0.5 + 0.5 * part for part in to_rgb(colour))}
-    half = {"fillstyle": "left", "markerfacecoloralt": "white"} if fill == HALF else {}
-    return {"markerfacecolor": faces.get(fill, colour), "markeredgewidth": 0.8, **half}
-
-
-def draw_dot(axes: Axes, row: pd.Series, place: float, **style) -> None:
-    """A mean with its interval, lying; ``row``: mean, low, high."""
-    axes.errorbar([row["mean"]], [place], xerr=_reach(row), linestyle="none", elinewidth=0.8, **style)
-
-
-def _reach(row: pd.Series) -> np.ndarray:
-    """How far the interval of one mean goes to either side, (2, 1): not below 0 where rounding puts a limit there."""
-    return np.maximum([[row["mean"] - row["low"]], [row["high"] - row["mean"]]], 0)
 
 
 def _draw_dots(
@@ -87,8 +46,8 @@ def _draw_dots(
                 row = rows.loc[(group, name)]
                 rewards = group if by == "rewards" else row["rewards"]
                 offset = (index - (len(fills) - 1) / 2) * 0.72 / len(fills)
-                draw_dot(axes, row, place + offset, **{**marker_style(rewards, fill), "markersize": 3.5})
-    label_lines(axes, list(groups.values()))
+                style.draw_dot(axes, row, place + offset, **style.look_of_ensemble(rewards, fill, markersize=3.5))
+    style.label_lines(axes, list(groups.values()))
 
 
 def _broken(rewards: str) -> str:
@@ -97,43 +56,6 @@ def _broken(rewards: str) -> str:
 
 
 _draw_ensembles = partial(_draw_dots, by="rewards", groups={name: _broken(name) for name in ENSEMBLES})
-
-
-def label_lines(axes: Axes, labels: Sequence[str]) -> None:
-    """Names down the left of a panel, the first at the top."""
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-
-
-def _explain_fills(figure: Figure, fills: Mapping[str, str]) -> None:
-    """A legend above the figure: what each filling means."""
-    style = {"linestyle": "none", "color": "0.3", "marker": "o"}
-    handles = [Line2D([], [], **style, **_filled("0.3", fill)) for fill in fills.values()]
-    figure.legend(handles, list(fills), ncols=len(fills), **ABOVE)
-
-
-def prompts_of(frame: pd.DataFrame) -> str:
-    """71, or 66 to 71 where rows differ in their number of prompts."""
-    low, high = np.min(frame["n_prompts"]), np.max(frame["n_prompts"])
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def rows_of(frame: pd.DataFrame, metric: str, rewards: str) -> pd.DataFrame:
-    """The rows of one metric and ensemble."""
-    return frame[(frame["metric"] == metric) & (frame["rewards"] == rewards)]
-
-
-def means_in_words(
-    frame: pd.DataFrame, form: str, *, metric: str = "auroc", sign: str = "", ensembles: Sequence[str] = ENSEMBLES
-) -> str:
-    """Each ensemble's means, in the order of ``frame``: CLIP none 0.701, rules 0.744; BLIP-2 none ..."""
-    words = []
-    for rewards in ensembles:
-        rows = rows_of(frame, metric, rewards)
-        means = ", ".join(f"{name} {mean:{sign}.3f}" for name, mean in zip(rows[form], rows["mean"], strict=True))
-        words.append(f"{ensemble_name(rewards)} {means}")
-    return "; ".join(words)
 
 
 # ---- TextNorm against its temperature, its penalty and the number of contrastive prompts
@@ -146,24 +68,22 @@ def _draw_settings(
 
     ``scale``: what ``_arrange`` takes.
     """
-    figure = new_figure(height)
     share = "row" if len({metric for metric, _ in lines}) > 1 else "all"
-    panels = figure.subplots(len(lines), len(lines[0][1]), sharex=True, sharey=share, squeeze=False)
+    figure, panels = new_panels(height, len(lines), len(lines[0][1]), sharex=True, sharey=share)
     titled = set()
     for line, (metric, ensembles) in zip(panels, lines, strict=True):
         line[0].set_ylabel(METRICS[metric])
         for axes, rewards in zip(line, ensembles, strict=True):
             _arrange(axes, **scale)
-            rows, one = (rows_of(some, metric, rewards) for some in (frame, raw))
+            rows, one = (style.rows_of(some, metric, rewards) for some in (frame, raw))
             _draw_curve(axes, by, rows.sort_values(by), one.iloc[0], scale["raw"])
             name = ensemble_name(rewards) if len(ensembles) < 4 else _broken(rewards)
             axes.set_title("" if rewards in titled else name)
             titled.add(rewards)
-    for axes in panels[-1]:
-        axes.set_xlabel(label)
+    setp(panels[-1], xlabel=label)
     line = Line2D([], [], color="0.3", marker="o", markersize=3)
-    dashed = Line2D([], [], color="0.3", marker="o", markersize=3.5, markerfacecolor="white", **RAW_LINE)
-    figure.legend([line, dashed], [f"TextNorm (n = {prompts_of(frame)} prompts)", "raw"], ncols=2, **ABOVE)
+    dashed = Line2D([], [], color="0.3", marker="o", markersize=3.5, markerfacecolor="white", **style.RAW_LINE)
+    figure.legend([line, dashed], [f"TextNorm (n = {style.prompts_of(frame)} prompts)", "raw"], ncols=2, **style.ABOVE)
     return figure
 
 
@@ -180,31 +100,31 @@ def _draw_curve(axes: Axes, by: str, rows: pd.DataFrame, raw: pd.Series, raw_at:
 
     ``rows`` and ``raw``: rewards (one only), mean, low, high; ``raw_at``: where on the axis the raw value stands.
     """
-    style = marker_style(raw["rewards"])
-    axes.fill_between(rows[by], rows["low"], rows["high"], color=style["color"], alpha=0.2, linewidth=0)
-    axes.plot(rows[by], rows["mean"], markersize=3, **style)
-    axes.axhline(raw["mean"], color=style["color"], **RAW_LINE)
-    hollow = {**marker_style(raw["rewards"], HOLLOW), "markersize": 3.5, "elinewidth": 0.8, "linestyle": "none"}
-    axes.errorbar([raw_at], [raw["mean"]], _reach(raw), **hollow)
+    look = style.look_of_ensemble(raw["rewards"])
+    axes.fill_between(rows[by], rows["low"], rows["high"], color=look["color"], alpha=0.2, linewidth=0)
+    axes.plot(rows[by], rows["mean"], markersize=3, **look)
+    axes.axhline(raw["mean"], color=look["color"], **style.RAW_LINE)
+    hollow = style.look_of_ensemble(raw["rewards"], style.HOLLOW, markersize=3.5, linestyle="none")
+    style.errorbar(axes, raw_at, raw, capsize=0, **hollow)
 
 
-def _describe_settings(frame: pd.DataFrame, raw: pd.DataFrame, *, by: str, what: str, ensembles: Sequence[str]) -> str:
-    """Each ensemble's range of AUROC, where its best is, and its raw AUROC."""
-    words = []
+@style.sentence("TextNorm against {what}, beside the raw reward. AUROC: {}.")
+def _describe_settings(
+    frame: pd.DataFrame, raw: pd.DataFrame, *, by: str, what: str, ensembles: Sequence[str]
+) -> Iterator[str]:
     for rewards in ensembles:
-        rows, one = (rows_of(some, "auroc", rewards) for some in (frame, raw))
+        rows, one = (style.rows_of(some, "auroc", rewards) for some in (frame, raw))
         best = rows.loc[rows["mean"].idxmax()]
-        words.append(
+        yield (
             f"{ensemble_name(rewards)} {rows['mean'].min():.3f} to {best['mean']:.3f} (best at {best[by]:g}), raw "
             f"{one['mean'].item():.3f}"
         )
-    return f"TextNorm against {what}, beside the raw reward. AUROC: {'; '.join(words)}."
 
 
-@_figure(
+@figure(
     "fig37_temperature",
-    caption="TextNorm against its temperature, counted in units of the reward: the standard deviation of its scores of "
-    f"one prompt's images. AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}; dashed: the raw reward.",
+    "TextNorm against its temperature, counted in units of the reward: the standard deviation of its scores of one "
+    f"prompt's images. AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}; dashed: the raw reward.",
     alt=partial(_describe_settings, by="temperature", what="its temperature", ensembles=(*FOUR, PAIR)),
 )
 def temperatures(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
@@ -214,10 +134,10 @@ def temperatures(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
     return _draw_settings(frame, raw, "temperature", lines, 3.6, "temperature\n(reward's units)", scale)
 
 
-@_figure(
+@figure(
     "fig38_penalty",
-    caption="TextNorm of two ensembles against the penalty on their disagreement (equation 3; 0 is equation 2), each "
-    f"at its best temperature. AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}; dashed: the raw rewards' mean.",
+    "TextNorm of two ensembles against the penalty on their disagreement (equation 3; 0 is equation 2), each at its "
+    f"best temperature. AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}; dashed: the raw rewards' mean.",
     alt=partial(_describe_settings, by="penalty", what="its penalty", ensembles=(PAIR, ALL_FOUR)),
 )
 def penalties(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
@@ -228,9 +148,9 @@ def penalties(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
     return _draw_settings(frame, raw, "penalty", lines, 3.4, "penalty", scale)
 
 
-@_figure(
+@figure(
     "fig40_set_size",
-    caption=f"AUROC against the number of contrastive prompts; {_MEAN}, settings held out; dashed: the raw reward.",
+    f"AUROC against the number of contrastive prompts; {_MEAN}, settings held out; dashed: the raw reward.",
     alt=partial(_describe_settings, by="most", what="the number of contrastive prompts", ensembles=ENSEMBLES),
 )
 def set_sizes(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
@@ -242,27 +162,26 @@ def set_sizes(frame: pd.DataFrame, raw: pd.DataFrame) -> Figure:
 
 # ---- other contrastive prompts, other ensembles, settings chosen in other ways
 
-_SOURCES = {"none": HOLLOW, "random": HALF, "rules": FULL}
-_WITH_RELEASED = {**_SOURCES, "released": PALE}
+_SOURCES = {"none": style.HOLLOW, "random": style.HALF, "rules": style.FULL}
+_WITH_RELEASED = {**_SOURCES, "released": style.PALE}
 _PREFIXES = {"none": "", "random": "random:", "rules": UNDER_TEXTNORM}  # of the columns of sealed scores
 _USE_NAMES = {"only": "only this kind", "without": "all kinds but this"}
-_USES = dict(zip(_USE_NAMES.values(), (PALE, FULL), strict=True))
+_USES = dict(zip(_USE_NAMES.values(), (style.PALE, style.FULL), strict=True))
 _FORM_NAMES = {"raw": "raw", "mean": "TextNorm, mean", "uncertainty": "TextNorm, penalty"}
-_FORMS = dict(zip(_FORM_NAMES.values(), (HOLLOW, PALE, FULL), strict=True))
-_LEAKS = {CLASSES_HELD_OUT: HALF, HINDSIGHT: PALE, BY_PROMPT: FULL}
+_FORMS = dict(zip(_FORM_NAMES.values(), (style.HOLLOW, style.PALE, style.FULL), strict=True))
+_LEAKS = {CLASSES_HELD_OUT: style.HALF, HINDSIGHT: style.PALE, BY_PROMPT: style.FULL}
 
 
 def _describe_sources(every: pd.DataFrame, shared: pd.DataFrame) -> str:
-    """All means of the left panel, the pair's of the right one."""
-    left = means_in_words(every[every["source"].isin(_SOURCES)], "source")
-    right = means_in_words(shared, "source", ensembles=[PAIR])
+    left = style.means_in_words(every[every["source"].isin(_SOURCES)], "source")
+    right = style.means_in_words(shared, "source", ensembles=[PAIR])
     return f"AUROC by source of the contrastive prompts. All prompts: {left}. Prompts with released sets: {right}."
 
 
-@_figure(
+@figure(
     "fig39_contrastive_sources",
-    caption="AUROC by where the contrastive prompts come from: none (the raw reward), random prompts, rules, and on "
-    f"the right the released sets; {_MEAN}, settings held out. In each group from the top in the legend's order.",
+    "AUROC by where the contrastive prompts come from: none (the raw reward), random prompts, rules, and on the right "
+    f"the released sets; {_MEAN}, settings held out. In each group from the top in the legend's order.",
     alt=_describe_sources,
     needs="tia2 labels",
     paper_item="Table 1, rows by contrastive prompts",
@@ -270,33 +189,31 @@ def _describe_sources(every: pd.DataFrame, shared: pd.DataFrame) -> str:
 )
 def contrastive_sources(every: pd.DataFrame, shared: pd.DataFrame) -> Figure:
     """AUROC by source of the contrastive prompts: of all prompts, and of those that have released sets."""
-    figure = new_figure(3.7)
-    panels = figure.subplots(1, 2, sharey=True)
+    figure, panels = new_panels(3.7, 1, 2, sharey=True)
     for axes, frame, fills, whose in (
         (panels[0], every[every["source"].isin(_SOURCES)], _SOURCES, "all"),
         (panels[1], shared, _WITH_RELEASED, "with released sets"),
     ):
         rows = frame[frame["metric"] == "auroc"]
         _draw_ensembles(axes, rows, form="source", fills=fills)
-        axes.set(title=f"prompts: {whose} (n = {prompts_of(rows)})", xlabel="AUROC")
-    _explain_fills(figure, _WITH_RELEASED)
+        axes.set(title=f"prompts: {whose} (n = {style.prompts_of(rows)})", xlabel="AUROC")
+    style.explain_fills(figure, _WITH_RELEASED)
     return figure
 
 
 def _describe_kinds(frame: pd.DataFrame) -> str:
-    """The pair's gains, kind by kind."""
     words = []
-    for kind, rows in rows_of(frame, "auroc", PAIR).groupby("kind", sort=False):
+    for kind, rows in style.rows_of(frame, "auroc", PAIR).groupby("kind", sort=False):
         gains = (f"{mean:+.3f} {_USE_NAMES[use]}" for mean, use in zip(rows["mean"], rows["use"], strict=True))
         words.append(f"{kind} ({rows['n_prompts'].max()} prompts) {' and '.join(gains)}")
     return f"Gain in AUROC over the raw reward by kind of contrast; {ensemble_name(PAIR)}: {'; '.join(words)}."
 
 
-@_figure(
+@figure(
     "fig41_kinds",
-    caption="What each kind of contrast is worth: gain in AUROC over the raw reward with contrasts of that kind only, "
-    "and with all others, on the prompts that have the kind (in brackets), under the setting that is best with all "
-    "contrasts; mean and 95% paired bootstrap interval over prompts.",
+    "What each kind of contrast is worth: gain in AUROC over the raw reward with contrasts of that kind only, and with "
+    "all others, on the prompts that have the kind (in brackets), under the setting that is best with all contrasts; "
+    "mean and 95% paired bootstrap interval over prompts.",
     alt=_describe_kinds,
 )
 def kinds_of_contrast(frame: pd.DataFrame) -> Figure:
@@ -304,35 +221,32 @@ def kinds_of_contrast(frame: pd.DataFrame) -> Figure:
     rows = frame[frame["metric"] == "auroc"].assign(form=frame["use"].map(_USE_NAMES))
     prompts = rows.groupby("kind")["n_prompts"].max().sort_values(ascending=False, kind="stable")
     groups = {kind: f"{kind} ({n})" for kind, n in prompts.items()}
-    figure = new_figure(4.4)
-    panels = figure.subplots(2, 3, sharex=True, sharey=True)
+    figure, panels = new_panels(4.4, 2, 3, sharex=True, sharey=True)
     for axes, rewards in zip(panels.flat, ENSEMBLES, strict=True):
-        axes.axvline(0, **DOTTED)
+        axes.axvline(0, **style.DOTTED)
         mine = rows[rows["rewards"] == rewards]
         _draw_dots(axes, mine, form="form", fills=_USES, by="kind", groups=groups)
         axes.set_title(ensemble_name(rewards))
     for axes in panels[1]:
         axes.set_xlabel("gain in AUROC over raw")
         axes.locator_params(axis="x", nbins=5)
-    _explain_fills(figure, _USES)
+    style.explain_fills(figure, _USES)
     return figure
 
 
-def _describe_ensembles(frame: pd.DataFrame) -> str:
-    """The best ensemble of each form, and that of all four."""
-    words = []
+@style.sentence("AUROC and AP of every subset of the four rewards. AUROC, {}.")
+def _describe_ensembles(frame: pd.DataFrame) -> Iterator[str]:
     for form, name in _FORM_NAMES.items():
         rows = frame[(frame["form"] == form) & (frame["metric"] == "auroc")].set_index("rewards")["mean"]
         best = rows.idxmax()
-        words.append(f"{name}: best {ensemble_name(best)} {rows[best]:.3f}, all four {rows[ALL_FOUR]:.3f}")
-    return f"AUROC and AP of every subset of the four rewards. AUROC, {'; '.join(words)}."
+        yield f"{name}: best {ensemble_name(best)} {rows[best]:.3f}, all four {rows[ALL_FOUR]:.3f}"
 
 
-@_figure(
+@figure(
     "fig42_ensembles",
-    caption="Every subset of the four rewards: the mean of the raw rewards, the mean of their TextNorms (equation 2), "
-    f"and with a penalty on their disagreement (equation 3). AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}, settings "
-    "held out. A reward alone has no penalty.",
+    "Every subset of the four rewards: the mean of the raw rewards, the mean of their TextNorms (equation 2), and with "
+    f"a penalty on their disagreement (equation 3). AUROC and AP (mean of AP@5, 10 and 25), {_MEAN}, settings held "
+    "out. A reward alone has no penalty.",
     alt=_describe_ensembles,
     paper_item="Table 1, last row (ensemble)",
     paper_value="AUROC .822 with the ensemble, .780 without",
@@ -344,96 +258,83 @@ def every_ensemble(frame: pd.DataFrame) -> Figure:
     sizes = pd.Series([name.count("+") for name in groups])
     rows = frame[(frame["form"] != "uncertainty") | frame["rewards"].str.contains("+", regex=False)]
     rows = rows.assign(form=rows["form"].map(_FORM_NAMES))
-    figure = new_figure(4.9)
-    panels = figure.subplots(1, 2, sharey=True)
+    figure, panels = new_panels(4.9, 1, 2, sharey=True)
     for axes, (metric, printed) in zip(panels, METRICS.items(), strict=True):
         mine = rows[rows["metric"] == metric]
         names = {name: ensemble_name(name) for name in groups}
         _draw_dots(axes, mine, form="form", fills=_FORMS, by="rewards", groups=names)
-        axes.set_xlabel(f"{printed} (n = {prompts_of(rows)})")
+        axes.set_xlabel(f"{printed} (n = {style.prompts_of(rows)})")
         for place in sizes.index[sizes.diff() > 0]:
             axes.axhline(place - 0.5, color="0.85", linewidth=0.6)
     panels[0].tick_params(axis="y", labelsize=6.5)
-    _explain_fills(figure, _FORMS)
+    style.explain_fills(figure, _FORMS)
     return figure
 
 
-def _describe_leaks(frame: pd.DataFrame) -> str:
-    gains = means_in_words(frame, "choice", metric="ap", sign="+")
-    return f"Gain over a setting that is held out, AUROC and AP. AP: {gains}."
-
-
-@_figure(
+@figure(
     "fig43_leaks",
-    caption="What it is worth to choose temperature and penalty on the labels that they are judged on: gain over a "
-    "choice that is held out. The released TextNorm scores have a setting a prompt. AUROC and AP (mean of AP@5, 10 and "
-    "25), mean and 95% paired bootstrap interval over prompts.",
-    alt=_describe_leaks,
+    "What it is worth to choose temperature and penalty on the labels that they are judged on: gain over a choice that "
+    "is held out. The released TextNorm scores have a setting a prompt. AUROC and AP (mean of AP@5, 10 and 25), mean "
+    "and 95% paired bootstrap interval over prompts.",
+    alt=lambda frame: (
+        "Gain over a setting that is held out, AUROC and AP. AP: "
+        f"{style.means_in_words(frame, 'choice', metric='ap', sign='+')}."
+    ),
 )
 def gains_from_leaks(frame: pd.DataFrame) -> Figure:
     """What each choice of a setting gains over one that is held out."""
-    figure = new_figure(3.3)
-    panels = figure.subplots(1, 2, sharey=True, sharex=True)
+    figure, panels = new_panels(3.3, 1, 2, sharey=True, sharex=True)
     for axes, (metric, printed) in zip(panels, METRICS.items(), strict=True):
-        axes.axvline(0, **DOTTED)
+        axes.axvline(0, **style.DOTTED)
         rows = frame[frame["metric"] == metric]
         _draw_ensembles(axes, rows, form="choice", fills=_LEAKS)
-        axes.set_xlabel(f"gain in {printed} over held out (n = {prompts_of(rows)})")
-    _explain_fills(figure, _LEAKS)
+        axes.set_xlabel(f"gain in {printed} over held out (n = {style.prompts_of(rows)})")
+    style.explain_fills(figure, _LEAKS)
     return figure
 
 
 # ---- tables
 
 
-@_table(
+@table(
     "tab20_released_lint",
-    caption="What is wrong with the released contrastive sets, by rules: entries with a fault, their share of all, and "
-    "the number of prompts whose set has one; in the heading all entries and prompts. Nothing in common is a hint "
-    "rather than a fault.",
-    alt=describe("Five faults of the released contrastive sets, a column for each set."),
+    "What is wrong with the released contrastive sets, by rules: entries with a fault, their share of all, and the "
+    "number of prompts whose set has one; in the heading all entries and prompts. Nothing in common is a hint rather "
+    "than a fault.",
     needs="tia2",
     paper_item="Section 4.2, contrastive prompt sets",
 )
-def released_faults(frame: pd.DataFrame) -> pd.DataFrame:
-    """``lint_summary`` as printed: one row per fault, one column per set."""
-    entries = frame["entries"].map("{:,}".format) + frame["entries"].div(frame["all_entries"]).map(" ({:.1%})".format)
-    cells = frame.assign(cell=entries + " in " + frame["prompts"].map("{:,}".format))
-    sizes = frame.drop_duplicates("set").set_index("set")
-    names = {
-        name: f"{name} ({sizes.loc[name, 'all_entries']:,} in {sizes.loc[name, 'all_prompts']:,})"
-        for name in SET_ORDER
-        if name in sizes.index
-    }
-    wide = cells.pivot(index="fault", columns="set", values="cell").reindex(index=frame["fault"].unique())
-    return wide[list(names)].rename(columns=names).reset_index().rename_axis(columns=None)
+def released_faults(summary: pd.DataFrame) -> pd.DataFrame:
+    """Five faults of the released contrastive sets, a column for each set."""
+    share = (summary["entries"] / summary["all_entries"]).map(" ({:.1%})".format)
+    entries, prompts = (summary[column].map("{:,}".format) for column in ("entries", "prompts"))
+    cells = summary.assign(cell=entries + share + " in " + prompts)
+    sizes = summary.drop_duplicates("set").set_index("set")
+    names = {one.Index: f"{one.Index} ({one.all_entries:,} in {one.all_prompts:,})" for one in sizes.itertuples()}
+    return style.by_set(cells, "fault", names)
 
 
-@_table(
+@table(
     "tab21_ablation",
-    caption="The paper's ablation (table 1) in the mini world: rewards and ensembles by where the contrastive prompts "
-    "come from (none: raw). Development prompts: AUROC and AP (mean of AP@5, 10 and 25), settings held out. Sealed "
-    "prompts, scored once: AUROC and AUPRC, settings chosen on development prompts. Mean over prompts and 95% "
-    "bootstrap interval; number of prompts in the heading.",
-    alt=describe(
-        "AUROC and AP of six ensembles without contrastive prompts, with random ones and with those by rules."
-    ),
+    "The paper's ablation (table 1) in the mini world: rewards and ensembles by where the contrastive prompts come "
+    "from (none: raw). Development prompts: AUROC and AP (mean of AP@5, 10 and 25), settings held out. Sealed prompts, "
+    "scored once: AUROC and AUPRC, settings chosen on development prompts. Mean over prompts and 95% bootstrap "
+    "interval; number of prompts in the heading.",
     paper_item="Table 1",
     paper_value="AUROC/AUPRC .764/.669 (PickScore), .641/.540 random, .780/.704 by a language model, .822/.752 "
     "(ensemble)",
 )
-def papers_ablation(frame: pd.DataFrame, sealed: pd.DataFrame) -> pd.DataFrame:
-    """One row per ensemble and source of its contrastive prompts: on development and on ``sealed`` prompts."""
-    cells = frame.assign(cell=frame.apply(interval, axis=1)).set_index(["rewards", "source", "metric"])
+def papers_ablation(development: pd.DataFrame, sealed: pd.DataFrame) -> pd.DataFrame:
+    """AUROC and AP of six ensembles without contrastive prompts, with random ones and with those by rules."""
+    cells = style.with_cells(development).set_index(["rewards", "source", "metric"])["cell"]
     once = sealed[sealed["set"] == ALL_SETS].set_index(["reward", "metric"])
     rows = []
-    for rewards in ENSEMBLES:
-        for source, prefix in _PREFIXES.items():
-            shown = [cells.loc[(rewards, source, metric), "cell"] for metric in ("auroc", "ap")]
-            keys = [(prefix + rewards, metric) for metric in ("auroc", "auprc")]
-            later = [interval(once.loc[key]) for key in keys if key in once.index] or ["–", "–"]
-            rows.append((ensemble_name(rewards), source, *shown, *later))
-    shown = frame.loc[frame["source"] == "none", "n_prompts"].max(), once["n_prompts"].max()
-    names = [f"{metric}, development ({shown[0]})" for metric in ("AUROC", "AP")]
-    names += [f"{metric}, sealed ({shown[1]})" for metric in ("AUROC", "AUPRC")]
+    for rewards, (source, prefix) in product(ENSEMBLES, _PREFIXES.items()):
+        shown = [cells[rewards, source, metric] for metric in ("auroc", "ap")]
+        keys = [(prefix + rewards, metric) for metric in ("auroc", "auprc")]
+        later = [interval(once.loc[key]) for key in keys if key in once.index] or ["–", "–"]
+        rows.append((ensemble_name(rewards), source, *shown, *later))
+    known = development.loc[development["source"] == "none", "n_prompts"].max()
+    names = [f"{metric}, development ({known})" for metric in ("AUROC", "AP")]
+    names += [f"{metric}, sealed ({once['n_prompts'].max()})" for metric in ("AUROC", "AUPRC")]
     return pd.DataFrame(rows, columns=["rewards", "contrastive prompts", *names])

@@ -2,25 +2,22 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
-from textnorm_lib.figures.style import COLOURS, MARKERS, SET_SHADES, SETS, errorbar
+from textnorm_lib.figures import style
 from textnorm_lib.stats.names import HINDSIGHT, METRIC_NAMES, REWARD_NAMES, SET_ORDER
-from textnorm_lib.study.drawing import new_figure
-from textnorm_lib.study.items import figure, table
-from textnorm_lib.study.printed import MINUS, STAR, describe, interval, short
+from textnorm_lib.study.drawing import new_panels
+from textnorm_lib.study.items import of_notebook
+from textnorm_lib.study.printed import MINUS, STAR, interval, short
 from textnorm_lib.tia2.released import grid
 
-NOTEBOOK = "02_benchmark_rewards"
-CENTRE = 0.75  # appendix 8.3: a cell at .75 is uncoloured, blue is above, red below
-REACH = 0.25  # from chance (.5) to perfect (1); below chance the colour stays at its deepest red, the number tells
+figure, table = of_notebook("02_benchmark_rewards", needs="tia2")
+
 _PAPERS_ROWS = (  # of table 1: contrastive prompts, ensemble, our name if it is in the release, AUROC, AUPRC
     ("none", "no", "pickscore", ".764", ".669"),
     ("random prompts", "no", None, ".641", ".540"),
@@ -34,75 +31,52 @@ _PAPERS_ROWS = (  # of table 1: contrastive prompts, ensemble, our name if it is
 
 @table(
     "tab04_metric_comparison",
-    NOTEBOOK,
     "Rewards against people, from the released per-prompt metrics: mean over the prompts (their number in brackets) "
     "and 95% bootstrap interval over prompts. A star: released TextNorm is better on the same prompts (Wilcoxon, Holm "
     "within the set, .05); a minus: it is worse. TextNorm's settings differ from prompt to prompt.",
-    alt=describe("Five rewards on three sets and all prompts by seven metrics, each with its interval."),
-    needs="tia2",
     paper_item="Main metric table (section 4.3)",
 )
 def metric_table(summary: pd.DataFrame, comparison: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Sets x rewards against metrics; a star where TextNorm is better, a minus where it is worse (Holm, .05).
+    """Five rewards on three sets and all prompts by seven metrics, each with its interval.
 
     Without ``comparison`` nothing is marked.
     """
-    cells = summary.assign(cell=summary.apply(interval, axis=1, digits=2))
+    cells = style.with_cells(summary, digits=2)
     if comparison is not None:
-        cells["cell"] += _marks(cells, comparison)
-    wide = cells.pivot(index=["set", "reward"], columns="metric", values="cell")[list(METRIC_NAMES)]
-    rows = [(name, reward) for name in SET_ORDER for reward in REWARD_NAMES]
-    table = wide.reindex([row for row in rows if row in wide.index]).rename(columns=METRIC_NAMES).reset_index()
-    prompts = summary.groupby("set")["n_prompts"].max()
-    table["set"] = [f"{name} ({prompts[name]})" for name in table["set"]]
-    return table.assign(reward=table["reward"].map(REWARD_NAMES)).rename_axis(columns=None)
-
-
-def _marks(cells: pd.DataFrame, comparison: pd.DataFrame) -> list[str]:
-    """What stands behind each cell."""
-    tested = comparison.set_index(["set", "reward", "metric"])
-    marks = []
-    for key in zip(cells["set"], cells["reward"], cells["metric"], strict=True):
-        test = tested.loc[key] if key in tested.index else None
-        marks.append("" if test is None or test["p_holm"] >= 0.05 else STAR if test["difference"] > 0 else MINUS)
-    return marks
+        tested = cells.merge(comparison, on=["set", "reward", "metric"], how="left", suffixes=("", "_of_test"))
+        marks = np.where(tested["difference"] > 0, STAR, MINUS)
+        cells["cell"] += np.where(tested["p_holm"] < 0.05, marks, "")
+    table = style.by_metric(cells, ["set", "reward"], product(SET_ORDER, REWARD_NAMES))
+    return table.replace({"set": style.with_prompts(summary), "reward": REWARD_NAMES})
 
 
 def _differences(comparison: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     """TextNorm minus each of the named others on the same prompts, per set and metric; a star: p < .05 after Holm."""
-    marked = comparison.apply(lambda row: interval(row, "difference") + (STAR if row["p_holm"] < 0.05 else ""), axis=1)
-    wide = comparison.assign(cell=marked).pivot(index=["reward", "set"], columns="metric", values="cell")
-    wide = wide.reindex([(reward, name) for reward in names for name in SET_ORDER])[list(METRIC_NAMES)]
-    table = wide.rename(columns=METRIC_NAMES).reset_index().rename_axis(columns=None)
-    return table.assign(reward=table["reward"].map(names)).rename(columns={"reward": "TextNorm minus"})
+    cells = comparison.assign(cell=comparison.apply(style.starred, axis=1))
+    table = style.by_metric(cells, ["reward", "set"], product(names, SET_ORDER))
+    return table.replace({"reward": names}).rename(columns={"reward": "TextNorm minus"})
 
 
 @table(
     "tab13_paired_differences",
-    NOTEBOOK,
     "Released TextNorm minus each other reward on the same prompts; 95% paired bootstrap interval over prompts; a "
     "star: p < .05 (Wilcoxon, Holm within the set).",
-    alt=describe("Differences per set and metric to CLIP, BLIP-2, ImageReward and PickScore."),
-    needs="tia2",
     paper_item="Section 4.3: improvements in all measured metrics",
 )
 def difference_table(comparison: pd.DataFrame) -> pd.DataFrame:
-    """``compare`` of all rewards with TextNorm, as printed."""
+    """Differences per set and metric to CLIP, BLIP-2, ImageReward and PickScore."""
     return _differences(comparison, {name: text for name, text in REWARD_NAMES.items() if name != "textnorm"})
 
 
 @table(
     "tab01_ablation",
-    NOTEBOOK,
     "The paper's ablation (table 1), averages over the 525 prompts that have both labels; 95% bootstrap interval over "
     "prompts. The release holds the first and the last row only.",
-    alt=describe("PickScore and released TextNorm against the paper's four ablation rows."),
-    needs="tia2",
     paper_item="Table 1",
     paper_value="AUROC/AUPRC .764/.669 (PickScore), .641/.540, .780/.704, .822/.752 (TextNorm, ensemble)",
 )
 def ablation_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """The paper's table 1: its rows, what the release gives for them, the paper's values."""
+    """PickScore and released TextNorm against the paper's four ablation rows."""
     rows = summary.query("set == 'all'").set_index(["reward", "metric"])
     lines = []
     for prompts, ensemble, reward, *paper in _PAPERS_ROWS:
@@ -114,104 +88,57 @@ def ablation_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 @table(
     "tab14_composition_by_class",
-    NOTEBOOK,
     "Composition set, AUROC: released TextNorm minus each other reward, with 95% intervals from drawing prompts and "
     "from drawing the 25 classes again.",
-    alt=describe("Two intervals for each of the four differences."),
-    needs="tia2",
 )
 def class_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``differences_by_class`` as printed: the difference, and the interval by what is drawn again."""
-    drawn = {f"{what} drawn": group for what, group in frame.groupby("drawn", sort=False)}
-    first = next(iter(drawn.values()))
-    table = {
-        "TextNorm minus": list(first["reward"].map(REWARD_NAMES)),
-        "difference": list(first["difference"].map(short)),
-    }
-    for name, group in drawn.items():
-        table[name] = [f"[{short(low)}, {short(high)}]" for low, high in zip(group["low"], group["high"], strict=True)]
-    return pd.DataFrame(table)
+    """Two intervals for each of the four differences."""
+    limits = "[" + frame["low"].map(short) + ", " + frame["high"].map(short) + "]"
+    wide = frame.assign(limits=limits).pivot(index="reward", columns="drawn", values="limits")
+    table = frame.drop_duplicates("reward")[["reward", "difference"]].join(wide[frame["drawn"].unique()], on="reward")
+    table = table.assign(reward=table["reward"].map(REWARD_NAMES), difference=table["difference"].map(short))
+    return table.rename(columns={"reward": "TextNorm minus", "prompts": "prompts drawn", "classes": "classes drawn"})
 
 
 # ---- the ten heat maps of appendix 8.3
 
 
-def draw_cells(axes: Axes, matrix: pd.DataFrame, *, size: float | None) -> AxesImage:
-    """A matrix of AUROCs as cells coloured on the one scale of all heat maps; grey: nan. ``size``: of their numbers."""
-    colours = plt.get_cmap("RdBu").with_extremes(bad="0.88")
-    mesh = axes.imshow(np.ma.masked_invalid(matrix), cmap=colours, norm=CenteredNorm(CENTRE, REACH), aspect="auto")
-    for (row, column), value in np.ndenumerate(matrix):
-        if size and np.isfinite(value):
-            text = "1.0" if value > 0.995 else f"{value:.2f}"[1:]
-            dark = value < CENTRE - 0.7 * REACH or value > CENTRE + 0.7 * REACH
-            axes.text(column, row, text, size=size, color="white" if dark else "black", ha="center", va="center")
-    axes.set_xticks(range(matrix.shape[1]), matrix.columns, rotation=90 if matrix.shape[1] > 10 else 0)
-    axes.set_yticks(range(matrix.shape[0]), matrix.index)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return mesh
-
-
-def draw_scale(figure: Figure, mesh: AxesImage, axes: Axes | list[Axes]) -> None:
-    """The bar of colours beside what it explains."""
-    bar = figure.colorbar(mesh, ax=axes, extend="min", shrink=0.6, aspect=40, pad=0.01)
-    bar.set_ticks([0.5, 0.75, 1.0], labels=[".50", ".75", "1.0"])
-    bar.outline.set_visible(False)
-
-
-def each_once(matrix: pd.DataFrame) -> np.ndarray:
-    """The cells' values, those of a symmetric matrix once."""
-    values = matrix.to_numpy()
-    if list(matrix.index) == list(matrix.columns):
-        values = values[np.tril_indices(len(values), -1)]
-    return values[np.isfinite(values)]
-
-
-def _draw_heatmap(frame: pd.DataFrame, reward: str, *, width: float, height: float, size: float, axis: str) -> Figure:
-    """A matrix of AUROCs with a number in each cell; grey where a prompt has one label only or does not exist."""
-    matrix = grid(frame, reward)
-    figure = new_figure(height, width)
-    axes = figure.subplots()
-    mesh = draw_cells(axes, matrix, size=size)
-    axes.set_xlabel(axis)
-    values = each_once(matrix)
-    axes.set_title(f"{REWARD_NAMES[reward]}: AUROC, mean {values.mean():.3f} over {values.size} prompts")
-    draw_scale(figure, mesh, axes)
-    return figure
-
-
 def _describe_heatmap(frame: pd.DataFrame, *, reward: str) -> str:
-    """The extremes and the mean in words."""
     matrix = grid(frame, reward)
     cells = matrix.stack()
     low, high = cells.idxmin(), cells.idxmax()
-    values = each_once(matrix)
+    values = style.each_once(matrix)
     return (
         f"Heat map of {REWARD_NAMES[reward]}'s AUROC for {values.size} prompts: mean {values.mean():.3f}, "
-        f"{(values > CENTRE).mean():.0%} above .75 (blue), {(values < 0.5).sum()} of them below chance. "
-        f"Lowest {cells.min():.2f} ({low[0]}, {low[1]}), highest {cells.max():.2f} ({high[0]}, {high[1]})."
+        f"{(values > style.CENTRE).mean():.0%} above .75 (blue), {(values < 0.5).sum()} of them below chance. Lowest "
+        f"{cells.min():.2f} ({low[0]}, {low[1]}), highest {cells.max():.2f} ({high[0]}, {high[1]})."
     )
+
+
+def _draw_heatmap(frame: pd.DataFrame, *, reward: str, width: float, height: float, size: float, axis: str) -> Figure:
+    """A matrix of AUROCs with a number in each cell; grey where a prompt has one label only or does not exist."""
+    matrix = grid(frame, reward)
+    figure, axes = new_panels(height, width=width)
+    mesh = style.draw_cells(axes, matrix, size=size)
+    axes.set_xlabel(axis)
+    values = style.each_once(matrix)
+    axes.set_title(f"{REWARD_NAMES[reward]}: AUROC, mean {values.mean():.3f} over {values.size} prompts")
+    style.draw_scale(figure, mesh, axes)
+    return figure
 
 
 def _heatmaps(first: int, slug: str, what: str, **shape) -> dict[str, Callable[[pd.DataFrame], Figure]]:
     """Of each reward the function that draws its heat map of AUROCs, entered as figures ``first`` to ``first`` + 4."""
-
-    def heatmap(number: int, reward: str) -> Callable[[pd.DataFrame], Figure]:
-        @figure(
+    return {
+        reward: figure(
             f"fig{number}_heatmap_{slug}_{reward}",
-            NOTEBOOK,
             f"AUROC of {REWARD_NAMES[reward]} for {what}, from the released scores. White is .75, blue above, red "
             "below; grey: all 50 images have one label (or no such prompt).",
             alt=partial(_describe_heatmap, reward=reward),
-            needs="tia2",
             paper_item="Appendix 8.3",
-        )
-        def draw(frame: pd.DataFrame) -> Figure:
-            return _draw_heatmap(frame, reward, **shape)
-
-        return draw
-
-    return {reward: heatmap(number, reward) for number, reward in enumerate(REWARD_NAMES, first)}
+        )(partial(_draw_heatmap, reward=reward, **shape))
+        for number, reward in enumerate(REWARD_NAMES, first)
+    }
 
 
 heatmap_pairs = _heatmaps(11, "pairs", "the 300 pairs of classes", width=5.5, height=5.5, size=4.6, axis="")
@@ -226,9 +153,9 @@ def draw_counts(axes: Axes, rows: pd.DataFrame, middle: str, title: str, *, chan
     for index, (reward, name) in enumerate(REWARD_NAMES.items()):
         mine = rows[rows["reward"] == reward]
         if len(mine):
-            style = {"color": COLOURS[reward], "marker": MARKERS[reward], "label": name}
-            errorbar(axes, mine["set"].astype(int) + (index - 2) * 0.08, mine, middle, **style)
-    axes.axhline(chance, color="0.6", linewidth=0.6, linestyle=":")
+            look = style.look_of(reward, label=name)
+            style.errorbar(axes, mine["set"].astype(int) + (index - 2) * 0.08, mine, middle, **look)
+    axes.axhline(chance, **style.DOTTED)
     axes.set_title(title)
 
 
@@ -253,22 +180,19 @@ def at_both_ends(summary: pd.DataFrame) -> str:
 
 @figure(
     "fig23_auroc_by_count",
-    NOTEBOOK,
     "AUROC on the counting set by the count asked for (prompts with both labels), released scores; mean and 95% "
     "bootstrap interval over prompts, paired on the right.",
     alt=lambda summary, _: f"AUROC by the count asked for, released scores: {at_both_ends(summary)}.",
-    needs="tia2",
 )
 def auroc_by_count(summary: pd.DataFrame, differences: pd.DataFrame) -> Figure:
     """Left: AUROC of each reward by the count asked for; right: TextNorm minus each other reward."""
-    figure = new_figure(2.6)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = new_panels(2.6, 1, 2)
     rows = summary.query("metric == 'auroc' and set != 'all'")
     draw_counts(left, rows, "mean", "AUROC", chance=0.5)
     others = differences[differences["set"] != "all"]
     draw_counts(right, others, "difference", "AUROC, TextNorm minus the other", chance=0.0)
     label_counts([left, right], rows)
-    figure.legend(*left.get_legend_handles_labels(), ncols=5, frameon=False, loc="outside upper center")
+    figure.legend(*left.get_legend_handles_labels(), ncols=5, **style.ABOVE)
     return figure
 
 
@@ -277,22 +201,16 @@ def auroc_by_count(summary: pd.DataFrame, differences: pd.DataFrame) -> Figure:
 
 @table(
     "tab11_released_tuning",
-    NOTEBOOK,
     "The settings behind the released TextNorm scores differ from prompt to prompt: prompts by value.",
-    alt=describe("Scale and penalty of the released TextNorm scores per set."),
-    needs="tia2",
 )
-def tuning_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``tuning_shares`` as printed: a row per set and parameter."""
-    rows = []
-    for (name, parameter), group in frame.groupby(["set", "parameter"], sort=False):
-        used = ", ".join(f"{row.value:g}: {row.prompts}" for row in group.itertuples())
-        rows.append((name, parameter, int(group["prompts"].sum()), used))
-    return pd.DataFrame(rows, columns=["set", "parameter", "prompts", "prompts by value"])
+def tuning_table(tuning_shares: pd.DataFrame) -> pd.DataFrame:
+    """Scale and penalty of the released TextNorm scores per set."""
+    used = tuning_shares["value"].map("{:g}".format) + ": " + tuning_shares["prompts"].astype(str)
+    groups = tuning_shares.assign(used=used).groupby(["set", "parameter"], sort=False, as_index=False)
+    return groups.agg(**{"prompts": ("prompts", "sum"), "prompts by value": ("used", ", ".join)})
 
 
 def _describe_tuning(shares: pd.DataFrame) -> str:
-    """The most frequent value of each parameter and set."""
     top = shares.loc[shares.groupby(["parameter", "set"], sort=False)["share"].idxmax()]
     words = ", ".join(f"{row.parameter} of {row.set} {row.value:g} ({row.share:.0%})" for row in top.itertuples())
     return f"Bars of the released settings by prompt. Most frequent: {words}."
@@ -300,15 +218,14 @@ def _describe_tuning(shares: pd.DataFrame) -> str:
 
 @figure(
     "fig24_released_tuning",
-    NOTEBOOK,
     "The scale and the penalty behind the released TextNorm scores, prompt by prompt.",
     alt=_describe_tuning,
-    needs="tia2",
 )
 def released_tuning(shares: pd.DataFrame) -> Figure:
     """Which values of the grid the released TextNorm uses, per set."""
-    figure = new_figure(2.0)
-    for axes, parameter, names in zip(figure.subplots(1, 2), ("scale", "penalty"), (SETS, SETS[:2]), strict=True):
+    figure, panels = new_panels(2.0, 1, 2)
+    sets = {"scale": style.SETS, "penalty": style.SETS[:2]}
+    for axes, (parameter, names) in zip(panels, sets.items(), strict=True):
         rows = shares[shares["parameter"] == parameter]
         values = sorted(rows["value"].unique())
         width = 0.8 / len(names)
@@ -316,7 +233,7 @@ def released_tuning(shares: pd.DataFrame) -> Figure:
             mine = rows[rows["set"] == name].set_index("value").loc[values]
             places = np.arange(len(values)) + (index - (len(names) - 1) / 2) * width
             label = f"{name} (n = {mine['prompts'].sum()})"
-            axes.bar(places, mine["share"], width, color=SET_SHADES[name], label=label)
+            axes.bar(places, mine["share"], width, color=style.SET_LOOKS[name]["color"], label=label)
         axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         axes.set(xlabel=f"released {parameter}", ylabel="share of prompts", ylim=(0, 1))
         if parameter == "scale":
@@ -326,19 +243,15 @@ def released_tuning(shares: pd.DataFrame) -> Figure:
 
 @table(
     "tab12_hindsight",
-    NOTEBOOK,
     "Released TextNorm minus a choice between untouched rewards that peeks at the same labels; 95% paired bootstrap "
     "interval over prompts; a star: p < .05 (Wilcoxon, Holm within the set).",
-    alt=describe("Differences per set and metric to the best of two and of four rewards in hindsight."),
-    needs="tia2",
 )
 def hindsight_table(comparison: pd.DataFrame) -> pd.DataFrame:
-    """``compare`` of ``choose_in_hindsight`` with TextNorm, as printed."""
+    """Differences per set and metric to the best of two and of four rewards in hindsight."""
     return _differences(comparison, HINDSIGHT)
 
 
 def _describe_hindsight(comparison: pd.DataFrame) -> str:
-    """AUROC and AP@5 over all prompts."""
     rows = comparison.query("set == 'all'").set_index(["reward", "metric"])["difference"]
     words = [
         f"{label}: AUROC {rows[reward, 'auroc']:+.3f}, AP@5 {rows[reward, 'ap5']:+.3f}"
@@ -349,30 +262,27 @@ def _describe_hindsight(comparison: pd.DataFrame) -> str:
 
 @figure(
     "fig25_hindsight",
-    NOTEBOOK,
     "Released TextNorm minus a choice between untouched rewards that peeks at the same labels (prompts in brackets); "
     "95% paired bootstrap interval over prompts.",
     alt=_describe_hindsight,
-    needs="tia2",
 )
 def against_hindsight(comparison: pd.DataFrame) -> Figure:
     """TextNorm minus the best of two and of four untouched rewards in hindsight, all prompts of each set."""
-    figure = new_figure(2.7)
-    panels = figure.subplots(1, 4, sharey=True, sharex=True)
+    figure, panels = new_panels(2.7, 1, 4, sharey=True, sharex=True)
     metrics = list(METRIC_NAMES)
     for axes, name in zip(panels, SET_ORDER, strict=True):
         for index, (reward, label) in enumerate(HINDSIGHT.items()):
             chosen = (comparison["set"] == name) & (comparison["reward"] == reward)
             rows = comparison[chosen].set_index("metric").loc[metrics]
-            style = {"color": ("black", "#b2182b")[index], "marker": "os"[index], "label": label, "linestyle": "none"}
+            look = {"color": ("black", "#b2182b")[index], "marker": "os"[index], "label": label, "linestyle": "none"}
             places = np.arange(len(metrics)) + (index - 0.5) * 0.28
-            errorbar(axes, places, rows, "difference", lying=True, markersize=2.5, capsize=1.5, **style)
-        axes.axvline(0, color="0.6", linewidth=0.6, linestyle=":")
+            style.errorbar(axes, places, rows, "difference", lying=True, markersize=2.5, capsize=1.5, **look)
+        axes.axvline(0, **style.DOTTED)
         prompts = rows[["wins", "ties", "losses"]].sum(axis=1).max()
         axes.set(title=f"{name}\n({prompts} prompts)", xlabel="difference")
         axes.set_yticks(range(len(metrics)), METRIC_NAMES.values())
     panels[0].invert_yaxis()
     handles, labels = panels[0].get_legend_handles_labels()
     names = [f"TextNorm minus {label}" for label in labels]
-    figure.legend(handles, names, ncols=2, frameon=False, loc="outside upper center")
+    figure.legend(handles, names, ncols=2, **style.ABOVE)
     return figure

@@ -1,62 +1,54 @@
 """Figures and tables of notebook 04: the best of n in images, how it is judged, and gold against proxy."""
 
-import textwrap
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import setp
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from textnorm_lib.figures import verdicts
-from textnorm_lib.figures.style import COLOURS, MARKERS, SETS, draw_image, errorbar, new_sheet, votes_as_marks
+from textnorm_lib.figures import style
 from textnorm_lib.judging.verdicts import OUTCOMES
 from textnorm_lib.optimise.pool import check_choosers
 from textnorm_lib.prompts.templates import PREFIX
 from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.stats.names import CHOOSER_NAMES, REWARD_NAMES, SET_ORDER, choosers_of
+from textnorm_lib.stats.names import PROMPT as _PROMPT
 from textnorm_lib.stats.rankings import RATING
-from textnorm_lib.study.drawing import new_figure
-from textnorm_lib.study.items import figure, table
-from textnorm_lib.study.printed import STAR, describe, interval, ordinal, short
+from textnorm_lib.study.drawing import new_figure, new_panels
+from textnorm_lib.study.items import of_notebook
+from textnorm_lib.study.printed import interval, ordinal, short
 from textnorm_lib.study.store import step
 from textnorm_lib.tia2.labels import VOTES, or_unlabelled
 
-CHOOSER_COLOURS = {**COLOURS, RATING: (0.0, 0.0, 0.0)}
-CHOOSER_MARKERS = {**MARKERS, RATING: "*"}
-DOTTED = {"color": "0.6", "linewidth": 0.6, "linestyle": ":"}  # a line for reference: no gain, the start, ...
-ABOVE = {"frameon": False, "loc": "outside upper center"}  # where legends stand
+figure, table = of_notebook("04_best_of_n", needs="annotators")
 
-_PROMPT = ["set", "prompt"]
-_figure = partial(figure, notebook="04_best_of_n", needs="annotators")
-_table = partial(table, notebook="04_best_of_n", needs="annotators")
+CHOOSER_COLOURS = {**style.COLOURS, RATING: (0.0, 0.0, 0.0)}
+CHOOSER_MARKERS = {**style.MARKERS, RATING: "*"}
 
 
 # ---- who wins, in the judges' eyes
 
 
 def _describe_judged(outcomes: pd.DataFrame) -> str:
-    """Wins and losses in alignment and quality at the largest n."""
     n = outcomes["n"].max()
     rows = outcomes[(outcomes["set"] == ALL_SETS) & (outcomes["n"] == n)]
     share = rows.set_index(["opponent", "question", "outcome"])["share"]
-    words = [
-        f"{CHOOSER_NAMES[one]} {verdicts.wins_and_losses(share[one])}"
-        for one in choosers_of(rows["opponent"], CHOOSER_NAMES)
-    ]
+    opponents = choosers_of(rows["opponent"], CHOOSER_NAMES)
+    words = [f"{CHOOSER_NAMES[one]} {style.wins_and_losses(share[one])}" for one in opponents]
     return f"TextNorm's wins and losses against each other way to choose, best of {n}: {'; '.join(words)}."
 
 
-@_figure(
+@figure(
     "fig51_best_of_n_judged",
-    caption="TextNorm's best four of n against those of each other reward, and against those that the annotators "
-    "themselves would choose: wins, ties and losses by the majority of three blind judges, with 95% intervals in "
-    "which prompts are the unit.",
+    "TextNorm's best four of n against those of each other reward, and against those that the annotators themselves "
+    "would choose: wins, ties and losses by the majority of three blind judges, with 95% intervals in which prompts "
+    "are the unit.",
     alt=_describe_judged,
     paper_item="Figure 9",
 )
@@ -64,20 +56,20 @@ def judged_choices(outcomes: pd.DataFrame) -> Figure:
     """``outcomes_by_size``, all sets together: by n and question, a bar for each opponent."""
     rows = outcomes[outcomes["set"] == ALL_SETS]
     sizes, opponents = sorted(rows["n"].unique()), choosers_of(rows["opponent"], CHOOSER_NAMES)
-    figure = new_figure(0.6 + (0.35 + 0.2 * len(opponents)) * len(sizes))
-    panels = figure.subplots(len(sizes), 2, sharex=True, sharey=True, squeeze=False)
+    figure, panels = new_panels(
+        0.6 + (0.35 + 0.2 * len(opponents)) * len(sizes), len(sizes), 2, sharex=True, sharey=True, squeeze=False
+    )
     for line, n in zip(panels, sizes, strict=True):
-        for axes, question in zip(line, verdicts.QUESTIONS, strict=True):
+        for axes, question in zip(line, style.QUESTIONS, strict=True):
             shown = rows[(rows["n"] == n) & (rows["question"] == question)]
             for place, opponent in enumerate(opponents):
                 shares = shown[shown["opponent"] == opponent].set_index("outcome")
-                verdicts.draw_bar(axes, place, shares, COLOURS["textnorm"], CHOOSER_COLOURS[opponent])
+                style.draw_bar(axes, place, shares, style.COLOURS["textnorm"], CHOOSER_COLOURS[opponent])
             axes.set_title(f"best of {n}: {question}")
-            verdicts.frame_bars(axes, range(len(opponents)), [CHOOSER_NAMES[name] for name in opponents])
-    for axes in panels[-1]:
-        axes.set_xlabel(verdicts.compared(rows))
-    handles = [Patch(color=COLOURS["textnorm"]), Patch(color=verdicts.TIE), Patch(color="0.5")]
-    figure.legend(handles, ["TextNorm wins", "tie", "it loses (the other's colour)"], ncols=3, **ABOVE)
+            style.frame_bars(axes, range(len(opponents)), [CHOOSER_NAMES[name] for name in opponents])
+    setp(panels[-1], xlabel=style.compared(rows))
+    handles = [Patch(color=style.COLOURS["textnorm"]), Patch(color=style.TIE), Patch(color="0.5")]
+    figure.legend(handles, ["TextNorm wins", "tie", "it loses (the other's colour)"], ncols=3, **style.ABOVE)
     return figure
 
 
@@ -91,7 +83,6 @@ def peak_as_printed(row: pd.Series, never: str) -> str:
 
 
 def _describe_gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> str:
-    """Each reward's gain in proxy and gold at the largest n, and where its fit peaks."""
     n = means["n"].max()
     last = means[(means["n"] == n) & (means["set"] == ALL_SETS)].set_index(["reward", "what"])["mean"]
     peaks = fits[(fits["set"] == ALL_SETS) & (fits["term"] == "peak")].set_index("reward")["value"]
@@ -105,12 +96,12 @@ def _describe_gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> str:
     )
 
 
-@_figure(
+@figure(
     "fig52_gold_and_proxy",
-    caption="Gold against proxy as n grows. Proxy: what the reward that chooses thinks of its choice, in its "
-    "pool's standard deviations; gold: the annotators' rating. Means over prompts of the gain over one image, "
-    "with 95% bootstrap intervals; dashed: d (a - b d) with d = √KL, fitted. Annotators: chosen by the rating "
-    "itself, the most that can be had.",
+    "Gold against proxy as n grows. Proxy: what the reward that chooses thinks of its choice, in its pool's standard "
+    "deviations; gold: the annotators' rating. Means over prompts of the gain over one image, with 95% bootstrap "
+    "intervals; dashed: d (a - b d) with d = √KL, fitted. Annotators: chosen by the rating itself, the most that can "
+    "be had.",
     alt=_describe_gold_and_proxy,
 )
 def gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> Figure:
@@ -122,12 +113,12 @@ def gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> Figure:
     below = [first, *(figure.add_subplot(grid[1, place : place + 2], sharey=first) for place in (2, 4))]
     _draw_curves(above[0], means[(means["what"] == "proxy") & (means["set"] == ALL_SETS)], None)
     above[0].set(title="proxy, all sets", ylabel="gain, standard deviations")
-    for axes, name in zip([above[1], *below], [ALL_SETS, *SETS], strict=True):
+    for axes, name in zip([above[1], *below], [ALL_SETS, *style.SETS], strict=True):
         rows = means[(means["what"] == "gold") & (means["set"] == name)]
         _draw_curves(axes, rows, fits[fits["set"] == name])
         label = "gold, all sets" if name == ALL_SETS else name
         axes.set_title(f"{label} ({rows['n_prompts'].max()} prompts)")
-        axes.axhline(0, **DOTTED)
+        axes.axhline(0, **style.DOTTED)
     for axes in (above[1], below[0]):
         axes.set_ylabel("gain in rating")
     for axes in (*above, *below):
@@ -136,7 +127,7 @@ def gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], color=CHOOSER_COLOURS[name], marker=CHOOSER_MARKERS[name]) for name in names]
     handles.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.8))
     labels = [*(CHOOSER_NAMES[name] for name in names), "fit"]
-    figure.legend(handles, labels, ncols=len(labels), columnspacing=1.0, **ABOVE)
+    figure.legend(handles, labels, ncols=len(labels), columnspacing=1.0, **style.ABOVE)
     return figure
 
 
@@ -146,9 +137,9 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, fits: pd.DataFrame | None) -> N
     for index, name in enumerate(choosers_of(rows["reward"], CHOOSER_NAMES)):
         own = rows[rows["reward"] == name].sort_values("distance")
         shift = (index - 2.5) * 0.008 * last
-        style = {"color": CHOOSER_COLOURS[name], "marker": CHOOSER_MARKERS[name], "markersize": 3}
-        style["linestyle"] = "-" if fits is None else "none"
-        errorbar(axes, own["distance"] + shift, own, "mean", **style)
+        look = {"color": CHOOSER_COLOURS[name], "marker": CHOOSER_MARKERS[name], "markersize": 3}
+        look["linestyle"] = "-" if fits is None else "none"
+        style.errorbar(axes, own["distance"] + shift, own, **look)
         if fits is not None:
             a, b = fits[fits["reward"] == name].set_index("term").loc[["a", "b"], "value"]
             d = np.linspace(0, last, 60)
@@ -164,35 +155,33 @@ def _label_distance(axes: Axes, means: pd.DataFrame, *, every: int) -> None:
 
 
 def _describe_share_realised(gains: pd.DataFrame) -> str:
-    """Each reward's share at the largest n, all sets together."""
     n = gains["n"].max()
     rows = gains[(gains["set"] == ALL_SETS) & (gains["n"] == n)].set_index("reward")
     words = []
-    for name in choosers_of(gains["reward"], REWARD_NAMES):
+    for name in style.rewards_of(gains):
         share, low, high = (short(rows.loc[name, key], 2) for key in ("share", "low", "high"))
         words.append(f"{REWARD_NAMES[name]} {share} [{low}, {high}]")
     return f"Share of the gain that choosing by the annotators would bring, best of {n}: {', '.join(words)}."
 
 
-@_figure(
+@figure(
     "fig53_gain_realised",
-    caption="How much of the possible gain in rating each reward realises: 1 chooses as the annotators would, 0 is "
-    "no better than chance. Means over prompts (their number in brackets) with 95% bootstrap intervals.",
+    "How much of the possible gain in rating each reward realises: 1 chooses as the annotators would, 0 is no better "
+    "than chance. Means over prompts (their number in brackets) with 95% bootstrap intervals.",
     alt=_describe_share_realised,
 )
 def share_realised(gains: pd.DataFrame) -> Figure:
     """``gain_realised``: left over n for all sets, right by set at the largest n."""
-    figure = new_figure(2.5)
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure, (left, right) = new_panels(2.5, 1, 2, sharey=True)
     last, sets = gains["n"].max(), choosers_of(gains["set"], SET_ORDER)
-    for index, reward in enumerate(choosers_of(gains["reward"], REWARD_NAMES)):
-        style = {"color": COLOURS[reward], "marker": MARKERS[reward]}
+    for index, reward in enumerate(style.rewards_of(gains)):
+        look = style.look_of(reward)
         own = gains[(gains["reward"] == reward) & (gains["n"] > 1)]
         all_sets = own[own["set"] == ALL_SETS]
         places = np.log2(all_sets["n"]) + (index - 2) * 0.08
-        errorbar(left, places, all_sets, "share", label=REWARD_NAMES[reward], **style)
+        style.errorbar(left, places, all_sets, "share", label=REWARD_NAMES[reward], **look)
         at_last = own[own["n"] == last].set_index("set").loc[sets]
-        errorbar(right, np.arange(len(sets)) + (index - 2) * 0.13, at_last, "share", linestyle="none", **style)
+        style.errorbar(right, np.arange(len(sets)) + (index - 2) * 0.13, at_last, "share", linestyle="none", **look)
     sizes = sorted(gains.loc[gains["n"] > 1, "n"].unique())
     left.set_xticks(np.log2(sizes), [str(n) for n in sizes])
     prompts = gains.groupby("set")["n_prompts"].max()
@@ -201,8 +190,8 @@ def share_realised(gains: pd.DataFrame) -> Figure:
     right.set_title(f"best of {last}")
     for axes in (left, right):
         for height in (0, 1):
-            axes.axhline(height, **DOTTED)
-    figure.legend(*left.get_legend_handles_labels(), ncols=5, **ABOVE)
+            axes.axhline(height, **style.DOTTED)
+    figure.legend(*left.get_legend_handles_labels(), ncols=5, **style.ABOVE)
     return figure
 
 
@@ -241,37 +230,35 @@ _MOST_SETS, _PER_SET = 3, 4  # sets abreast, for which the sheet's width is made
 
 
 def _describe_grids(frame: pd.DataFrame) -> str:
-    """Good images among the four of each reward, at the smallest and the largest n."""
     if frame["label"].isna().all():
         return f"The four best of n images by each reward, of {', '.join(frame['prompt'].unique())}."
     sizes, words = frame["n"].agg(["min", "max"]), []
     for prompt, rows in frame.groupby("prompt", sort=False):
         good = rows.pivot_table(index="model", columns="n", values="label", aggfunc="sum")
-        told = [
-            f"{REWARD_NAMES[one]} {good.loc[one, sizes['min']]} and {good.loc[one, sizes['max']]}"
-            for one in choosers_of(rows["model"], REWARD_NAMES)
-        ]
-        words.append(f"{prompt}: {', '.join(told)}")
+        good = good[sizes].astype(str).agg(" and ".join, axis=1)
+        words.append(
+            f"{prompt}: {', '.join(f'{REWARD_NAMES[one]} {good[one]}' for one in style.rewards_of(rows, 'model'))}"
+        )
     return (
         f"The four best of n images by each reward. Good by the majority of the four at n = {sizes['min']} and "
         f"{sizes['max']}. {'; '.join(words)}."
     )
 
 
-@_figure(
+@figure(
     "fig50_best_of_n_images",
-    caption="The four best of n images by each of five rewards, for one prompt of each set: that of which nearest "
-    "to half of the pool is good, or the first where nobody votes. Framed: good by the majority of the annotators.",
+    "The four best of n images by each of five rewards, for one prompt of each set: that of which nearest to half of "
+    "the pool is good, or the first where nobody votes. Framed: good by the majority of the annotators.",
     alt=_describe_grids,
     needs="prompts",
     paper_item="Figure 4",
 )
 def chosen_images(frame: pd.DataFrame) -> Figure:
     """``pick_grids``: a block for each prompt, a row for each reward, four images for each n; framed if good."""
-    rewards = choosers_of(frame["model"], REWARD_NAMES)
+    rewards = style.rewards_of(frame, "model")
     prompts, sizes = frame["prompt"].unique(), sorted(frame["n"].unique())
     width = _BESIDE + _MOST_SETS * _PER_SET + (_MOST_SETS - 1) * _BETWEEN
-    figure, axes = new_sheet(width, len(prompts) * (_ABOVE + len(rewards)))
+    figure, axes = style.new_sheet(width, len(prompts) * (_ABOVE + len(rewards)))
     for block, prompt in enumerate(prompts):
         top = block * (_ABOVE + len(rewards)) + _ABOVE
         axes.text(0, top - 0.5, prompt, size=7, va="bottom")
@@ -281,7 +268,7 @@ def chosen_images(frame: pd.DataFrame) -> Figure:
             of_n = frame[(frame["prompt"] == prompt) & (frame["n"] == n)]
             for row, reward in enumerate(rewards):
                 for one in of_n[of_n["model"] == reward].itertuples():
-                    draw_image(axes, left + one.place - 1, top + row, one.png, framed=one.label == 1)
+                    style.draw_image(axes, left + one.place - 1, top + row, one.png, framed=one.label == 1)
         for row, reward in enumerate(rewards):
             axes.text(0, top + row + 0.5, REWARD_NAMES[reward], size=6, va="center")
     return figure
@@ -317,39 +304,34 @@ def pick_loved(made: Path, images: pd.DataFrame, *, rewards: Sequence[str], numb
 _ABREAST, _LOVED_BESIDE, _PITCH = 6, 0.2, 1.62  # images in a row; in images' sides the room left and the rows' distance
 
 
-def _describe_loved(frame: pd.DataFrame) -> str:
-    """What is shown, reward by reward."""
-    words = []
-    for reward in [name for name in REWARD_NAMES if name in frame]:
+@style.sentence("Images that a reward loves and all three annotators reject. {}.")
+def _describe_loved(frame: pd.DataFrame) -> Iterator[str]:
+    for reward in choosers_of(frame.columns, REWARD_NAMES):
         shown = [
             f"{one['prompt'].removeprefix(PREFIX)} ({one[reward]:+.1f}, {ordinal(one['rank'])} of {one['n_images']})"
             for _, one in frame[frame["reward"] == reward].head(_ABREAST).iterrows()
         ]
-        words.append(f"{REWARD_NAMES[reward]}: {', '.join(shown) or 'none'}")
-    return f"Images that a reward loves and all three annotators reject. {'; '.join(words)}."
+        yield f"{REWARD_NAMES[reward]}: {', '.join(shown) or 'none'}"
 
 
-@_figure(
+@figure(
     "fig54_loved_and_rejected",
-    caption="Images that a reward loves and all three annotators reject, though a fifth of the pool or more is "
-    "good; found by rule. Below: the reward's score in the pool's standard deviations, its rank in the pool and "
-    "the votes; in brackets the other rewards' scores, in the order of the rows.",
+    "Images that a reward loves and all three annotators reject, though a fifth of the pool or more is good; found by "
+    "rule. Below: the reward's score in the pool's standard deviations, its rank in the pool and the votes; in "
+    "brackets the other rewards' scores, in the order of the rows.",
     alt=_describe_loved,
 )
 def loved_and_rejected(frame: pd.DataFrame) -> Figure:
     """``pick_loved``: a row for each reward."""
-    rewards = [name for name in REWARD_NAMES if name in frame]
-    figure, axes = new_sheet(_LOVED_BESIDE + _ABREAST, len(rewards) * _PITCH)
+    rewards = choosers_of(frame.columns, REWARD_NAMES)
+    figure, axes = style.new_sheet(_LOVED_BESIDE + _ABREAST, len(rewards) * _PITCH)
     for row, reward in enumerate(rewards):
         axes.text(0, row * _PITCH + 0.5, REWARD_NAMES[reward], size=7, va="center", rotation=90)
         shown = frame[frame["reward"] == reward].head(_ABREAST)
         for column, (_, one) in enumerate(shown.iterrows()):
-            left = _LOVED_BESIDE + column
-            draw_image(axes, left, row * _PITCH, one["png"])
+            rank = f"{one[reward]:+.1f}, {ordinal(one['rank'])}   {style.votes_as_marks(one)}"
             others = " ".join(f"{round(one[name], 1) + 0.0:.1f}" for name in rewards if name != reward)  # 0.0, not -0.0
-            lines = [f"{one[reward]:+.1f}, {ordinal(one['rank'])}   {votes_as_marks(one)}", f"({others})"]
-            text = "\n".join([*lines, textwrap.fill(one["prompt"].removeprefix(PREFIX), 18)])
-            axes.text(left + 0.03, row * _PITCH + 1.0, text, size=5.5, va="top", linespacing=1.1)
+            style.draw_told(axes, _LOVED_BESIDE + column, row * _PITCH, one, rank, f"({others})")
         if shown.empty:
             axes.text(_LOVED_BESIDE + 0.03, row * _PITCH + 0.5, "none found", size=6.5)
     return figure
@@ -358,69 +340,60 @@ def loved_and_rejected(frame: pd.DataFrame) -> Figure:
 # ---- tables
 
 
-@_table(
+@table(
     "tab30_best_of_n_judged",
-    caption="TextNorm's best four of n against those of others: shares of comparisons by the majority of three "
-    "blind judges, with 95% intervals; prompts won, tied and lost; the sign test over prompts (two-sided, Holm "
-    "within n; a star: below .05); its power if TextNorm won twice as many prompts as it lost.",
-    alt=describe("A row for each n, opponent and question: wins, ties, losses, prompts, p-value, power."),
+    "TextNorm's best four of n against those of others: shares of comparisons by the majority of three blind judges, "
+    "with 95% intervals; prompts won, tied and lost; the sign test over prompts (two-sided, Holm within n; a star: "
+    "below .05); its power if TextNorm won twice as many prompts as it lost.",
     paper_item="Figure 9",
     paper_value="two to three times as many wins as losses in alignment against ImageReward and PickScore",
 )
 def judgements(outcomes: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """``verdicts.as_printed``: one row per n, opponent and question."""
+    """A row for each n, opponent and question: wins, ties, losses, prompts, p-value, power."""
     opponents = choosers_of(outcomes["opponent"], CHOOSER_NAMES)
-    keys = list(product(sorted(outcomes["n"].unique()), opponents, verdicts.QUESTIONS))
-    printed = verdicts.as_printed(outcomes, tests, keys, ["n", "opponent", "question"]).drop(columns="p_sign")
-    columns = ["n", "TextNorm against", "question", *OUTCOMES, "prompts won / tied / lost", "p (Holm)", "power"]
-    return printed.assign(opponent=printed["opponent"].map(CHOOSER_NAMES)).set_axis(columns, axis=1)
+    keys = list(product(sorted(outcomes["n"].unique()), opponents, style.QUESTIONS))
+    printed = style.verdicts_as_printed(outcomes, tests, keys, ["n", "opponent", "question"]).drop(columns="p_sign")
+    columns = ["n", "TextNorm against", "question", *OUTCOMES, style.COUNTED, "p (Holm)", "power"]
+    return printed.replace({"opponent": CHOOSER_NAMES}).set_axis(columns, axis=1)
 
 
-@_table(
+@table(
     "tab31_gold_fits",
-    caption="The gain in gold over one image fitted by d (a - b d), d being the square root of the KL divergence "
-    "(Gao et al. 2023), and the d at which it peaks (beyond the largest d that was tried it is extrapolated); and, "
-    "without a fit, what the last quadrupling of n did to gold. 95% bootstrap intervals over prompts (their number "
-    "in brackets).",
-    alt=describe("Coefficients, peak and the gain by the last quadrupling for each set and way to choose."),
+    "The gain in gold over one image fitted by d (a - b d), d being the square root of the KL divergence (Gao et al. "
+    "2023), and the d at which it peaks (beyond the largest d that was tried it is extrapolated); and, without a fit, "
+    "what the last quadrupling of n did to gold. 95% bootstrap intervals over prompts (their number in brackets).",
 )
 def gold_fits(frame: pd.DataFrame, late: pd.DataFrame) -> pd.DataFrame:
-    """``fit_gold`` and ``late_gains`` as printed: one row per set and chooser."""
-    cells = frame.assign(cell=frame.apply(_fitted, axis=1))
-    cells = cells.pivot(index=["set", "reward"], columns="term", values="cell")
-    prompts, last = frame.groupby("set")["n_prompts"].max(), late.set_index(["set", "reward"])
-    rows = []
-    for key in [key for key in product(SET_ORDER, CHOOSER_NAMES) if key in cells.index]:
-        about = f"{key[0]} ({prompts[key[0]]})", CHOOSER_NAMES[key[1]]
-        rows.append((*about, *cells.loc[key, ["a", "b", "peak"]], interval(last.loc[key])))
+    """Coefficients, peak and the gain by the last quadrupling for each set and way to choose."""
+    cells = style.with_cells(frame, "value")
+    peaks = frame[frame["term"] == "peak"]
+    cells.loc[peaks.index, "cell"] = peaks.apply(peak_as_printed, axis=1, never="never")
+    cells = cells.pivot(index=["set", "reward"], columns="term", values="cell")[["a", "b", "peak"]]
+    cells["gained"] = late.set_index(["set", "reward"]).apply(interval, axis=1)
     gained = f"gold from n = {late['before'].iloc[0]} to {late['after'].iloc[0]}"
-    return pd.DataFrame(rows, columns=["set", "chosen by", "a", "b", "gold peaks at √KL", gained])
+    columns = ["set", "chosen by", "a", "b", "gold peaks at √KL", gained]
+    return _by_set_and_chooser(cells, frame).set_axis(columns, axis=1)
 
 
-def _fitted(row: pd.Series) -> str:
-    """A coefficient, or where gold peaks: "never" where nothing turns it down."""
-    return peak_as_printed(row, "never") if row["term"] == "peak" else interval(row, middle="value")
+def _by_set_and_chooser(cells: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """``cells`` by set and reward in print's order and under print's names, a set with its prompts in ``frame``."""
+    table = cells.loc[[key for key in product(SET_ORDER, CHOOSER_NAMES) if key in cells.index]].reset_index()
+    return table.replace({"set": style.with_prompts(frame), "reward": CHOOSER_NAMES})
 
 
-@_table(
+@table(
     "tab32_gain_realised",
-    caption="The best of the largest n: gain in rating over one image, share of the gain that choosing by the "
-    "rating itself brings, and TextNorm's gain minus each other's (a star: p < .05, Wilcoxon, Holm within the "
-    "set). Means over prompts (their number in brackets) with 95% bootstrap intervals.",
-    alt=describe("Gain, share and difference to TextNorm for each set and each way to choose."),
+    "The best of the largest n: gain in rating over one image, share of the gain that choosing by the rating itself "
+    "brings, and TextNorm's gain minus each other's (a star: p < .05, Wilcoxon, Holm within the set). Means over "
+    "prompts (their number in brackets) with 95% bootstrap intervals.",
 )
 def gains_at_the_end(means: pd.DataFrame, realised: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
-    """At the largest n: gain in gold, share of the possible gain, TextNorm minus each other reward."""
+    """Gain, share and difference to TextNorm for each set and each way to choose."""
     n, keys = means["n"].max(), ["set", "reward"]
     last = means[(means["n"] == n) & (means["what"] == "gold")].set_index(keys)
-    shares, others = realised[realised["n"] == n].set_index(keys), comparison.set_index(keys)
-    rows = []
-    for key in [key for key in product(SET_ORDER, CHOOSER_NAMES) if key in last.index]:
-        about = f"{key[0]} ({last.loc[key, 'n_prompts']})", CHOOSER_NAMES[key[1]]
-        minus = "–"
-        if key in others.index:
-            other = others.loc[key]
-            minus = interval(other, middle="difference") + (STAR if other["p_holm"] < 0.05 else "")
-        rows.append((*about, interval(last.loc[key]), interval(shares.loc[key], middle="share", digits=2), minus))
+    cells = last.apply(interval, axis=1).to_frame("gain")
+    shares = realised[realised["n"] == n].set_index(keys)
+    cells["share"] = shares.apply(interval, axis=1, middle="share", digits=2)
+    cells["minus"] = comparison.set_index(keys).apply(style.starred, axis=1)
     columns = ["set", "chosen by", f"gain in rating, best of {n}", "share of the possible", "TextNorm minus it"]
-    return pd.DataFrame(rows, columns=columns)
+    return _by_set_and_chooser(cells.fillna("–"), last).set_axis(columns, axis=1)

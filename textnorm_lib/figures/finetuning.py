@@ -4,24 +4,26 @@ The same functions draw reward-weighted regression (notebook 05) and DDPO (06), 
 was tuned on; ``tuned_models`` has the models themselves, in images, judged and in tables.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import setp
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy.special import xlogy
 
-from textnorm_lib.figures.best_of_n import ABOVE, DOTTED, peak_as_printed
-from textnorm_lib.figures.style import COLOURS, MARKERS, errorbar
+from textnorm_lib.figures import style
+from textnorm_lib.figures.best_of_n import peak_as_printed
 from textnorm_lib.stats.metrics import ALL_SETS
-from textnorm_lib.stats.names import REWARD_NAMES, choosers_of
-from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.stats.names import REWARD_NAMES
+from textnorm_lib.study.drawing import new_panels
 from textnorm_lib.study.errors import DataError
-from textnorm_lib.study.items import figure
+from textnorm_lib.study.items import of_notebook
 from textnorm_lib.study.printed import short
 
 GAINS = {  # what -> its axis
@@ -36,24 +38,26 @@ _STEPS = [1, 2, 5, 10]  # between ticks
 _THIN = {"linewidth": 0.5, "alpha": 0.7}  # the line of one run
 
 
-def enter(kind: Callable, method: str, name: str, caption: str, *, needs: str = "annotators", **entry) -> Callable:
-    """``figure`` or ``table`` (``kind``) of a ``method``, whose name comes before the caption: RWR: what training ...
+class Method(NamedTuple):
+    """A way to tune models: its name, the decorators of its notebook, the unit in which its training is counted."""
 
-    The function may be entered for both methods: each time another object is returned.
-    """
-    notebook = {"RWR": "05_rwr_finetuning", "DDPO": "06_ddpo_finetuning"}[method]
-    entered = kind(name, notebook, caption.format(method=method), needs=needs, **entry)
-    return lambda build, **options: entered(partial(build, **options))
+    name: str
+    figure: Callable
+    table: Callable
+    unit: str
+
+
+RWR = Method("RWR", *of_notebook("05_rwr_finetuning", needs="annotators"), "step")
+DDPO = Method("DDPO", *of_notebook("06_ddpo_finetuning", needs="annotators"), "epoch")
 
 
 # ---- gains over training
 
 
 def _describe_gains(gains: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """Each reward's proxy, gold and quality at the last checkpoint."""
     gains = _all_sets(gains)
     words = []
-    for reward in choosers_of(gains["tuned_on"], REWARD_NAMES):
+    for reward in style.rewards_of(gains, "tuned_on"):
         told = []
         for what in ("proxy", "gold", "quality"):
             row = _of_reward(gains, reward, what).iloc[-1]
@@ -70,27 +74,31 @@ def _draw_gains(gains: pd.DataFrame, runs: pd.DataFrame, *, unit: str) -> Figure
     return figure
 
 
-_GAINS = (
-    "{method}: what training on each reward does to the reward itself (proxy, in standard deviations of the "
-    "base's images of a prompt), to the annotators' rating (gold) and to the quality judges' number, as gains over "
-    "the base's images of the same prompts and seeds. Means over prompts and runs, both drawn from many, with 95% "
-    "intervals (none with one run; cut where they leave the panel); thin: single runs."
+rwr_gains, ddpo_gains = (
+    method.figure(
+        name,
+        f"{method.name}: what training on each reward does to the reward itself (proxy, in standard deviations of the "
+        "base's images of a prompt), to the annotators' rating (gold) and to the quality judges' number, as gains over "
+        "the base's images of the same prompts and seeds. Means over prompts and runs, both drawn from many, with 95% "
+        "intervals (none with one run; cut where they leave the panel); thin: single runs.",
+        alt=_describe_gains,
+    )(partial(_draw_gains, unit=method.unit))
+    for method, name in ((RWR, "fig55_rwr_gains"), (DDPO, "fig61_ddpo_gains"))
 )
-rwr_gains = enter(figure, "RWR", "fig55_rwr_gains", _GAINS, alt=_describe_gains)(_draw_gains, unit="step")
 
 
 def _draw_training(
-    gains: pd.DataFrame, runs: pd.DataFrame, rows: Sequence[str], by: str, label: str, **style: str
+    gains: pd.DataFrame, runs: pd.DataFrame, rows: Sequence[str], by: str, label: str, **look: str
 ) -> tuple[Figure, np.ndarray, list[str]]:
     """A line of panels for each of ``rows``: single runs, thin, and means with intervals, over the column ``by``."""
     figure, panels, rewards = _grid(gains, rows, GAINS, label)
     for line, what in zip(panels, rows, strict=True):
         for axes, reward in zip(line, rewards, strict=True):
-            axes.axhline(0.0, **DOTTED)
+            axes.axhline(0.0, **style.DOTTED)
             for _, own in _of_reward(runs, reward, what).groupby("run"):
-                axes.plot([0, *own[by]], [0, *own["mean"]], color=COLOURS[reward], **_THIN)
+                axes.plot([0, *own[by]], [0, *own["mean"]], color=style.COLOURS[reward], **_THIN)
             own = _of_reward(gains, reward, what)
-            errorbar(axes, own[by], own, "mean", **_style_of(reward) | style)
+            style.errorbar(axes, own[by], own, **style.look_of(reward, markersize=3, **look))
         _keep_in_view(line[0], gains[gains["what"] == what], runs[runs["what"] == what])
     return figure, panels, rewards
 
@@ -101,16 +109,16 @@ def _grid(
     """A line of panels for each of ``rows``, a column for each reward; ``DataError`` for one with several beta."""
     if (several := frame.groupby("tuned_on")["beta"].nunique() > 1).any():
         raise DataError(f"{several.idxmax()} was tuned with several beta; a panel shows one (with_beta)")
-    rewards = choosers_of(frame["tuned_on"], REWARD_NAMES)
-    figure = new_figure(0.75 + 1.15 * len(rows))
-    panels = figure.subplots(len(rows), len(rewards), sharex=True, sharey="row", squeeze=False)
+    rewards = style.rewards_of(frame, "tuned_on")
+    figure, panels = new_panels(
+        0.75 + 1.15 * len(rows), len(rows), len(rewards), sharex=True, sharey="row", squeeze=False
+    )
     for axes, reward in zip(panels[0], rewards, strict=True):
         axes.set_title(REWARD_NAMES[reward])
     for line, what in zip(panels, rows, strict=True):
         line[0].set_ylabel(labels[what])
         line[0].yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
-    for axes in panels[-1]:
-        axes.set_xlabel(label)
+    setp(panels[-1], xlabel=label)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
     return figure, panels, rewards
 
@@ -122,10 +130,6 @@ def _all_sets(frame: pd.DataFrame) -> pd.DataFrame:
 def _of_reward(frame: pd.DataFrame, reward: str, what: str) -> pd.DataFrame:
     """What happened to one number of the models tuned on ``reward``, in the order of training."""
     return frame[(frame["tuned_on"] == reward) & (frame["what"] == what)].sort_values("checkpoint")
-
-
-def _style_of(reward: str) -> dict[str, object]:
-    return {"color": COLOURS[reward], "marker": MARKERS[reward], "markersize": 3}
 
 
 def _keep_in_view(axes: Axes, gains: pd.DataFrame, runs: pd.DataFrame | None = None) -> None:
@@ -143,7 +147,7 @@ def _explain(figure: Figure, gains: pd.DataFrame, *others: Line2D) -> None:
     """What lines and intervals are, and what a point rests on."""
     mean = Line2D([], [], color="0.4", marker="|", label="mean with 95% interval")
     thin = Line2D([], [], color="0.4", linewidth=0.5, label="one run")
-    figure.legend(handles=[mean, thin, *others], ncols=3, title=_numbers(gains), **ABOVE)
+    figure.legend(handles=[mean, thin, *others], ncols=3, title=_numbers(gains), **style.ABOVE)
 
 
 def _numbers(gains: pd.DataFrame) -> str:
@@ -161,25 +165,22 @@ def _count(numbers: pd.Series, noun: str) -> str:
 # ---- training curves of DDPO
 
 
-def _describe_curves(curves: pd.DataFrame) -> str:
-    """What is measured in the first epoch and in the last tenth."""
+@style.sentence("Training curves, from the first epoch to the last tenth: {}.")
+def _describe_curves(curves: pd.DataFrame) -> Iterator[str]:
     curves, known = _in_units(curves)
-    words = []
-    for reward in choosers_of(curves["tuned_on"], REWARD_NAMES):
+    for reward in style.rewards_of(curves, "tuned_on"):
         told = []
         for what in known:
             own = curves[curves["tuned_on"] == reward].dropna(subset=what)
             first, late = own["epoch"] == own["epoch"].min(), own["epoch"] >= 0.9 * own["epoch"].max()
             told.append(f"{what} {own.loc[first, what].mean():.2f} to {own.loc[late, what].mean():.2f}")
-        words.append(f"{REWARD_NAMES[reward]} {', '.join(told)}")
-    return f"Training curves, from the first epoch to the last tenth: {'; '.join(words)}."
+        yield f"{REWARD_NAMES[reward]} {', '.join(told)}"
 
 
-@figure(
+@DDPO.figure(
     "fig60_ddpo_curves",
-    "06_ddpo_finetuning",
-    "DDPO in training: reward (from the first epoch's mean on, in that epoch's standard deviation) and rating of "
-    "the images that it samples to train on, and their divergence from the base. Dotted: where training starts.",
+    "DDPO in training: reward (from the first epoch's mean on, in that epoch's standard deviation) and rating of the "
+    "images that it samples to train on, and their divergence from the base. Dotted: where training starts.",
     alt=_describe_curves,
     needs="prompts",
 )
@@ -191,13 +192,13 @@ def ddpo_curves(curves: pd.DataFrame) -> Figure:
         for axes, reward in zip(line, rewards, strict=True):
             own = curves[curves["tuned_on"] == reward].dropna(subset=what)
             for _, rows in own.groupby("run"):
-                axes.plot(rows["epoch"], rows[what], color=COLOURS[reward], **_THIN)
+                axes.plot(rows["epoch"], rows[what], color=style.COLOURS[reward], **_THIN)
             mean = own.groupby("epoch")[what].mean()
-            axes.axhline(mean.iloc[0], **DOTTED)
-            axes.plot(mean.index, mean, color=COLOURS[reward])
+            axes.axhline(mean.iloc[0], **style.DOTTED)
+            axes.plot(mean.index, mean, color=style.COLOURS[reward])
     thin, thick = Line2D([], [], color="0.4", linewidth=0.5), Line2D([], [], color="0.4")
     names = [f"mean of {_count(curves.groupby('tuned_on')['run'].nunique(), 'run')}", "one run"]
-    figure.legend([thick, thin], names, ncols=2, **ABOVE)
+    figure.legend([thick, thin], names, ncols=2, **style.ABOVE)
     return figure
 
 
@@ -209,24 +210,19 @@ def _in_units(curves: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return curves.assign(reward=(curves["reward"] - first["reward"]) / first["reward_std"]), known
 
 
-ddpo_gains = enter(figure, "DDPO", "fig61_ddpo_gains", _GAINS, alt=_describe_gains)(_draw_gains, unit="epoch")
-
-
 # ---- gains over the divergence from the base
 
 
-def _describe_over_kl(gains: pd.DataFrame, runs: pd.DataFrame, fits: pd.DataFrame) -> str:
-    """Where each reward's training ends, and where its fit peaks."""
+@style.sentence("Gains against the square root of the divergence, at the last checkpoint: {}.")
+def _describe_over_kl(gains: pd.DataFrame, runs: pd.DataFrame, fits: pd.DataFrame) -> Iterator[str]:
     gains, fits = _over_distance(gains), _all_sets(fits)
-    words = []
-    for reward in choosers_of(gains["tuned_on"], REWARD_NAMES):
+    for reward in style.rewards_of(gains, "tuned_on"):
         proxy, gold = (_of_reward(gains, reward, what).iloc[-1] for what in ("proxy", "gold"))
         peak = fits[(fits["reward"] == reward) & (fits["term"] == "peak")].iloc[0]
-        words.append(
+        yield (
             f"{REWARD_NAMES[reward]} at √KL {proxy['distance']:.1f} proxy {proxy['mean']:+.2f} and gold "
             f"{gold['mean']:+.3f}, fit: peak {peak_as_printed(peak, '∞')}"
         )
-    return f"Gains against the square root of the divergence, at the last checkpoint: {'; '.join(words)}."
 
 
 def _draw_over_kl(gains: pd.DataFrame, runs: pd.DataFrame, fits: pd.DataFrame) -> Figure:
@@ -251,22 +247,24 @@ def _over_distance(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.merge(kl.assign(distance=np.sqrt(kl["distance"])), on=keys)
 
 
-_OVER_KL = (
-    "{method}: gains in proxy and gold over the square root of the divergence from the base (nats an image), "
-    "means over prompts and runs with 95% intervals (none with one run; cut where they leave the panel); thin: "
-    "single runs. Dashed: d (a - b log d) with d = √KL (Gao et al. 2023), fitted to the gold of every prompt, "
-    "run and checkpoint; above, the d at which it peaks (extrapolated beyond the last; ∞: never), with its "
-    "95% bootstrap interval over prompts."
+rwr_gold_over_kl, ddpo_gold_over_kl = (
+    method.figure(
+        name,
+        f"{method.name}: gains in proxy and gold over the square root of the divergence from the base (nats an image), "
+        "means over prompts and runs with 95% intervals (none with one run; cut where they leave the panel); thin: "
+        "single runs. Dashed: d (a - b log d) with d = √KL (Gao et al. 2023), fitted to the gold of every prompt, run "
+        "and checkpoint; above, the d at which it peaks (extrapolated beyond the last; ∞: never), with its 95% "
+        "bootstrap interval over prompts.",
+        alt=_describe_over_kl,
+    )(partial(_draw_over_kl))
+    for method, name in ((RWR, "fig56_rwr_gold_over_kl"), (DDPO, "fig62_ddpo_gold_over_kl"))
 )
-rwr_gold_over_kl = enter(figure, "RWR", "fig56_rwr_gold_over_kl", _OVER_KL, alt=_describe_over_kl)(_draw_over_kl)
-ddpo_gold_over_kl = enter(figure, "DDPO", "fig62_ddpo_gold_over_kl", _OVER_KL, alt=_describe_over_kl)(_draw_over_kl)
 
 
 # ---- what the KL coefficient does
 
 
 def _describe_beta(gains: pd.DataFrame) -> str:
-    """Proxy, gold and divergence of each model."""
     last = _by_beta(gains).set_index(["tuned_on", "beta", "what"])["mean"]
     words = [
         f"{REWARD_NAMES[reward]} with {beta:g}: proxy {last[reward, beta, 'proxy']:+.2f}, gold "
@@ -277,34 +275,30 @@ def _describe_beta(gains: pd.DataFrame) -> str:
     return f"Gains of the last checkpoint by KL coefficient: {'; '.join(words)}."
 
 
-@figure(
+@RWR.figure(
     "fig57_rwr_beta",
-    "05_rwr_finetuning",
     "RWR: what the KL coefficient does to proxy, gold, quality and the divergence from the base, at the last "
-    "checkpoint. Means over prompts and runs with 95% intervals (none with one run; cut where they leave the "
-    "panel).",
+    "checkpoint. Means over prompts and runs with 95% intervals (none with one run; cut where they leave the panel).",
     alt=_describe_beta,
-    needs="annotators",
 )
 def rwr_beta(gains: pd.DataFrame) -> Figure:
     """``tuning_gains`` of several beta: at the last checkpoint, all prompts."""
     last = _by_beta(gains)
-    rewards, known = choosers_of(last["tuned_on"], REWARD_NAMES), sorted(last["beta"].unique())
-    figure = new_figure(3.6)
-    panels = figure.subplots(2, 2, sharex=True).ravel()
-    for axes, what in zip(panels, GAINS, strict=True):
+    rewards, known = style.rewards_of(last, "tuned_on"), sorted(last["beta"].unique())
+    figure, panels = new_panels(3.6, 2, 2, sharex=True)
+    for axes, what in zip(panels.flat, GAINS, strict=True):
         for index, reward in enumerate(rewards):
             own = last[(last["tuned_on"] == reward) & (last["what"] == what)].sort_values("beta")
             places = np.searchsorted(known, own["beta"]) + (index - (len(rewards) - 1) / 2) * 0.1
-            errorbar(axes, places, own, "mean", label=REWARD_NAMES[reward], **_style_of(reward))
-        axes.axhline(0.0, **DOTTED)
+            style.errorbar(axes, places, own, label=REWARD_NAMES[reward], **style.look_of(reward, markersize=3))
+        axes.axhline(0.0, **style.DOTTED)
         axes.set_ylabel(GAINS[what])
         _keep_in_view(axes, last[last["what"] == what])
-    for axes in panels[2:]:
+    for axes in panels[-1]:
         axes.set_xticks(range(len(known)), [f"{beta:g}" for beta in known])
         axes.set_xlabel("KL coefficient")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=5, title=f"last checkpoint; {_numbers(last)}", **ABOVE)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=5, title=f"last checkpoint; {_numbers(last)}", **style.ABOVE)
     return figure
 
 

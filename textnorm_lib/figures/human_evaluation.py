@@ -1,32 +1,34 @@
 """Notebook 07 in print: what slips cost in an evaluation by people, and how many prompts a result needs."""
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from textnorm_lib.figures.style import COLOURS
+from textnorm_lib.figures import style
 from textnorm_lib.judging.verdicts import OUTCOMES
 from textnorm_lib.stats.names import CHOOSER_NAMES, choosers_of
-from textnorm_lib.study.drawing import new_figure
-from textnorm_lib.study.items import figure, table
-from textnorm_lib.study.printed import describe, interval, percent, short
+from textnorm_lib.study.drawing import new_panels
+from textnorm_lib.study.items import of_notebook
+from textnorm_lib.study.printed import percent, short
 
-NOTEBOOK = "07_human_evaluation"
+figure, table = of_notebook("07_human_evaluation")
+
 PAPER_PROMPTS = 30  # section 5.4: 60 sets, two of each prompt
 
-_OUTCOME_STYLE = {"win": (COLOURS["textnorm"], "o", "-"), "tie": ("0.6", "s", ":"), "loss": ("0.15", "D", "--")}
+_OUTCOMES = {
+    "win": {"color": style.COLOURS["textnorm"], "marker": "o", "linestyle": "-", "elinewidth": 1},
+    "tie": {"color": "0.6", "marker": "s", "linestyle": ":", "elinewidth": 1},
+    "loss": {"color": "0.15", "marker": "D", "linestyle": "--", "elinewidth": 1},
+}
 _SHIFT = 0.006  # between the outcomes' markers, so that intervals do not cover each other
 
 
 def _describe_slips(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> str:
-    """Wins, losses and agreement without and with the most slips."""
     rows = outcomes[outcomes["question"] == "alignment"].set_index(["opponent", "slip", "outcome"])["share"]
     ends = sorted(agreement["slip"].unique())[:: len(agreement["slip"].unique()) - 1]
     words = [
-        f"against {CHOOSER_NAMES[name]} {percent(rows[name, slip, 'win'])} won and "
-        f"{percent(rows[name, slip, 'loss'])} lost with {slip:.0%} slips"
+        f"against {CHOOSER_NAMES[name]} {percent(rows[name, slip, 'win'])} won and {percent(rows[name, slip, 'loss'])} "
+        f"lost with {slip:.0%} slips"
         for name in choosers_of(rows.index.get_level_values("opponent"), CHOOSER_NAMES)
         for slip in ends
     ]
@@ -39,7 +41,6 @@ def _describe_slips(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> str:
 
 @figure(
     "fig70_slips",
-    NOTEBOOK,
     "What careless answers cost. Simulated people answer as the mini world's judges, but slip (pick one of three "
     "answers at random) in a share of cases. Left: TextNorm's wins, ties and losses in alignment by their majority, "
     "against another reward and against the annotators' own choice, with 95% intervals. Right: Krippendorff's alpha "
@@ -52,47 +53,37 @@ def cost_of_slips(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
     """``outcomes_by_slip`` of alignment, a panel for each opponent; and ``agreement_by_slip``."""
     rows = outcomes[outcomes["question"] == "alignment"]
     opponents = choosers_of(rows["opponent"], CHOOSER_NAMES)
-    figure = new_figure(2.6)
-    *panels, last = figure.subplots(1, len(opponents) + 1)
+    figure, (*panels, last) = new_panels(2.6, 1, len(opponents) + 1)
     size = f"({rows['n_prompts'].max()} prompts, {rows['n_comparisons'].max()} sets)"
     for axes, opponent in zip(panels, opponents, strict=True):
-        _draw_outcomes(axes, rows[rows["opponent"] == opponent].sort_values("slip"))
+        for place, outcome in enumerate(OUTCOMES):
+            own = rows[(rows["opponent"] == opponent) & (rows["outcome"] == outcome)].sort_values("slip")
+            places = own["slip"] + (place - 1) * _SHIFT
+            style.errorbar(axes, places, own, "share", capsize=0, markersize=3, label=outcome, **_OUTCOMES[outcome])
         axes.set(title=f"against {CHOOSER_NAMES[opponent]}\n{size}", ylim=(0, 1), xlabel="slips")
     panels[0].set_ylabel("share, alignment")
     for question, colour in zip(("alignment", "quality"), sns.color_palette("colorblind")[3:5], strict=True):
         own = agreement[agreement["question"] == question]
         last.plot(own["slip"], own["alpha"], color=colour, marker="o", markersize=3, label=f"{question}: people")
         last.plot(own["slip"], own["kappa_of_majorities"], color=colour, ls="--", label=f"{question}: majorities")
-    last.axhline(0, color="0.6", linewidth=0.6, linestyle=":")
+    last.axhline(0, **style.DOTTED)
     last.set(title="agreement\n", xlabel="slips", ylim=(-0.1, 1.05))
     figure.legend(*panels[0].get_legend_handles_labels(), ncols=3, frameon=False, loc="outside upper left")
     figure.legend(*last.get_legend_handles_labels(), ncols=2, frameon=False, loc="outside upper right", fontsize=6)
     return figure
 
 
-def _draw_outcomes(axes: Axes, rows: pd.DataFrame) -> None:
-    """Shares of wins, ties and losses over slips."""
-    for place, outcome in enumerate(OUTCOMES):
-        own = rows[rows["outcome"] == outcome]
-        colour, marker, line = _OUTCOME_STYLE[outcome]
-        style = {"color": colour, "marker": marker, "linestyle": line, "markersize": 3, "label": outcome}
-        reach = np.maximum([own["share"] - own["low"], own["high"] - own["share"]], 0)
-        axes.errorbar(own["slip"] + (place - 1) * _SHIFT, own["share"], reach, **style)
-
-
 @table(
     "tab41_human_evaluation",
-    NOTEBOOK,
     "Simulated people who slip in a share of their answers: TextNorm's wins, ties and losses by the majority of three, "
     "with 95% intervals; prompts won, tied and lost with the two-sided sign test; Krippendorff's alpha among the three "
     "over both opponents' comparisons, and Cohen's kappa of their majorities with the judges'.",
-    alt=describe("A row for each opponent, question and share of slips."),
     needs="annotators",
     paper_item="Figure 6",
 )
 def slip_table(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> pd.DataFrame:
-    """``outcomes_by_slip`` and ``agreement_by_slip`` as printed: a row per opponent, question and slip."""
-    told = outcomes.assign(cell=outcomes.apply(interval, axis=1, middle="share", digits=2))
+    """A row for each opponent, question and share of slips."""
+    told = style.with_cells(outcomes, "share", digits=2)
     keys = ["opponent", "question", "slip"]
     cells, tests = told.pivot(index=keys, columns="outcome", values="cell"), told.drop_duplicates(keys).set_index(keys)
     alike = agreement.set_index(["slip", "question"])
@@ -104,12 +95,11 @@ def slip_table(outcomes: pd.DataFrame, agreement: pd.DataFrame) -> pd.DataFrame:
         coefficients = [short(about[name], 2) for name in ("alpha", "kappa_of_majorities")]
         asked = (CHOOSER_NAMES[opponent], question, f"{slip:.0%}")
         rows.append((*asked, *shares, decided, short(test["p_sign"]), *coefficients))
-    columns = ["TextNorm against", "question", "slips", *OUTCOMES, "prompts won / tied / lost", "p (sign test)"]
+    columns = ["TextNorm against", "question", "slips", *OUTCOMES, style.COUNTED, "p (sign test)"]
     return pd.DataFrame(rows, columns=[*columns, "alpha", "kappa with the judges"])
 
 
 def _describe_power(curves: pd.DataFrame, needed: pd.DataFrame) -> str:
-    """The power with the paper's number of prompts, and what a ratio of two needs."""
     at = curves[curves["prompts"] == PAPER_PROMPTS].set_index("ties")["power"]
     twice = needed[needed["ratio"] == 2].set_index("ties")["prompts"]
     words = [f"{short(at[tied], 2)} with {tied:.0%} tied (80% power needs {twice[tied]})" for tied in at.index]
@@ -118,7 +108,6 @@ def _describe_power(curves: pd.DataFrame, needed: pd.DataFrame) -> str:
 
 @figure(
     "fig71_power",
-    NOTEBOOK,
     "How many prompts an evaluation by people needs. Left: power of the two-sided sign test over prompts at .05 if "
     "twice as many are won as lost, by the share of ties; dashed: the paper's 30 prompts. Right: prompts needed for a "
     "power of .8.",
@@ -127,14 +116,13 @@ def _describe_power(curves: pd.DataFrame, needed: pd.DataFrame) -> str:
 )
 def power_by_prompts(curves: pd.DataFrame, needed: pd.DataFrame) -> Figure:
     """``power_curves``, a line for each share of ties; ``prompts_needed`` by ratio."""
-    figure = new_figure(2.6)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = new_panels(2.6, 1, 2)
     colours = sns.color_palette("viridis", curves["ties"].nunique())
     for (tied, own), colour in zip(curves.groupby("ties"), colours, strict=True):
         left.plot(own["prompts"], own["power"], color=colour, label=f"{tied:.0%}")
     left.axvline(PAPER_PROMPTS, color="0.5", linewidth=0.8, linestyle="--")
     left.text(PAPER_PROMPTS * 1.05, 0.02, "the paper's 30", color="0.3", size=6)
-    left.axhline(0.8, color="0.6", linewidth=0.6, linestyle=":")
+    left.axhline(0.8, **style.DOTTED)
     left.set(xscale="log", xlabel="prompts", ylabel="power of the sign test", ylim=(0, 1.02))
     left.set_title("twice as many wins as losses")
     for (_, own), colour in zip(needed.groupby("ties"), colours, strict=True):
@@ -153,13 +141,11 @@ def power_by_prompts(curves: pd.DataFrame, needed: pd.DataFrame) -> Figure:
 
 @table(
     "tab42_prompts_needed",
-    NOTEBOOK,
     "Prompts that the two-sided sign test at .05 needs for a power of .8, by the ratio of prompts won to prompts lost "
     "and the share of ties.",
-    alt=describe("A row for each ratio of wins to losses, a column for each share of ties."),
 )
 def needed_table(prompts: pd.DataFrame) -> pd.DataFrame:
-    """``prompts_needed`` as printed: a row per ratio, a column per share of ties."""
+    """A row for each ratio of wins to losses, a column for each share of ties."""
     wide = prompts.pivot(index="ratio", columns="ties", values="prompts")
     wide.columns = [f"{tied:.0%} tied" for tied in wide]
     ratios = pd.Series([f"{ratio:g}" for ratio in wide.index], name="wins for each loss")

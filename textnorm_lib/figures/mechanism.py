@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -12,22 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from textnorm_lib.confidence.tuning import CHOICES
-from textnorm_lib.figures.ablations import (
-    ABOVE,
-    DOTTED,
-    FULL,
-    HOLLOW,
-    PALE,
-    RAW_LINE,
-    draw_dot,
-    label_lines,
-    marker_style,
-    means_in_words,
-    prompts_of,
-)
-from textnorm_lib.figures.benchmark import draw_cells, draw_scale, each_once
-from textnorm_lib.figures.mini_benchmark import describe_grids
-from textnorm_lib.figures.style import COLOURS, SETS, errorbar
+from textnorm_lib.figures import style
 from textnorm_lib.prompts.grammar import parse
 from textnorm_lib.prompts.templates import CLASSES
 from textnorm_lib.stats.intervals import prompt_bootstrap
@@ -35,7 +21,6 @@ from textnorm_lib.stats.metrics import ALL_SETS
 from textnorm_lib.stats.names import (
     ENSEMBLES,
     FOUR,
-    METRIC_NAMES,
     PAIR,
     REWARD_NAMES,
     SET_ORDER,
@@ -43,44 +28,40 @@ from textnorm_lib.stats.names import (
     ensemble_name,
     judged_name,
 )
-from textnorm_lib.study.drawing import new_figure
+from textnorm_lib.study.drawing import new_panels
 from textnorm_lib.study.errors import DataError
-from textnorm_lib.study.items import figure, table
-from textnorm_lib.study.printed import STAR, describe, interval, short
+from textnorm_lib.study.items import of_notebook
+from textnorm_lib.study.printed import STAR, interval, short
 from textnorm_lib.tia2.released import grid
 
-LEVEL = 0.05
-JUDGED = tuple(f"{before}{name}" for name in ENSEMBLES for before in ("", UNDER_TEXTNORM))  # raw, then TextNorm
+figure, table = of_notebook("03_textnorm_ablations", needs="labels")
 
-_figure = partial(figure, notebook="03_textnorm_ablations", needs="labels")
-_table = partial(table, notebook="03_textnorm_ablations", needs="labels")
+JUDGED = tuple(f"{before}{name}" for name in ENSEMBLES for before in ("", UNDER_TEXTNORM))  # raw, then TextNorm
 
 
 # ---- where the gain comes from
 
 _RANDOM = "random"
 _EXPECTED = {"color": "black", "marker": "|", "markersize": 8, "linestyle": "none"}
-_FILLS = {"own score": HOLLOW, "TextNorm, held out": FULL}
+_FILLS = {"own score": style.HOLLOW, "TextNorm, held out": style.FULL}
 
 
-def _describe_shares(frame: pd.DataFrame) -> str:
-    """The random contrasts' share beside the expected one, and the kind with the largest share."""
-    words = []
+@style.sentence("Share of the softmax over contrasts by kind of contrast: {}.")
+def _describe_shares(frame: pd.DataFrame) -> Iterator[str]:
     for reward in FOUR:
         rows = frame[frame["reward"] == reward].pivot(index="kind", columns="metric", values="mean")
         top = rows["share"].idxmax()
-        words.append(
+        yield (
             f"{REWARD_NAMES[reward]} random {rows.loc[_RANDOM, 'share']:.2f} where its number gives "
             f"{rows.loc[_RANDOM, 'expected']:.2f}, largest {top} {rows.loc[top, 'share']:.2f}"
         )
-    return f"Share of the softmax over contrasts by kind of contrast: {'; '.join(words)}."
 
 
-@_figure(
+@figure(
     "fig44_softmax_shares",
-    caption="How much of the softmax over a prompt's contrasts each kind makes up, beside its share of their number "
-    "(prompts with such contrasts in brackets); mean and 95% bootstrap interval over prompts. Shaded: random "
-    "contrasts, other prompts that differ in both syntax and meaning, about as many as all others together.",
+    "How much of the softmax over a prompt's contrasts each kind makes up, beside its share of their number (prompts "
+    "with such contrasts in brackets); mean and 95% bootstrap interval over prompts. Shaded: random contrasts, other "
+    "prompts that differ in both syntax and meaning, about as many as all others together.",
     alt=_describe_shares,
     paper_item="Section 4.1",
     paper_value="prompts that differ in both syntax and meaning add next to nothing to the denominator",
@@ -89,47 +70,43 @@ def softmax_shares(frame: pd.DataFrame) -> Figure:
     """Each kind's share of the softmax over contrasts beside its share of their number, one panel per reward."""
     prompts = frame.groupby("kind")["n_prompts"].max().sort_values(ascending=False, kind="stable")
     kinds = [*prompts.index.drop(_RANDOM), _RANDOM]
-    figure = new_figure(2.8)
-    panels = figure.subplots(1, len(FOUR), sharex=True, sharey=True)
+    figure, panels = new_panels(2.8, 1, len(FOUR), sharex=True, sharey=True)
     for axes, reward in zip(panels, FOUR, strict=True):
         rows = frame[frame["reward"] == reward].set_index(["kind", "metric"])
         axes.axhspan(len(kinds) - 1.5, len(kinds) - 0.5, color="0.92", linewidth=0)
         for place, kind in enumerate(kinds):
-            draw_dot(axes, rows.loc[(kind, "share")], place, **{**marker_style(reward), "markersize": 3.5})
+            style.draw_dot(axes, rows.loc[(kind, "share")], place, **style.look_of_ensemble(reward, markersize=3.5))
         expected = rows.loc[[(kind, "expected") for kind in kinds], "mean"]
         axes.plot(expected, range(len(kinds)), **_EXPECTED)
-        label_lines(axes, [f"{kind} ({prompts[kind]})" for kind in kinds])
+        style.label_lines(axes, [f"{kind} ({prompts[kind]})" for kind in kinds])
         axes.set(title=REWARD_NAMES[reward], xlabel="share", xlim=(0, None))
     words = "share of the softmax over contrasts", "share of the number of contrasts"
     dot = Line2D([], [], color="0.3", marker="o", linestyle="none")
-    figure.legend([dot, Line2D([], [], **_EXPECTED)], words, ncols=2, **ABOVE)
+    figure.legend([dot, Line2D([], [], **_EXPECTED)], words, ncols=2, **style.ABOVE)
     return figure
 
 
-def _describe_alternatives(frame: pd.DataFrame) -> str:
-    means = means_in_words(frame, "form", ensembles=FOUR)
-    return f"AUROC of simpler ways to compare a prompt with its contrasts: {means}."
-
-
-@_figure(
+@figure(
     "fig45_alternatives",
-    caption="Simpler ways to compare a prompt's score with those of its contrasts, none of which has a temperature; "
-    "mean AUROC and 95% bootstrap interval over prompts. Dashed: the raw reward.",
-    alt=_describe_alternatives,
+    "Simpler ways to compare a prompt's score with those of its contrasts, none of which has a temperature; mean AUROC "
+    "and 95% bootstrap interval over prompts. Dashed: the raw reward.",
+    alt=lambda frame: (
+        "AUROC of simpler ways to compare a prompt with its contrasts: "
+        f"{style.means_in_words(frame, 'form', ensembles=FOUR)}."
+    ),
 )
 def alternatives(frame: pd.DataFrame) -> Figure:
     """AUROC of a reward's own score, of three simpler comparisons with the contrasts, and of TextNorm."""
     rows = frame[frame["metric"] == "auroc"]
     forms = list(rows["form"].unique())
-    figure = new_figure(2.1)
-    panels = figure.subplots(1, len(FOUR), sharex=True, sharey=True)
+    figure, panels = new_panels(2.1, 1, len(FOUR), sharex=True, sharey=True)
     for axes, reward in zip(panels, FOUR, strict=True):
         mine = rows[rows["rewards"] == reward].set_index("form")
-        axes.axvline(mine.loc["own score", "mean"], color=COLOURS[reward], **RAW_LINE)
+        axes.axvline(mine.loc["own score", "mean"], color=style.COLOURS[reward], **style.RAW_LINE)
         for place, form in enumerate(forms):
-            draw_dot(axes, mine.loc[form], place, **marker_style(reward, _FILLS.get(form, PALE)))
-        label_lines(axes, forms)
-        axes.set(title=REWARD_NAMES[reward], xlabel=f"AUROC (n = {prompts_of(mine)})")
+            style.draw_dot(axes, mine.loc[form], place, **style.look_of_ensemble(reward, _FILLS.get(form, style.PALE)))
+        style.label_lines(axes, forms)
+        axes.set(title=REWARD_NAMES[reward], xlabel=f"AUROC (n = {style.prompts_of(mine)})")
     return figure
 
 
@@ -138,50 +115,47 @@ def alternatives(frame: pd.DataFrame) -> Figure:
 _CONFIDENT = ("pickscore", f"{UNDER_TEXTNORM}pickscore", f"{UNDER_TEXTNORM}{PAIR}")
 
 
-def _describe_confidence(curves: pd.DataFrame, risks: pd.DataFrame) -> str:
-    """The range of probabilities, and the risk at the least, at half and at full coverage."""
-    words = []
+@style.sentence("Reliability, and risk against coverage. {}.")
+def _describe_confidence(curves: pd.DataFrame, risks: pd.DataFrame) -> Iterator[str]:
     for reward in _CONFIDENT:
         rows = curves[(curves["reward"] == reward) & (curves["set"] == ALL_SETS)]["probability"]
         risk = risks[risks["reward"] == reward].set_index("coverage")["risk"]
         half = risk.iloc[np.abs(risk.index - 0.5).argmin()]
-        words.append(
+        yield (
             f"{', '.join(judged_name(reward))}: bins from {rows.min():.2f} to {rows.max():.2f}, risk "
             f"{risk.iloc[0]:.2f} among the surest {risk.index[0]:.0%}, {half:.2f} among the surer half, "
             f"{risk.iloc[-1]:.2f} among all"
         )
-    return f"Reliability, and risk against coverage. {'; '.join(words)}."
 
 
-@_figure(
+@figure(
     "fig46_confidence",
-    caption="Left: reliability of raw rewards and of TextNorm as probabilities of a good image, by one logistic map "
-    "each, fitted to other prompts; ten bins of equally many images, all sets together. Right: share of bad images "
-    "among those that each ranks highest over all prompts; dotted: among all. 95% bootstrap intervals over prompts.",
+    "Left: reliability of raw rewards and of TextNorm as probabilities of a good image, by one logistic map each, "
+    "fitted to other prompts; ten bins of equally many images, all sets together. Right: share of bad images among "
+    "those that each ranks highest over all prompts; dotted: among all. 95% bootstrap intervals over prompts.",
     alt=_describe_confidence,
 )
 def reliability_and_risk(curves: pd.DataFrame, risks: pd.DataFrame) -> Figure:
     """Left: reliability after the logistic map, all sets; right: share of bad images among the surest."""
-    figure = new_figure(3.0)
-    left, right = figure.subplots(1, 2)
-    left.axline((0, 0), slope=1, **DOTTED)
+    figure, (left, right) = new_panels(3.0, 1, 2)
+    left.axline((0, 0), slope=1, **style.DOTTED)
     for reward in _CONFIDENT:
         name, form = judged_name(reward)
         rewards, raw = reward.removeprefix(UNDER_TEXTNORM), form == "raw"
-        style = {**marker_style(rewards, HOLLOW if raw else FULL), "markersize": 3.5}
-        style |= RAW_LINE if raw else {"linestyle": "-"}
+        line = style.RAW_LINE if raw else {"linestyle": "-"}
+        look = style.look_of_ensemble(rewards, style.HOLLOW if raw else style.FULL, markersize=3.5, **line)
         rows = curves[(curves["reward"] == reward) & (curves["set"] == ALL_SETS)]
-        errorbar(left, rows["probability"], rows, "share_good", label=f"{name}, {form}", **style)
+        style.errorbar(left, rows["probability"], rows, "share_good", label=f"{name}, {form}", **look)
         rows = risks[risks["reward"] == reward]
-        right.fill_between(rows["coverage"], rows["low"], rows["high"], color=style["color"], alpha=0.15, linewidth=0)
-        right.plot(rows["coverage"], rows["risk"], markevery=2, **style)
-    right.axhline(rows["risk"].iloc[-1], **DOTTED)
+        right.fill_between(rows["coverage"], rows["low"], rows["high"], color=look["color"], alpha=0.15, linewidth=0)
+        right.plot(rows["coverage"], rows["risk"], markevery=2, **look)
+    right.axhline(rows["risk"].iloc[-1], **style.DOTTED)
     left.set(xlabel="probability of a good image", ylabel="share of good images", xlim=(0, 1), ylim=(0, 1))
     images = f"{curves.loc[curves['set'] == ALL_SETS].groupby('reward')['n_images'].sum().max():,}"
     right.set(xlabel=f"coverage: share of {images} images", ylabel="risk: share of bad ones among them")
     right.set(xlim=(0, 1.02), ylim=(0, None))
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=len(labels), columnspacing=1.2, **ABOVE)
+    figure.legend(handles, labels, ncols=len(labels), columnspacing=1.2, **style.ABOVE)
     return figure
 
 
@@ -190,42 +164,39 @@ def reliability_and_risk(curves: pd.DataFrame, risks: pd.DataFrame) -> Figure:
 _INTERVAL = {"resamples": 2000, "confidence": 0.95, "seed": 0}
 
 
-def _describe_gains(gains: pd.DataFrame) -> str:
-    """How many prompts lose, and the class that loses most."""
-    words = []
+@style.sentence("Change in AUROC under TextNorm, prompt by prompt: {}.")
+def _describe_gains(gains: pd.DataFrame) -> Iterator[str]:
     for reward in FOUR:
         rows = gains[gains["reward"] == reward]
         prompts = rows.drop_duplicates(["set", "prompt"])["gain"]
         classes = rows.groupby("class")["gain"].mean()
-        words.append(
+        yield (
             f"{REWARD_NAMES[reward]} mean {prompts.mean():+.3f}, worse on {(prompts < 0).sum()} of {len(prompts)} "
             f"prompts, lowest class {classes.idxmin()} {classes.min():+.3f}"
         )
-    return f"Change in AUROC under TextNorm, prompt by prompt: {'; '.join(words)}."
 
 
-@_figure(
+@figure(
     "fig47_where_textnorm_hurts",
-    caption="What TextNorm changes in each prompt's AUROC (dots; grey side: worse than raw), and the mean with its "
-    "95% bootstrap interval over prompts: by set, by the number of objects asked for, and by class, a prompt "
-    "counting for each class that it names (prompts in brackets; no interval for one).",
+    "What TextNorm changes in each prompt's AUROC (dots; grey side: worse than raw), and the mean with its 95% "
+    "bootstrap interval over prompts: by set, by the number of objects asked for, and by class, a prompt counting for "
+    "each class that it names (prompts in brackets; no interval for one).",
     alt=_describe_gains,
 )
 def where_textnorm_hurts(gains: pd.DataFrame) -> Figure:
     """Each prompt's change in AUROC and the mean by set, objects asked for and class, one panel per reward."""
     blocks = list(_blocks(gains))
     labels = [label for block in blocks for label in block["label"].unique()]
-    figure = new_figure(0.9 + 0.175 * len(labels))
-    panels = figure.subplots(1, len(FOUR), sharex=True, sharey=True)
+    figure, panels = new_panels(0.9 + 0.175 * len(labels), 1, len(FOUR), sharex=True, sharey=True)
     reach = 1.05 * gains["gain"].abs().max()
     for axes, reward in zip(panels, FOUR, strict=True):
         axes.axvspan(-reach, 0, color="0.93", linewidth=0)
         for block in blocks:
             for label, rows in block[block["reward"] == reward].groupby("label", sort=False):
-                _draw_group(axes, rows["gain"].to_numpy(), labels.index(label), COLOURS[reward])
+                _draw_group(axes, rows["gain"].to_numpy(), labels.index(label), style.COLOURS[reward])
         for end in np.cumsum([block["label"].nunique() for block in blocks])[:-1]:
             axes.axhline(end - 0.5, color="0.7", linewidth=0.6)
-        label_lines(axes, labels)
+        style.label_lines(axes, labels)
         axes.set(title=f"{REWARD_NAMES[reward]}\nworse     better", xlabel="change in AUROC", xlim=(-reach, reach))
     return figure
 
@@ -235,7 +206,7 @@ def _blocks(gains: pd.DataFrame) -> Iterator[pd.DataFrame]:
     prompts = gains.drop_duplicates(["reward", "set", "prompt"])
     asked = prompts["prompt"].map(_objects)
     for frame, groups, order in (
-        (prompts, prompts["set"], [name for name in SETS if name in set(prompts["set"])]),
+        (prompts, prompts["set"], [name for name in style.SETS if name in set(prompts["set"])]),
         (prompts, asked, sorted(asked.dropna().unique())),
         (gains, gains["class"], sorted(set(gains["class"]) & set(CLASSES))),
     ):
@@ -268,7 +239,6 @@ def _draw_group(axes: Axes, values: np.ndarray, place: int, colour: Sequence[flo
 
 # ---- the heat maps of appendix 8.3 for the mini world and for TextNorm, in the layout of the released ones
 
-_ONE_LABEL = "–"
 _SCALE = (
     "in the titles the mean and the number of prompts. TextNorm is that of ImageReward + PickScore. Colours as in the "
     "released heat maps: white .75, blue above, red below."
@@ -278,140 +248,116 @@ _SCALE = (
 def _five_rewards(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The rows of the four rewards and of the pair's TextNorm, here "textnorm", and the rewards that there are."""
     named = frame.assign(reward=frame["reward"].replace(f"{UNDER_TEXTNORM}{PAIR}", "textnorm"))
-    rewards = [reward for reward in REWARD_NAMES if reward in set(named["reward"])]
+    rewards = style.rewards_of(named)
     return named[named["reward"].isin(rewards)], rewards
 
 
 def _describe_heatmaps(frame: pd.DataFrame, *, what: str) -> str:
-    return describe_grids(_five_rewards(frame)[0], what=what)
+    return style.describe_grids(_five_rewards(frame)[0], what=what)
 
 
-@_figure(
+@figure(
     "fig48_mini_heatmaps_counting",
-    caption=f"AUROC by class and count for the mini world, as in appendix 8.3; {_SCALE}",
+    f"AUROC by class and count for the mini world, as in appendix 8.3; {_SCALE}",
     alt=partial(_describe_heatmaps, what="class and count"),
     paper_item="Appendix 8.3",
 )
 def heatmaps_by_count(frame: pd.DataFrame) -> Figure:
     """Five matrices of classes against counts one to six, abreast."""
     frame, rewards = _five_rewards(frame)
-    figure = new_figure(4.9)
-    panels = figure.subplots(1, len(rewards), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, reward in zip(panels, rewards, strict=True):
-        mesh = _draw_matrix(axes, frame, reward, grid(frame, reward).reindex(columns=range(1, 7)), size=4.6)
+    figure, panels = new_panels(4.9, 1, len(rewards), sharex=True, sharey=True, squeeze=False)
+    for axes, reward in zip(panels.flat, rewards, strict=True):
+        mesh = _draw_grid(axes, frame, reward, grid(frame, reward).reindex(columns=range(1, 7)), size=4.6)
         axes.tick_params(labelsize=6)
         axes.set_xlabel("count")
-    draw_scale(figure, mesh, list(panels))
-    figure.legend(handles=_empty_cells(), ncols=2, **ABOVE)
+    style.draw_scale(figure, mesh, list(panels.flat))
+    figure.legend(handles=_empty_cells(), ncols=2, **style.ABOVE)
     return figure
 
 
-@_figure(
+@figure(
     "fig49_mini_heatmaps_composition",
-    caption=f"AUROC by pair of classes for the mini world, as in appendix 8.3; {_SCALE}",
+    f"AUROC by pair of classes for the mini world, as in appendix 8.3; {_SCALE}",
     alt=partial(_describe_heatmaps, what="pair of classes"),
     paper_item="Appendix 8.3",
 )
 def heatmaps_by_pair(frame: pd.DataFrame) -> Figure:
     """Five matrices of classes against classes, two abreast; what colours and empty cells mean in the sixth place."""
     frame, rewards = _five_rewards(frame)
-    figure = new_figure(7.6)
-    panels = figure.subplots(3, 2).ravel()
-    for axes, reward in zip(panels, rewards, strict=False):
-        mesh = _draw_matrix(axes, frame, reward, grid(frame, reward), size=None)
+    figure, panels = new_panels(7.6, 3, 2)
+    for axes, reward in zip(panels.flat, rewards, strict=False):
+        mesh = _draw_grid(axes, frame, reward, grid(frame, reward), size=None)
         axes.tick_params(labelsize=4.8, pad=1)
-    for axes in panels[len(rewards) :]:
+    for axes in panels.flat[len(rewards) :]:
         axes.set_axis_off()
-    panels[-1].legend(handles=_empty_cells(), frameon=False, loc="center")
-    draw_scale(figure, mesh, panels[-1])
+    panels[-1, -1].legend(handles=_empty_cells(), frameon=False, loc="center")
+    style.draw_scale(figure, mesh, panels[-1, -1])
     return figure
 
 
-def _draw_matrix(
-    axes: Axes, frame: pd.DataFrame, reward: str, matrix: pd.DataFrame, *, size: float | None
-) -> AxesImage:
-    """One reward's cells, a dash where all images of a prompt have one label, the mean and n in the title."""
-    mesh = draw_cells(axes, matrix, size=size)
-    asked = frame[(frame["reward"] == reward) & frame["auroc"].isna()]
-    for row, column in zip(asked["row"], asked["column"], strict=True):
-        place = matrix.columns.get_loc(column), matrix.index.get_loc(row)
-        axes.text(*place, _ONE_LABEL, size=size or 4, ha="center", va="center")
+def _draw_grid(axes: Axes, frame: pd.DataFrame, reward: str, matrix: pd.DataFrame, *, size: float | None) -> AxesImage:
+    """``draw_matrix`` with white lines between the cells."""
+    mesh = style.draw_matrix(axes, frame, reward, matrix, size=size)
     axes.hlines(np.arange(len(matrix) - 1) + 0.5, -0.5, matrix.shape[1] - 0.5, color="white", linewidth=0.4)
     axes.vlines(np.arange(matrix.shape[1] - 1) + 0.5, -0.5, len(matrix) - 0.5, color="white", linewidth=0.4)
-    values = pd.Series(each_once(matrix))
-    axes.set_title(f"{REWARD_NAMES[reward]}\n{short(values.mean())} (n = {len(values)})")
     return mesh
 
 
 def _empty_cells() -> list[Patch]:
     return [
         Patch(color="0.88", label="no such prompt judged in this profile"),
-        Patch(fill=False, linewidth=0, label=f"{_ONE_LABEL}  all images have one label"),
+        Patch(fill=False, linewidth=0, label=f"{style.ONE_LABEL}  all images have one label"),
     ]
 
 
 # ---- tables
 
 
-@_table(
+@table(
     "tab22_textnorm_rewards",
-    caption="The mini world's rewards, raw and under TextNorm, against its annotators: mean over the prompts with both "
-    "labels (their number in brackets) and 95% bootstrap interval over prompts.",
-    alt=describe(
-        "Rewards raw and under TextNorm on three sets and all prompts by seven metrics, each with its interval."
-    ),
+    "The mini world's rewards, raw and under TextNorm, against its annotators: mean over the prompts with both labels "
+    "(their number in brackets) and 95% bootstrap interval over prompts.",
     paper_item="Main metric table (section 4.3)",
 )
 def textnorm_rewards(summary: pd.DataFrame) -> pd.DataFrame:
-    """One row per set and reward, raw and under TextNorm, one column per metric."""
-    cells = summary.assign(cell=summary.apply(interval, axis=1, digits=2))
-    wide = cells.pivot(index=["set", "reward"], columns="metric", values="cell")[list(METRIC_NAMES)]
-    keys = [(name, reward) for name in SET_ORDER for reward in JUDGED if (name, reward) in wide.index]
-    body = wide.loc[keys].rename(columns=METRIC_NAMES).reset_index(drop=True).rename_axis(columns=None)
-    prompts = summary.groupby("set")["n_prompts"].max()
-    who = [(f"{name} ({prompts[name]})", *judged_name(reward)) for name, reward in keys]
-    return pd.concat([pd.DataFrame(who, columns=["set", "rewards", "score"]), body], axis=1)
+    """Rewards raw and under TextNorm on three sets and all prompts by seven metrics, each with its interval."""
+    table = style.by_metric(style.with_cells(summary, digits=2), ["set", "reward"], product(SET_ORDER, JUDGED))
+    rewards, scores = zip(*table.pop("reward").map(judged_name), strict=True)
+    table.insert(1, "rewards", rewards)
+    table.insert(2, "score", scores)
+    return table.replace({"set": style.with_prompts(summary)})
 
 
-@_table(
+@table(
     "tab23_leaks",
-    caption="Temperature and penalty chosen in four ways: on other prompts (held out), on prompts of other classes, on "
-    "all prompts at once, and on each prompt's own labels, as the released TextNorm scores most likely were. AUROC "
-    "and AP (mean of AP@5, 10 and 25) with 95% bootstrap intervals over prompts, those of the gains over held out "
-    "paired.",
-    alt=describe("AUROC and AP of six ensembles under four ways to choose settings, with their gains over held out."),
+    "Temperature and penalty chosen in four ways: on other prompts (held out), on prompts of other classes, on all "
+    "prompts at once, and on each prompt's own labels, as the released TextNorm scores most likely were. AUROC and AP "
+    "(mean of AP@5, 10 and 25) with 95% bootstrap intervals over prompts, those of the gains over held out paired.",
 )
 def ways_to_choose(choices: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
-    """One row per ensemble and choice of its setting: AUROC and AP, and each one's gain over the choice held out."""
-    cells, more = (
-        frame.assign(cell=frame.apply(interval, axis=1)).set_index(["rewards", "choice", "metric"])
-        for frame in (choices, gains)
-    )
+    """AUROC and AP of six ensembles under four ways to choose settings, with their gains over held out."""
+    cells, more = (style.with_cells(frame).set_index(["rewards", "choice", "metric"]) for frame in (choices, gains))
     rows = []
-    for rewards in ENSEMBLES:
-        for choice in CHOICES:
-            row = [ensemble_name(rewards), choice]
-            for metric in ("auroc", "ap"):
-                key = (rewards, choice, metric)
-                row += [cells.loc[key, "cell"], more.loc[key, "cell"] if key in more.index else "–"]
-            rows.append((*row, cells.loc[key, "n_prompts"]))
+    for rewards, choice in product(ENSEMBLES, CHOICES):
+        row = [ensemble_name(rewards), choice]
+        for metric in ("auroc", "ap"):
+            key = (rewards, choice, metric)
+            row += [cells.loc[key, "cell"], more.loc[key, "cell"] if key in more.index else "–"]
+        rows.append((*row, cells.loc[key, "n_prompts"]))
     columns = ["rewards", "setting", "AUROC", "gain in AUROC", "AP", "gain in AP", "prompts"]
     return pd.DataFrame(rows, columns=columns)
 
 
-@_table(
+@table(
     "tab24_confidence",
-    caption="Raw rewards and TextNorm as probabilities of a good image, by one logistic map each, fitted to other "
-    "prompts: expected calibration error by set (prompts in brackets; a star: more than chance alone gives), Brier "
-    "score over all (in brackets: were one probability given to all), and the share of bad images in the half that is "
-    "ranked higher over all prompts. 95% bootstrap intervals over prompts.",
-    alt=describe(
-        "Calibration error on three sets and all, Brier score and risk at half coverage, raw and under TextNorm."
-    ),
+    "Raw rewards and TextNorm as probabilities of a good image, by one logistic map each, fitted to other prompts: "
+    "expected calibration error by set (prompts in brackets; a star: more than chance alone gives), Brier score over "
+    "all (in brackets: were one probability given to all), and the share of bad images in the half that is ranked "
+    "higher over all prompts. 95% bootstrap intervals over prompts.",
 )
 def confidence(errors: pd.DataFrame, risks: pd.DataFrame) -> pd.DataFrame:
-    """One row per reward, raw and under TextNorm: ECE by set, Brier score, the risk among its surer half of images."""
-    cells = errors.assign(cell=errors.apply(interval, axis=1, middle="value")).set_index(["reward", "metric", "set"])
+    """Calibration error on three sets and all, Brier score and risk at half coverage, raw and under TextNorm."""
+    cells = style.with_cells(errors, "value").set_index(["reward", "metric", "set"])
     half = risks.loc[(risks["coverage"] - 0.5).abs().round(9) == 0].set_index("reward")
     sizes = errors.drop_duplicates("set").set_index("set")["n_prompts"]
     rows = []
@@ -428,23 +374,22 @@ def confidence(errors: pd.DataFrame, risks: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@_table(
+@table(
     "tab25_textnorm_tests",
-    caption="TextNorm against what it is made from, on the sealed prompts: differences of AUROC and AP@10 over all "
-    "prompts with 95% bootstrap intervals, prompts won, tied and lost. A star: p < .05 by Wilcoxon's signed-rank test "
-    "after Holm's adjustment over all rows and both metrics.",
-    alt=describe("Differences between rewards, TextNorm of each, the ensemble, and TextNorm over random prompts."),
+    "TextNorm against what it is made from, on the sealed prompts: differences of AUROC and AP@10 over all prompts "
+    "with 95% bootstrap intervals, prompts won, tied and lost. A star: p < .05 by Wilcoxon's signed-rank test after "
+    "Holm's adjustment over all rows and both metrics.",
 )
-def paired_tests(frame: pd.DataFrame) -> pd.DataFrame:
-    """Differences of AUROC and AP@10 over all prompts, one row per pair; a star: p < .05 after Holm."""
-    found = frame[frame["set"] == ALL_SETS]
+def paired_tests(tests: pd.DataFrame) -> pd.DataFrame:
+    """Differences between rewards, TextNorm of each, the ensemble, and TextNorm over random prompts."""
+    found = tests[tests["set"] == ALL_SETS]
     rows = []
     for (reward, reference), pair in found.groupby(["reward", "reference"], sort=False):
         cells = [", ".join(judged_name(name)) for name in (reference, reward)]
         for metric in ("auroc", "ap10"):
             row = pair[pair["metric"] == metric].iloc[0]
-            cells.append(interval(row, "difference") + (STAR if row["p_holm"] < LEVEL else ""))
-            cells.append(f"{row['wins']} / {row['ties']} / {row['losses']}")
+            cells += [style.starred(row), f"{row['wins']} / {row['ties']} / {row['losses']}"]
         rows.append(cells)
-    counted = "prompts won / tied / lost"
-    return pd.DataFrame(rows, columns=["this", "minus this", "AUROC", counted, "AP@10", f"{counted} (AP@10)"])
+    return pd.DataFrame(
+        rows, columns=["this", "minus this", "AUROC", style.COUNTED, "AP@10", f"{style.COUNTED} (AP@10)"]
+    )

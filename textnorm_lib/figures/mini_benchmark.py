@@ -1,54 +1,37 @@
 """Notebook 02b in print: the mini world's rewards against its annotators, as probabilities, and against each other."""
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+from matplotlib.artist import setp
 from matplotlib.figure import Figure
 
-from textnorm_lib.figures.benchmark import (
-    at_both_ends,
-    draw_cells,
-    draw_counts,
-    draw_scale,
-    each_once,
-    label_counts,
-    metric_table,
-)
-from textnorm_lib.figures.style import (
-    COLOURS,
-    MARKERS,
-    SET_LINES,
-    SET_SHADES,
-    SETS,
-    draw_image,
-    errorbar,
-    new_sheet,
-    votes_as_marks,
-)
+from textnorm_lib.figures import style
+from textnorm_lib.figures.benchmark import at_both_ends, draw_counts, label_counts, metric_table
 from textnorm_lib.prompts.templates import PREFIX
+from textnorm_lib.stats.names import PROMPT as _PROMPT
 from textnorm_lib.stats.names import REWARD_NAMES, SET_ORDER, choosers_of
 from textnorm_lib.stats.rankings import RATING, check_scores
-from textnorm_lib.study.drawing import new_figure
-from textnorm_lib.study.items import figure, table
-from textnorm_lib.study.printed import describe, interval, ordinal, short
+from textnorm_lib.study.drawing import new_panels
+from textnorm_lib.study.items import of_notebook
+from textnorm_lib.study.printed import interval, ordinal, short
 from textnorm_lib.study.store import step
 from textnorm_lib.tia2.labels import VOTES
 from textnorm_lib.tia2.released import grid
 
-NOTEBOOK = "02b_benchmark_mini_rewards"
+figure, table = of_notebook("02b_benchmark_mini_rewards", needs="labels")
+
 HIGH, LOW = "bad, ranked high", "good, ranked low"
 HEADS = {HIGH: "three votes for bad, but ranked high", LOW: "three votes for good, but ranked low"}
 PER_KIND = 3
-BESIDE, BETWEEN, ABOVE, BELOW = 0.25, 0.25, 0.2, 0.75  # room left of a row, between the kinds, and so on; images' sides
+BESIDE, BETWEEN, HEAD, BELOW = 0.25, 0.25, 0.2, 0.75  # room left of a row, between the kinds, and so on; images' sides
 
 _NAMES = {**REWARD_NAMES, RATING: RATING}
-_PROMPT = ["set", "prompt"]
 
 
 # ---- metrics
@@ -56,33 +39,27 @@ _PROMPT = ["set", "prompt"]
 
 @table(
     "tab17_mini_metric_comparison",
-    NOTEBOOK,
     "The mini world's rewards against its annotators: mean over the prompts with both labels (their number in "
     "brackets) and 95% bootstrap interval over prompts. To be read beside the table of the released scores.",
-    alt=describe("Four rewards on three sets and all prompts by seven metrics, each with its interval."),
-    needs="labels",
 )
 def mini_metric_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Sets x rewards against metrics, nothing marked."""
+    """Four rewards on three sets and all prompts by seven metrics, each with its interval."""
     return metric_table(summary)
 
 
 @figure(
     "fig34_mini_auroc_by_count",
-    NOTEBOOK,
     "AUROC on the mini counting set by the count asked for (prompts with both labels); mean and 95% bootstrap interval "
     "over prompts, where there are enough for one.",
     alt=lambda summary: f"AUROC by the count asked for, mini rewards: {at_both_ends(summary)}.",
-    needs="labels",
 )
 def mini_auroc_by_count(summary: pd.DataFrame) -> Figure:
     """AUROC of each reward by the count asked for."""
     rows = summary.query("metric == 'auroc' and set != 'all'")
-    figure = new_figure(2.6)
-    axes = figure.subplots()
+    figure, axes = new_panels(2.6)
     draw_counts(axes, rows, "mean", "AUROC", chance=0.5)
     label_counts([axes], rows)
-    figure.legend(*axes.get_legend_handles_labels(), ncols=4, frameon=False, loc="outside upper center")
+    figure.legend(*axes.get_legend_handles_labels(), ncols=4, **style.ABOVE)
     return figure
 
 
@@ -90,43 +67,20 @@ def _draw_grids(
     frame: pd.DataFrame, *, rows: int, height: float, size: float | None, labels: float, axis: str = ""
 ) -> Figure:
     """The heat maps of all rewards side by side; a dash where all images of a prompt have one label."""
-    figure = new_figure(height)
-    panels = figure.subplots(rows, 4 // rows, sharex=True, sharey=True, squeeze=False)
-    for axes, reward in zip(panels.flat, _rewards(frame), strict=True):
-        matrix = grid(frame, reward)
-        mesh = draw_cells(axes, matrix, size=size)
-        asked = frame[(frame["reward"] == reward) & frame["auroc"].isna()]
-        for row, column in zip(asked["row"], asked["column"], strict=True):
-            place = (matrix.columns.get_loc(column), matrix.index.get_loc(row))
-            axes.text(*place, "–", size=size or 4, ha="center", va="center")
-        values = pd.Series(each_once(matrix))
-        axes.set_title(f"{REWARD_NAMES[reward]}\n{short(values.mean())} (n = {len(values)})")
+    figure, panels = new_panels(height, rows, 4 // rows, sharex=True, sharey=True, squeeze=False)
+    for axes, reward in zip(panels.flat, style.rewards_of(frame), strict=True):
+        mesh = style.draw_matrix(axes, frame, reward, grid(frame, reward), size=size)
         axes.tick_params(labelsize=labels)
-    for axes in panels[-1]:
-        axes.set_xlabel(axis)
-    draw_scale(figure, mesh, list(panels.flat))
+    setp(panels[-1], xlabel=axis)
+    style.draw_scale(figure, mesh, list(panels.flat))
     return figure
-
-
-def describe_grids(frame: pd.DataFrame, *, what: str) -> str:
-    """Mean and prompts below chance, reward by reward."""
-    words = []
-    for reward in _rewards(frame):
-        values = pd.Series(each_once(grid(frame, reward)))
-        words.append(
-            f"{REWARD_NAMES[reward]} mean {short(values.mean())} over {len(values)} prompts, {(values < 0.5).sum()} of "
-            "them below chance"
-        )
-    return f"Heat maps of AUROC by {what}: {'; '.join(words)}."
 
 
 @figure(
     "fig35_mini_auroc_by_pair",
-    NOTEBOOK,
     "AUROC of the mini rewards by pair of classes; in the titles the mean and the number of prompts. Colours as in the "
     "released heat maps: white .75, blue above, red below; grey: not asked, or (–) all images have one label.",
-    alt=partial(describe_grids, what="pair of classes"),
-    needs="labels",
+    alt=partial(style.describe_grids, what="pair of classes"),
 )
 def mini_auroc_by_pair(frame: pd.DataFrame) -> Figure:
     """A matrix of classes against classes for each reward."""
@@ -135,11 +89,9 @@ def mini_auroc_by_pair(frame: pd.DataFrame) -> Figure:
 
 @figure(
     "fig36_mini_auroc_by_class_and_count",
-    NOTEBOOK,
     "AUROC of the mini rewards by class and count; in the titles the mean and the number of prompts. Colours as in the "
     "released heat maps: white .75, blue above, red below; grey: not asked, or (–) all images have one label.",
-    alt=partial(describe_grids, what="class and count"),
-    needs="labels",
+    alt=partial(style.describe_grids, what="class and count"),
 )
 def mini_auroc_by_class_and_count(frame: pd.DataFrame) -> Figure:
     """A matrix of classes against counts for each reward."""
@@ -149,50 +101,40 @@ def mini_auroc_by_class_and_count(frame: pd.DataFrame) -> Figure:
 # ---- against the rating
 
 
-def _describe_by_rating(frame: pd.DataFrame) -> str:
-    """Mean and middle half at the lowest and at the highest rating."""
-    words = []
-    for reward in _rewards(frame):
+@style.sentence(
+    "Scores in their prompt's standard deviations by the image's rating. Mean and middle half of the images at the "
+    "lowest and at the highest rating: {}."
+)
+def _describe_by_rating(frame: pd.DataFrame) -> Iterator[str]:
+    for reward in style.rewards_of(frame):
         ends = frame[frame["reward"] == reward].sort_values("rating").iloc[[0, -1]]
         low, high = (f"{row.mean:+.2f} ({row.p25:+.2f} to {row.p75:+.2f})" for row in ends.itertuples())
-        words.append(f"{REWARD_NAMES[reward]} {low} and {high}")
-    return (
-        "Scores in their prompt's standard deviations by the image's rating. Mean and middle half of the images at the "
-        f"lowest and at the highest rating: {'; '.join(words)}."
-    )
+        yield f"{REWARD_NAMES[reward]} {low} and {high}"
 
 
 @figure(
     "fig30_mini_scatter",
-    NOTEBOOK,
     "Mini rewards against the annotators' rating (number of images below it), on prompts with both labels. A score is "
     "counted from its prompt's mean in its prompt's standard deviations. Grey: the middle half and nine tenths of the "
     "images; coloured: mean over prompts with 95% bootstrap interval.",
     alt=_describe_by_rating,
-    needs="labels",
 )
 def mini_scores_by_rating(frame: pd.DataFrame) -> Figure:
     """``scores_by_rating``, a panel per reward: middle half and nine tenths of the images in grey, and the mean."""
-    figure = new_figure(3.9)
-    panels = figure.subplots(2, 2, sharex=True, sharey=True)
-    for axes, reward in zip(panels.flat, _rewards(frame), strict=True):
+    figure, panels = new_panels(3.9, 2, 2, sharex=True, sharey=True)
+    for axes, reward in zip(panels.flat, style.rewards_of(frame), strict=True):
         rows = frame[frame["reward"] == reward].sort_values("rating")
         axes.vlines(rows["rating"], rows["p5"], rows["p95"], color="0.7", linewidth=0.8, zorder=1)
         axes.vlines(rows["rating"], rows["p25"], rows["p75"], color="0.85", linewidth=10, zorder=1)
-        errorbar(axes, rows["rating"], rows, "mean", **_dots(reward))
-        axes.axhline(0, color="0.6", linewidth=0.6, linestyle=":")
+        style.errorbar(axes, rows["rating"], rows, **style.look_of(reward, linestyle="none"))
+        axes.axhline(0, **style.DOTTED)
         thirds = [Fraction(rating).limit_denominator(6) for rating in rows["rating"]]
         ticks = [f"{third}\n({images:,})" for third, images in zip(thirds, rows["n_images"], strict=True)]
         axes.set_xticks(rows["rating"], ticks, size=6.5)
         axes.set(title=REWARD_NAMES[reward], xlim=(-0.08, 1.08))
     figure.supylabel("score, in its prompt's standard deviations", size=8)
-    for axes in panels[1]:
-        axes.set_xlabel("rating (images)")
+    setp(panels[1], xlabel="rating (images)")
     return figure
-
-
-def _dots(reward: str) -> dict:
-    return {"color": COLOURS[reward], "marker": MARKERS[reward], "linestyle": "none"}
 
 
 # ---- where rewards and annotators disagree
@@ -248,62 +190,50 @@ def _most_wrong(found: pd.DataFrame, number: int) -> pd.Index:
     return turn.sort_index().sort_values(kind="stable").index[:number]
 
 
-def _describe_disagreements(frame: pd.DataFrame) -> str:
-    """What is shown, reward by reward."""
-    words = []
+@style.sentence("Images on which a reward and all three annotators disagree. {}.")
+def _describe_disagreements(frame: pd.DataFrame) -> Iterator[str]:
     for reward in choosers_of(frame.columns, REWARD_NAMES):
         for kind, rows in frame[frame["reward"] == reward].groupby("kind", sort=False):
             shown = [
                 f"{row.prompt.removeprefix(PREFIX)} ({ordinal(row.rank)} of {row.n_images})"
                 for row in rows.head(PER_KIND).itertuples()
             ]
-            words.append(f"{REWARD_NAMES[reward]}, {kind}: {', '.join(shown)}")
-    return f"Images on which a reward and all three annotators disagree. {'; '.join(words)}."
+            yield f"{REWARD_NAMES[reward]}, {kind}: {', '.join(shown)}"
 
 
 @figure(
     "fig31_mini_disagreements",
-    NOTEBOOK,
     "Where mini rewards and annotators disagree most, found by a rule: images that all three annotators call bad among "
     "a reward's first of the prompt, and images that all call good among its last. Below: rank and votes, the other "
     'rewards\' ranks, the prompt ("a realistic photo of" left out).',
     alt=_describe_disagreements,
-    needs="labels",
     paper_item="Figures 2 and 8",
 )
 def mini_disagreements(frame: pd.DataFrame) -> Figure:
     """``pick_disagreements``, a row for each reward: bad images that it ranks high, good ones that it ranks low."""
     rewards = choosers_of(frame.columns, REWARD_NAMES)
-    width, height = BESIDE + 2 * PER_KIND + BETWEEN, ABOVE + len(rewards) * (1 + BELOW)
-    figure, axes = new_sheet(width, height, room=0)
+    width, height = BESIDE + 2 * PER_KIND + BETWEEN, HEAD + len(rewards) * (1 + BELOW)
+    figure, axes = style.new_sheet(width, height, room=0)
     for left, kind in ((BESIDE, HIGH), (BESIDE + PER_KIND + BETWEEN, LOW)):
-        axes.text(left + 0.03, ABOVE - 0.05, HEADS[kind], size=7, va="bottom")
+        axes.text(left + 0.03, HEAD - 0.05, HEADS[kind], size=7, va="bottom")
         for row, reward in enumerate(rewards):
-            top = ABOVE + row * (1 + BELOW)
+            top = HEAD + row * (1 + BELOW)
             shown = frame[(frame["reward"] == reward) & (frame["kind"] == kind)].head(PER_KIND)
             for column, (_, one) in enumerate(shown.iterrows()):
-                _draw_one(axes, left + column, top, one, one[[name for name in rewards if name != reward]].tolist())
+                rank = f"{ordinal(one['rank'])} of {one['n_images']}   {style.votes_as_marks(one)}"
+                others = ", ".join(str(one[name]) for name in rewards if name != reward)
+                style.draw_told(axes, left + column, top, one, rank, f"others {others}")
             if shown.empty:
                 axes.text(left + 0.03, top + 0.5, "none", size=6.5)
     for row, reward in enumerate(rewards):
-        axes.text(0, ABOVE + row * (1 + BELOW) + 0.5, REWARD_NAMES[reward], size=8, va="center", rotation=90)
+        axes.text(0, HEAD + row * (1 + BELOW) + 0.5, REWARD_NAMES[reward], size=8, va="center", rotation=90)
     return figure
-
-
-def _draw_one(axes: Axes, left: float, top: float, one: pd.Series, others: list[int]) -> None:
-    """The image with what was asked for, its rank, its votes, and the other rewards' ranks."""
-    draw_image(axes, left, top, one["png"])
-    rank = f"{ordinal(one['rank'])} of {one['n_images']}   {votes_as_marks(one)}"
-    asked = textwrap.fill(one["prompt"].removeprefix(PREFIX), 18)
-    text = "\n".join([rank, f"others {', '.join(map(str, others))}", asked])
-    axes.text(left + 0.03, top + 1.0, text, size=5.5, va="top", linespacing=1.1)
 
 
 # ---- against each other
 
 
 def _describe_agreement(summary: pd.DataFrame) -> str:
-    """Every pair's mean."""
     rows = summary[summary["set"] == "all"]
     words = [f"{_NAMES[row.reward]} and {_NAMES[row.metric]} {row.mean:.2f}" for row in rows.itertuples()]
     return f"Spearman's rho within a prompt, mean over prompts: {'; '.join(words)}."
@@ -311,19 +241,16 @@ def _describe_agreement(summary: pd.DataFrame) -> str:
 
 @figure(
     "fig33_mini_reward_agreement",
-    NOTEBOOK,
     "Agreement of the mini rewards with each other and with the rating: Spearman's rho within a prompt, mean over the "
     "prompts with both labels and 95% bootstrap interval.",
     alt=_describe_agreement,
-    needs="labels",
 )
 def mini_reward_agreement(summary: pd.DataFrame) -> Figure:
     """Spearman's rho within a prompt of each two, all sets together: a triangle of numbers with their intervals."""
     rows = summary[summary["set"] == "all"].set_index(["reward", "metric"])
-    across = _rewards(summary)
+    across = style.rewards_of(summary)
     down = [*across[1:], RATING]
-    figure = new_figure(2.6)
-    axes = figure.subplots()
+    figure, axes = new_panels(2.6)
     values = rows["mean"].unstack().T.reindex(index=down, columns=across)
     mesh = axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     for (reward, other), row in rows.iterrows():
@@ -332,8 +259,7 @@ def mini_reward_agreement(summary: pd.DataFrame) -> Figure:
         axes.text(across.index(reward), down.index(other), text, size=7, color=colour, ha="center", va="center")
     axes.set_xticks(range(len(across)), [_NAMES[name] for name in across])
     axes.set_yticks(range(len(down)), [_NAMES[name] for name in down])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    style.bare(axes)
     axes.set_title(f"Spearman's rho within a prompt, mean over {rows['n_prompts'].max()} prompts")
     bar = figure.colorbar(mesh, ax=axes, shrink=0.8, aspect=30, pad=0.01, ticks=[-1, 0, 1])
     bar.outline.set_visible(False)
@@ -342,69 +268,59 @@ def mini_reward_agreement(summary: pd.DataFrame) -> Figure:
 
 @table(
     "tab19_mini_reward_agreement",
-    NOTEBOOK,
     "Agreement within a prompt of the mini world's rewards with each other and with the rating: Spearman's rho, mean "
     "over the prompts with both labels (their number in brackets) and 95% bootstrap interval.",
-    alt=describe("A row for each two of the four rewards and the rating, a column for each set."),
-    needs="labels",
 )
-def reward_agreement_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """``rank_correlations``, summarised, as printed: a row per pair, a column per set with its prompts."""
-    pairs = summary["reward"].map(_NAMES) + " and " + summary["metric"].map(_NAMES)
-    wide = summary.assign(pair=pairs, cell=summary.apply(interval, axis=1, digits=2))
-    prompts = summary.groupby("set")["n_prompts"].max()
-    wide = wide.pivot(index="pair", columns="set", values="cell").reindex(index=pairs.unique())
-    sets = {name: f"{name} ({prompts[name]})" for name in SET_ORDER if name in wide}
-    return wide[list(sets)].rename(columns=sets).reset_index().rename_axis(columns=None)
+def reward_agreement_table(correlations: pd.DataFrame) -> pd.DataFrame:
+    """A row for each two of the four rewards and the rating, a column for each set."""
+    pairs = correlations["reward"].map(_NAMES) + " and " + correlations["metric"].map(_NAMES)
+    cells = style.with_cells(correlations, digits=2).assign(pair=pairs)
+    return style.by_set(cells, "pair", style.with_prompts(correlations))
 
 
 # ---- as probabilities
 
 
 def _describe_reliability(curves: pd.DataFrame, errors: pd.DataFrame) -> str:
-    """The range of each reward's probabilities, and its ECE."""
     ece = _calibration_of_all(errors)
     means = curves[curves["set"] == "all"].groupby("reward")["probability"]
     words = [
         f"{REWARD_NAMES[reward]} bins from {means.min()[reward]:.2f} to {means.max()[reward]:.2f}, ECE "
         f"{ece.loc[reward, 'value']:.3f} (by chance up to {ece.loc[reward, 'reference']:.3f})"
-        for reward in _rewards(curves)
+        for reward in style.rewards_of(curves)
     ]
     return f"Share of good images against the probability that a reward gives them: {'; '.join(words)}."
 
 
 @figure(
     "fig32_mini_reliability",
-    NOTEBOOK,
     "Mini rewards as probabilities of a good image, by one logistic map a reward fitted to other prompts: ten bins of "
     "equally many images, all sets together with 95% bootstrap intervals over prompts; lines: each set by the same "
     "map. ECE: expected calibration error of all, and how far chance alone takes it.",
     alt=_describe_reliability,
-    needs="labels",
 )
 def mini_reliability(curves: pd.DataFrame, errors: pd.DataFrame) -> Figure:
     """Share of good images against their probability: of all with intervals, of each set as a line; the ECE of all."""
-    figure = new_figure(5.0)
-    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    figure, panels = new_panels(5.0, 2, 2, sharex=True, sharey=True)
     ece = _calibration_of_all(errors)
-    for axes, reward in zip(panels.flat, _rewards(curves), strict=True):
-        axes.axline((0, 0), slope=1, color="0.6", linewidth=0.6, linestyle=":")
+    for axes, reward in zip(panels.flat, style.rewards_of(curves), strict=True):
+        axes.axline((0, 0), slope=1, **style.DOTTED)
         rows = curves[curves["reward"] == reward].set_index("set")
-        for name in SETS:
-            style = {"color": SET_SHADES[name], "linestyle": SET_LINES[name], "linewidth": 0.7, "label": name}
-            axes.plot("probability", "share_good", data=rows.loc[[name]], **style)
-        errorbar(axes, rows.loc["all", "probability"], rows.loc["all"], "share_good", **_dots(reward))
+        for name in style.SETS:
+            own = rows.loc[[name]]
+            axes.plot(own["probability"], own["share_good"], linewidth=0.7, label=name, **style.SET_LOOKS[name])
+        whole, dots = rows.loc["all"], style.look_of(reward, linestyle="none")
+        style.errorbar(axes, whole["probability"], whole, "share_good", **dots)
         one = ece.loc[reward]
         text = f"ECE {interval(one, middle='value')},\nby chance up to {short(one['reference'])}"
         axes.text(0.98, 0.02, text, size=6.5, ha="right", va="bottom", transform=axes.transAxes)
         axes.set(title=REWARD_NAMES[reward], xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    for axes in panels[1]:
-        axes.set_xlabel("probability of a good image")
+    setp(panels[1], xlabel="probability of a good image")
     for axes in panels[:, 0]:
         axes.set_ylabel("share of good images")
     sets = errors[errors["metric"] == "ece"].drop_duplicates("set").set_index("set")
-    names = [f"{name} (n = {sets.loc[name, 'n_images']:,})" for name in SETS]
-    figure.legend(panels[0, 0].lines[1 : 1 + len(SETS)], names, ncols=3, frameon=False, loc="outside upper center")
+    names = [f"{name} (n = {sets.loc[name, 'n_images']:,})" for name in style.SETS]
+    figure.legend(panels[0, 0].lines[1 : 1 + len(style.SETS)], names, ncols=3, **style.ABOVE)
     return figure
 
 
@@ -414,29 +330,19 @@ def _calibration_of_all(errors: pd.DataFrame) -> pd.DataFrame:
 
 @table(
     "tab18_mini_calibration",
-    NOTEBOOK,
     "The mini world's rewards as probabilities of a good image, by one logistic map a reward fitted to other prompts: "
     "expected calibration error (ten bins of equally many images) and Brier score, with 95% bootstrap intervals over "
     "prompts (their number in brackets). Beside them: up to where chance takes the ECE of a calibrated reward, and the "
     "Brier score of the share of good images as everybody's probability.",
-    alt=describe("ECE and Brier score of four rewards on three sets and all prompts, with their references."),
-    needs="labels",
 )
-def calibration_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``calibration_errors`` as printed: a row per set and reward, ECE and Brier score each with its reference."""
-    cells = frame.assign(
-        cell=frame.apply(interval, axis=1, middle="value"), beside=frame["reference"].map(short)
-    ).set_index(["set", "reward", "metric"])
+def calibration_table(errors: pd.DataFrame) -> pd.DataFrame:
+    """ECE and Brier score of four rewards on three sets and all prompts, with their references."""
+    cells = style.with_cells(errors, "value").set_index(["set", "reward", "metric"])
     rows = []
-    for name in SET_ORDER:
-        for reward in [reward for reward in REWARD_NAMES if (name, reward, "ece") in cells.index]:
+    for name, reward in product(SET_ORDER, REWARD_NAMES):
+        if (name, reward, "ece") in cells.index:
             ece, brier = (cells.loc[(name, reward, metric)] for metric in ("ece", "brier"))
-            who = (f"{name} ({ece['n_prompts']})", f"{ece['n_images']:,}", REWARD_NAMES[reward])
-            rows.append((*who, ece["cell"], ece["beside"], brier["cell"], brier["beside"]))
+            row = [f"{name} ({ece['n_prompts']})", f"{ece['n_images']:,}", REWARD_NAMES[reward]]
+            rows.append([*row, ece["cell"], short(ece["reference"]), brier["cell"], short(brier["reference"])])
     columns = ["set", "images", "reward", "ECE", "by chance up to", "Brier score", "one probability for all"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _rewards(frame: pd.DataFrame) -> list[str]:
-    """The rewards of a tidy frame, in print's order."""
-    return choosers_of(frame["reward"], REWARD_NAMES)

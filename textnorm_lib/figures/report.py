@@ -10,6 +10,7 @@ Nothing else writes there. ``manifest.json`` says of each file what it was made 
 import argparse
 import json
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ def build(profile: str) -> dict[str, Any]:
                 earlier = {}
             entries[name] = {**origin, **earlier, **_description(name), "not_attempted": reason}
     manifest = {"profile": resolved, "items": {name: entries[name] for name in sorted(entries)}}
-    _remove_strays(folder, manifest)
+    for path in [*folder.glob("fig*_*.*"), *folder.glob("tab*_*.*")]:  # of items that are no longer registered
+        if path.name not in _files(entries):
+            path.unlink(missing_ok=True)
     write_atomically(folder / "manifest.json", (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
     write_atomically(folder / "README.md", list_page(profile, manifest, folder).encode())
     if profile == DEFAULT_PROFILE:
@@ -75,7 +78,7 @@ def check(profile: str) -> list[str]:
     defects += [f"{what}; {rerun}" for what in _outdated_items(profile, folder, entries)]
     if profile == DEFAULT_PROFILE:
         defects += _untrue_words(folder, entries)
-    known = {file for entry in entries.values() for file in entry.get("files", {})} | {"manifest.json", "README.md"}
+    known = _files(entries) | {"manifest.json", "README.md"}
     for path in sorted(folder.glob("*")):
         if path.is_file() and path.name not in known:
             defects.append(f"{path}: was not made by a run; delete it, or register it")
@@ -105,11 +108,8 @@ def _edited_pages(profile: str, folder: Path) -> list[Path]:
     """The pages that are not what the manifest's items and the tables give."""
     if not (folder / "manifest.json").exists():
         return []
-    manifest = _manifest(folder)
-    found = []
-    page = folder / "README.md"
-    files = [folder / file for entry in manifest["items"].values() for file in entry.get("files", {})]
-    whole = all(path.exists() for path in files)
+    manifest, page, found = _manifest(folder), folder / "README.md", []
+    whole = all((folder / file).exists() for file in _files(manifest["items"]))
     if whole and (not page.exists() or page.read_text(encoding="utf-8") != list_page(profile, manifest, folder)):
         found.append(page)
     if profile == DEFAULT_PROFILE:
@@ -158,13 +158,8 @@ def _description(name: str) -> dict[str, str | None]:
     return {"caption": item.caption, "paper_item": item.paper_item, "paper_value": item.paper_value}
 
 
-def _remove_strays(folder: Path, manifest: dict) -> None:
-    """Remove figures and tables that are no longer registered."""
-    known = {file for entry in manifest["items"].values() for file in entry.get("files", {})}
-    for pattern in ("fig*_*.*", "tab*_*.*"):
-        for path in folder.glob(pattern):
-            if path.name not in known:
-                path.unlink(missing_ok=True)
+def _files(entries: dict[str, dict]) -> set[str]:
+    return {file for entry in entries.values() for file in entry.get("files", {})}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -173,28 +168,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("profile", nargs="?", default=DEFAULT_PROFILE)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if anything is out of date")
     options = parser.parse_args(arguments)
+    folder, defects = report_folder(options.profile), []
     try:
         if options.check:
-            defects = check(options.profile)
-            entries = _manifest(report_folder(options.profile))["items"]
+            defects, entries = check(options.profile), _manifest(folder)["items"]
             made = sum("files" in entry for entry in entries.values())
             print("\n".join(defects) or f"report: {made} of {len(ITEMS)} figures and tables are there and up to date")
-            _say_not_attempted(entries)
-            return bool(defects)
-        entries = build(options.profile)["items"]
+        else:
+            entries = build(options.profile)["items"]
+            made = sum("not_attempted" not in entry for entry in entries.values())
+            print(f"report: {made} figures and tables in {folder}")
     except StudyError as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
-    made = sum("not_attempted" not in entry for entry in entries.values())
-    print(f"report: {made} figures and tables in {report_folder(options.profile)}")
-    _say_not_attempted(entries)
-    return 0
-
-
-def _say_not_attempted(entries: dict[str, dict]) -> None:
-    reasons: dict[str, list[str]] = {}
+    reasons = defaultdict(list)
     for name, entry in entries.items():
         if "not_attempted" in entry:
-            reasons.setdefault(entry["not_attempted"], []).append(name)
+            reasons[entry["not_attempted"]].append(name)
     for reason, names in reasons.items():
         print(f"report: {len(names)} not attempted, because {reason}: {names[0]} to {names[-1]}")
+    return bool(defects)

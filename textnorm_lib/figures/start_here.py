@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 from IPython.display import Image
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 
-from textnorm_lib.figures.style import draw_image, new_sheet, votes_as_marks
+from textnorm_lib.figures import style
 from textnorm_lib.prompts.templates import PREFIX
 from textnorm_lib.stats.names import REWARD_NAMES
-from textnorm_lib.study.items import figure, table
-from textnorm_lib.study.printed import describe, interval
+from textnorm_lib.study.items import of_notebook
 
-NOTEBOOK = "00_start_here"
+figure, table = of_notebook("00_start_here")
+
 ROWS = {"first": "made first", "clip": "CLIP's\nfavourite", "textnorm": "TextNorm's\nfavourite"}
 BESIDE, PITCH, BELOW, LINE = 0.95, 1.22, 0.2, 0.14  # images' sides: left of a row, row to row, votes, a line of text
 SHEET_COLUMNS, SHEET_SIDE = 8, 96  # of the sheet in the notebook: images per row, pixels per side
@@ -36,7 +35,6 @@ def image_sheet(made: Path, names: Sequence[str], *, alt: str) -> Image:
 
 
 def _describe_favourites(frame: pd.DataFrame) -> str:
-    """Prompt by prompt, whose image is good."""
     shown = f"For each of {frame['prompt'].nunique()} prompts the image made first, CLIP's favourite and TextNorm's"
     if frame["label"].isna().any():
         return f"{shown}; nobody has voted: {', '.join(frame['prompt'].unique())}."
@@ -49,7 +47,6 @@ def _describe_favourites(frame: pd.DataFrame) -> str:
 
 @figure(
     "fig10_start_here",
-    NOTEBOOK,
     "Two prompts of each set (above; of sixteen images so many are good), and of their images the one made first, "
     "CLIP's favourite, and the favourite of the same CLIP under TextNorm. Below an image its three votes; framed: good "
     "by the majority. The prompts are the first two of development classes, by rule.",
@@ -64,12 +61,15 @@ def favourite_images(frame: pd.DataFrame) -> Figure:
     heads = {prompt: _head(prompt, rows) for prompt, rows in frame.groupby("prompt", sort=False)}
     above = LINE * (1 + max(head.count("\n") for head in heads.values())) + 0.05
     width, height = BESIDE + len(heads), above + (len(ROWS) - 1) * PITCH + 1 + BELOW
-    figure, axes = new_sheet(width, height)
+    figure, axes = style.new_sheet(width, height)
     for column, (prompt, head) in enumerate(heads.items()):
         left = BESIDE + column
         axes.text(left + 0.5, above - 0.02, head, size=6.5, ha="center", va="bottom", linespacing=1.1)
         for _, one in frame[frame["prompt"] == prompt].iterrows():
-            _draw_one(axes, left, above + list(ROWS).index(one["chooser"]) * PITCH, one)
+            top = above + list(ROWS).index(one["chooser"]) * PITCH
+            style.draw_image(axes, left, top, one["png"], framed=one["label"] == 1)
+            if not pd.isna(one["label"]):
+                axes.text(left + 0.5, top + 0.98, style.votes_as_marks(one), size=7, ha="center", va="top")
     for row, (chooser, name) in enumerate(ROWS.items()):
         axes.text(0, above + row * PITCH + 0.5, f"{name}{_counted(frame, chooser)}", size=7, va="center")
     return figure
@@ -81,12 +81,6 @@ def _head(prompt: str, rows: pd.DataFrame) -> str:
     return words if pd.isna(share) else f"{words}\n({share:.0%} good)"
 
 
-def _draw_one(axes: Axes, left: float, top: float, one: pd.Series) -> None:
-    draw_image(axes, left, top, one["png"], framed=one["label"] == 1)
-    if not pd.isna(one["label"]):
-        axes.text(left + 0.5, top + 0.98, votes_as_marks(one), size=7, ha="center", va="top")
-
-
 def _counted(frame: pd.DataFrame, chooser: str) -> str:
     labels = frame[frame["chooser"] == chooser]["label"]
     return "" if labels.isna().any() else f"\ngood: {int(labels.sum())} of {len(labels)}"
@@ -94,14 +88,12 @@ def _counted(frame: pd.DataFrame, chooser: str) -> str:
 
 @table(
     "tab39_start_here",
-    NOTEBOOK,
     "How often one image of sixteen is good, chosen by chance, by CLIP, and by the same CLIP under TextNorm, with 95% "
     "intervals: exact for the two rewards, by drawing prompts again for chance.",
-    alt=describe("A row for each way to choose: chance, CLIP, TextNorm."),
     needs="annotators",
 )
 def chooser_table(shares: pd.DataFrame) -> pd.DataFrame:
-    """``share_of_favourites`` as printed: a row per chooser."""
-    names = {"random": "chance", **REWARD_NAMES}
-    cells = shares.apply(interval, axis=1, middle="share", digits=2)
-    return pd.DataFrame({"chosen by": shares["chooser"].map(names), "good": cells, "prompts": shares["n_prompts"]})
+    """A row for each way to choose: chance, CLIP, TextNorm."""
+    cells = style.with_cells(shares, "share", digits=2)
+    table = cells[["chooser", "cell", "n_prompts"]].replace({"chooser": {"random": "chance", **REWARD_NAMES}})
+    return table.set_axis(["chosen by", "good", "prompts"], axis=1)

@@ -4,6 +4,7 @@ The same functions make those of reward-weighted regression (notebook 05) and of
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +12,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from textnorm_lib.figures import verdicts
-from textnorm_lib.figures.best_of_n import ABOVE, one_prompt_per_set, with_files
-from textnorm_lib.figures.finetuning import enter
-from textnorm_lib.figures.style import COLOURS, draw_image, new_sheet
+from textnorm_lib.figures import style
+from textnorm_lib.figures.best_of_n import one_prompt_per_set, with_files
+from textnorm_lib.figures.finetuning import DDPO, RWR
 from textnorm_lib.judging.verdicts import OUTCOMES
 from textnorm_lib.stats.metrics import ALL_SETS
-from textnorm_lib.stats.names import BASE, MODEL_NAMES, REWARD_NAMES, choosers_of, pairs_in_order
-from textnorm_lib.study.drawing import new_figure
-from textnorm_lib.study.items import figure, table
-from textnorm_lib.study.printed import describe, interval, short
+from textnorm_lib.stats.names import BASE, MODEL_NAMES, REWARD_NAMES, pairs_in_order
+from textnorm_lib.stats.names import PROMPT as _PROMPT
+from textnorm_lib.study.drawing import new_panels
+from textnorm_lib.study.printed import interval, short
 from textnorm_lib.study.store import step
 from textnorm_lib.tia2.labels import or_unlabelled
 
-MODEL_COLOURS = {**COLOURS, BASE: (0.25, 0.25, 0.25)}
+MODEL_COLOURS = {**style.COLOURS, BASE: (0.25, 0.25, 0.25)}
 
 # ---- the same prompt and seed over training
 
-_PROMPT = ["set", "prompt"]
 _BESIDE, _BETWEEN, _ABOVE = 1.7, 0.3, 0.95  # room left of the rows, between two seeds, above a prompt; images' sides
 _NARROWEST = 13.5  # so many images' sides is the sheet wide at least: larger images would make it too high
 
@@ -56,25 +55,24 @@ def pick_tuned_images(made: Path, judged: pd.DataFrame, *, checkpoints: int, see
 
 
 def _describe_samples(samples: pd.DataFrame) -> str:
-    """Of the images shown, which are good: the base's, and each reward's at the last checkpoint."""
     if samples["label"].isna().all():
         return f"The same prompts and seeds over training: {', '.join(samples['prompt'].unique())}."
     words = []
     for prompt, rows in samples.groupby("prompt", sort=False):
         labels = rows[rows["checkpoint"].isin([0, rows["checkpoint"].max()])].groupby("tuned_on")["label"]
         good = labels.sum().astype(str) + " of " + labels.size().astype(str)
-        told = [f"{REWARD_NAMES[name]} {good[name]}" for name in choosers_of(rows["tuned_on"], REWARD_NAMES)]
+        told = [f"{REWARD_NAMES[name]} {good[name]}" for name in style.rewards_of(rows, "tuned_on")]
         words.append(f"{prompt}: base {good[BASE]}, {', '.join(told)}")
     return f"The same prompts and seeds over training. Good at first and at last: {'; '.join(words)}."
 
 
 def _draw_samples(samples: pd.DataFrame, *, unit: str) -> Figure:
     """``pick_tuned_images``: a block for each prompt, a row for each reward; by seed the base and the checkpoints."""
-    rewards, prompts = choosers_of(samples["tuned_on"], REWARD_NAMES), samples["prompt"].unique()
+    rewards, prompts = style.rewards_of(samples, "tuned_on"), samples["prompt"].unique()
     checkpoints = sorted(samples["checkpoint"].unique())
     seeds = samples.groupby("prompt")["seed"].rank(method="dense").astype(int) - 1  # the first, the second, of a prompt
     width = max(_BESIDE + (seeds.max() + 1) * (len(checkpoints) + _BETWEEN) - _BETWEEN, _NARROWEST)
-    figure, axes = new_sheet(width, len(prompts) * (_ABOVE + len(rewards)))
+    figure, axes = style.new_sheet(width, len(prompts) * (_ABOVE + len(rewards)))
     for block, prompt in enumerate(prompts):
         top = block * (_ABOVE + len(rewards)) + _ABOVE
         axes.text(0, top - 0.4, prompt, size=7, va="bottom")
@@ -89,20 +87,22 @@ def _draw_samples(samples: pd.DataFrame, *, unit: str) -> Figure:
                 axes.text(start + column + 0.5, top - 0.03, name, size=6, ha="center", va="bottom")
                 for one in shown[shown["checkpoint"] == checkpoint].itertuples():
                     for row in range(len(rewards)) if one.tuned_on == BASE else [rewards.index(one.tuned_on)]:
-                        draw_image(axes, start + column, top + row, one.png, framed=one.label == 1)
+                        style.draw_image(axes, start + column, top + row, one.png, framed=one.label == 1)
     return figure
 
 
-_SAMPLES = {
-    "caption": "Images over {method}'s training on each reward, for one prompt of each set (that of which nearest to "
-    "half of the base's images is good, or the first where nobody votes), the same seeds throughout, of each model the "
-    "first run. Framed: good by the majority of the annotators.",
-    "alt": _describe_samples,
-    "paper_item": "Figures 1 and 5",
-    "needs": "prompts",
-}
-rwr_samples = enter(figure, "RWR", "fig58_rwr_samples", **_SAMPLES)(_draw_samples, unit="step")
-ddpo_samples = enter(figure, "DDPO", "fig63_ddpo_samples", **_SAMPLES)(_draw_samples, unit="epoch")
+rwr_samples, ddpo_samples = (
+    method.figure(
+        name,
+        f"Images over {method.name}'s training on each reward, for one prompt of each set (that of which nearest to "
+        "half of the base's images is good, or the first where nobody votes), the same seeds throughout, of each model "
+        "the first run. Framed: good by the majority of the annotators.",
+        alt=_describe_samples,
+        paper_item="Figures 1 and 5",
+        needs="prompts",
+    )(partial(_draw_samples, unit=method.unit))
+    for method, name in ((RWR, "fig58_rwr_samples"), (DDPO, "fig63_ddpo_samples"))
+)
 
 
 # ---- models side by side: who wins
@@ -111,11 +111,10 @@ _APART = 0.6  # bars' heights between the first model's comparisons and the othe
 
 
 def _describe_judged(outcomes: pd.DataFrame) -> str:
-    """Wins and losses of every pair."""
     rows = outcomes[outcomes["set"] == ALL_SETS]
     share = rows.set_index(["model", "opponent", "question", "outcome"])["share"].sort_index()
     words = [
-        f"{MODEL_NAMES[model]} against {MODEL_NAMES[opponent]}: {verdicts.wins_and_losses(share[model, opponent])}"
+        f"{MODEL_NAMES[model]} against {MODEL_NAMES[opponent]}: {style.wins_and_losses(share[model, opponent])}"
         for model, opponent in pairs_in_order(rows)
     ]
     return f"Wins and losses of the models of the chosen checkpoints. {'; '.join(words)}."
@@ -126,31 +125,32 @@ def _draw_judged(outcomes: pd.DataFrame) -> Figure:
     rows = outcomes[outcomes["set"] == ALL_SETS]
     pairs = pairs_in_order(rows)
     places = [place + _APART * (model != pairs[0][0]) for place, (model, _) in enumerate(pairs)]
-    figure = new_figure(0.8 + 0.24 * len(pairs))
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, question in zip(panels, verdicts.QUESTIONS, strict=True):
+    figure, panels = new_panels(0.8 + 0.24 * len(pairs), 1, 2, sharey=True)
+    for axes, question in zip(panels, style.QUESTIONS, strict=True):
         shown = rows[rows["question"] == question].set_index(["model", "opponent", "outcome"]).sort_index()
         for place, pair in zip(places, pairs, strict=True):
-            verdicts.draw_bar(axes, place, shown.loc[pair], *(MODEL_COLOURS[model] for model in pair))
+            style.draw_bar(axes, place, shown.loc[pair], *(MODEL_COLOURS[model] for model in pair))
         axes.set_title(question)
-        axes.set_xlabel(verdicts.compared(rows), size=7)
-        verdicts.frame_bars(axes, places, [f"{MODEL_NAMES[one]} : {MODEL_NAMES[other]}" for one, other in pairs])
-    handles = [Patch(color="0.5"), Patch(color=verdicts.TIE), Patch(color="0.5", alpha=0.75)]
+        axes.set_xlabel(style.compared(rows), size=7)
+        style.frame_bars(axes, places, [f"{MODEL_NAMES[one]} : {MODEL_NAMES[other]}" for one, other in pairs])
+    handles = [Patch(color="0.5"), Patch(color=style.TIE), Patch(color="0.5", alpha=0.75)]
     names = ["from the left: the first wins", "tie", "from the right: the second wins"]
-    figure.legend(handles, names, ncols=3, **ABOVE)
+    figure.legend(handles, names, ncols=3, **style.ABOVE)
     return figure
 
 
-_JUDGED = {
-    "caption": "Models tuned by {method}, at the checkpoints that the paper's rule chooses: four images against four "
-    "of the same seeds, two such sets a prompt, from two runs where there are two. TextNorm's against each other and "
-    "the base, and the others against the base: wins, ties and losses by the majority of three blind judges, with 95% "
-    "intervals in which prompts are the unit.",
-    "alt": _describe_judged,
-    "paper_item": "Figure 6",
-}
-rwr_judged = enter(figure, "RWR", "fig59_rwr_judged", **_JUDGED)(_draw_judged)
-ddpo_judged = enter(figure, "DDPO", "fig64_ddpo_judged", **_JUDGED)(_draw_judged)
+rwr_judged, ddpo_judged = (
+    method.figure(
+        name,
+        f"Models tuned by {method.name}, at the checkpoints that the paper's rule chooses: four images against four of "
+        "the same seeds, two such sets a prompt, from two runs where there are two. TextNorm's against each other and "
+        "the base, and the others against the base: wins, ties and losses by the majority of three blind judges, with "
+        "95% intervals in which prompts are the unit.",
+        alt=_describe_judged,
+        paper_item="Figure 6",
+    )(partial(_draw_judged))
+    for method, name in ((RWR, "fig59_rwr_judged"), (DDPO, "fig64_ddpo_judged"))
+)
 
 
 # ---- tables
@@ -159,19 +159,19 @@ _DIGITS = {"proxy": 2, "gold": 3, "quality": 2, "late": 3}
 
 
 def _verdicts(found: pd.DataFrame) -> pd.DataFrame:
-    """``verdicts``, all sets together: one row per model."""
-    found = found[found["set"] == ALL_SETS]
+    """A row for each model: its last checkpoint's gains in proxy, gold and quality, and the verdict."""
     rows = []
-    for one in _in_order(found, "beta"):
-        told = {what: _gain(one, what, digits) for what, digits in _DIGITS.items()}
-        for what in ("proxy", "gold"):
-            told[what] += f" ± {short(one[f'{what}_image_error'], _DIGITS[what])}"
+    for one in _in_order(found[found["set"] == ALL_SETS], "beta"):
+        gains = []
+        for what, digits in _DIGITS.items():
+            gain = one[[what, f"{what}_low", f"{what}_high"]].set_axis(["mean", "low", "high"])
+            error = f" ± {short(one[f'{what}_image_error'], digits)}" if what in ("proxy", "gold") else ""
+            gains.append(interval(gain, digits=digits) + error)
         rests_on = f"{one['n_prompts']} / {one['n_runs']} / {one['n_images']}"
         about = (REWARD_NAMES[one["tuned_on"]], f"{one['beta']:g}", rests_on, f"{one['kl']:.3g}")
-        rows.append((*about, *told.values(), one["verdict"]))
-    columns = ["tuned on", "beta", "prompts / runs / images", "KL"]
-    columns += ["proxy", "gold", "quality", "gold since its best"]
-    return pd.DataFrame(rows, columns=[*columns, "verdict"])
+        rows.append((*about, *gains, one["verdict"]))
+    columns = ["tuned on", "beta", "prompts / runs / images", "KL", *_DIGITS, "verdict"]
+    return pd.DataFrame(rows, columns=columns).rename(columns={"late": "gold since its best"})
 
 
 def _in_order(frame: pd.DataFrame, *by: str) -> Iterator[pd.Series]:
@@ -180,24 +180,22 @@ def _in_order(frame: pd.DataFrame, *by: str) -> Iterator[pd.Series]:
         yield from (row for _, row in frame[frame["tuned_on"] == reward].sort_values(list(by)).iterrows())
 
 
-def _gain(one: pd.Series, what: str, digits: int) -> str:
-    row = one[[what, f"{what}_low", f"{what}_high"]].set_axis(["mean", "low", "high"])
-    return interval(row, digits=digits)
-
-
-_OF_VERDICTS = {
-    "caption": "{method}. Gains of the last checkpoint over the base: proxy (the own reward) and quality in standard "
-    "deviations of the base's images of a prompt, gold (the rating), with 95% intervals in which prompts and runs are "
-    "drawn from many (none with one run), and ± the standard error over images alone, for these prompts and runs; KL "
-    "in nats an image; gold minus that of the run's best earlier checkpoint, which is looked up in the other "
-    "runs. Overoptimised: the proxy rises by two errors over images or more, and gold falls below the base's, "
-    "or since its best, by an interval below 0.",
-    "alt": describe("A row for each model: its last checkpoint's gains in proxy, gold and quality, and the verdict."),
-}
+rwr_verdicts, ddpo_verdicts = (
+    method.table(
+        name,
+        f"{method.name}. Gains of the last checkpoint over the base: proxy (the own reward) and quality in standard "
+        "deviations of the base's images of a prompt, gold (the rating), with 95% intervals in which prompts and runs "
+        "are drawn from many (none with one run), and ± the standard error over images alone, for these prompts and "
+        "runs; KL in nats an image; gold minus that of the run's best earlier checkpoint, which is looked up in the "
+        "other runs. Overoptimised: the proxy rises by two errors over images or more, and gold falls below the "
+        "base's, or since its best, by an interval below 0.",
+    )(partial(_verdicts))
+    for method, name in ((RWR, "tab33_rwr_verdicts"), (DDPO, "tab36_ddpo_verdicts"))
+)
 
 
 def _selection(choices: pd.DataFrame) -> pd.DataFrame:
-    """``choose_checkpoints``: one row per run."""
+    """A row for each run: checkpoints chosen by the reward and by the oracle, ratings, the cost of the choice."""
     rows = []
     for one in _in_order(choices, "beta", "run"):
         checkpoints = [str(one[key]) for key in ("chosen", "oracle", "last")]
@@ -210,55 +208,40 @@ def _selection(choices: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-_OF_SELECTION = {
-    "caption": "{method}. The checkpoint of each run by the paper's rule with its own reward (the earliest with the "
-    "most images above the base's; 0 is the base) and by an oracle that knows the ratings; mean ratings of the base, "
-    "there and at the end; what the choice by the reward costs, with its 95% bootstrap interval over prompts (both "
-    "choices as they are).",
-    "alt": describe(
-        "A row for each run: checkpoints chosen by the reward and by the oracle, ratings, the cost of the choice."
-    ),
-}
+rwr_selection, ddpo_selection = (
+    method.table(
+        name,
+        f"{method.name}. The checkpoint of each run by the paper's rule with its own reward (the earliest with the "
+        "most images above the base's; 0 is the base) and by an oracle that knows the ratings; mean ratings of the "
+        "base, there and at the end; what the choice by the reward costs, with its 95% bootstrap interval over prompts "
+        "(both choices as they are).",
+    )(partial(_selection))
+    for method, name in ((RWR, "tab34_rwr_selection"), (DDPO, "tab37_ddpo_selection"))
+)
 
 
 def _judgements(outcomes: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """``verdicts.as_printed``: one row per pair of models and question."""
-    keys = [
-        (*pair, question)
-        for pair in pairs_in_order(outcomes[outcomes["set"] == ALL_SETS])
-        for question in verdicts.QUESTIONS
-    ]
-    printed = verdicts.as_printed(outcomes, tests, keys, ["model", "opponent", "question"])
+    """A row for each pair of models and question: wins, ties, losses, prompts, p-value, power."""
+    pairs = pairs_in_order(outcomes[outcomes["set"] == ALL_SETS])
+    keys = [(*pair, question) for pair in pairs for question in style.QUESTIONS]
+    printed = style.verdicts_as_printed(outcomes, tests, keys, ["model", "opponent", "question"])
     printed["p_holm"] = printed.pop("p_sign") + " / " + printed["p_holm"]
-    for column in ("model", "opponent"):
-        printed[column] = printed[column].map(MODEL_NAMES)
-    columns = ["model", "against", "question", *OUTCOMES, "prompts won / tied / lost", "p / Holm", "power"]
-    return printed.set_axis(columns, axis=1)
+    columns = ["model", "against", "question", *OUTCOMES, style.COUNTED, "p / Holm", "power"]
+    return printed.replace({"model": MODEL_NAMES, "opponent": MODEL_NAMES}).set_axis(columns, axis=1)
 
 
-_OF_JUDGEMENTS = {
-    "caption": "{method}. Models at their chosen checkpoints, sets of four images against sets of four: shares of "
-    "comparisons by the majority of three blind judges, with 95% intervals; prompts won, tied and lost; the sign test "
-    "over prompts (two-sided; with Holm's adjustment for all rows, a star: below .05); its power if the model won "
-    "twice as many prompts as it lost.",
-    "alt": describe("A row for each pair of models and question: wins, ties, losses, prompts, p-value, power."),
-    "paper_item": "Figure 6",
-}
-rwr_verdicts = enter(table, "RWR", "tab33_rwr_verdicts", **_OF_VERDICTS)(_verdicts)
-rwr_selection = enter(table, "RWR", "tab34_rwr_selection", **_OF_SELECTION)(_selection)
-rwr_judgements = enter(
-    table,
-    "RWR",
-    "tab35_rwr_judged",
-    paper_value="TextNorm's alignment wins about twice as often as it loses, its quality is as good or better",
-    **_OF_JUDGEMENTS,
-)(_judgements)
-ddpo_verdicts = enter(table, "DDPO", "tab36_ddpo_verdicts", **_OF_VERDICTS)(_verdicts)
-ddpo_selection = enter(table, "DDPO", "tab37_ddpo_selection", **_OF_SELECTION)(_selection)
-ddpo_judgements = enter(
-    table,
-    "DDPO",
-    "tab38_ddpo_judged",
-    paper_value="TextNorm's alignment wins more clearly still, and its quality is somewhat worse",
-    **_OF_JUDGEMENTS,
-)(_judgements)
+rwr_judgements, ddpo_judgements = (
+    method.table(
+        name,
+        f"{method.name}. Models at their chosen checkpoints, sets of four images against sets of four: shares of "
+        "comparisons by the majority of three blind judges, with 95% intervals; prompts won, tied and lost; the sign "
+        "test over prompts (two-sided; with Holm's adjustment for all rows, a star: below .05); its power if the model "
+        "won twice as many prompts as it lost.",
+        paper_item="Figure 6",
+        paper_value=f"TextNorm's alignment wins {value}",
+    )(partial(_judgements))
+    for method, name, value in (
+        (RWR, "tab35_rwr_judged", "about twice as often as it loses, its quality is as good or better"),
+        (DDPO, "tab38_ddpo_judged", "more clearly still, and its quality is somewhat worse"),
+    )
+)

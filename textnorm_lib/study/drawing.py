@@ -40,6 +40,12 @@ def new_figure(height: float, width: float = TEXT_WIDTH) -> Figure:
     return Figure(figsize=(width, height))
 
 
+def new_panels(height: float, rows: int = 1, columns: int = 1, *, width: float = TEXT_WIDTH, **options) -> tuple:
+    """An empty figure of its final size in inches, and its panels as ``Figure.subplots`` makes them."""
+    figure = new_figure(height, width)
+    return figure, figure.subplots(rows, columns, **options)
+
+
 def stamp(figure: Figure, profile: str) -> None:
     """Write the profile's name on the face of a figure."""
     figure.supxlabel(f"profile: {profile}", x=0.995, ha="right", fontsize=5.5, color="0.45")

@@ -1,6 +1,8 @@
 """What a figure or a table of the study is: a function with an entry (caption, words for those who cannot see it, ...).
 
-@figure("fig52_gold_and_proxy", "04_best_of_n", "Gold and proxy of ...", alt=describe, needs="labels")
+figure, table = of_notebook("04_best_of_n", needs="labels")
+
+@figure("fig52_gold_and_proxy", "Gold and proxy of ...", alt=describe)
 def gold_and_proxy(means: pd.DataFrame, fits: pd.DataFrame) -> Figure: ...
 
 run.figure(gold_and_proxy, means, fits)     # in the notebook
@@ -10,6 +12,7 @@ import hashlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -40,33 +43,33 @@ class Item:
 
     @property
     def source(self) -> str:
-        """Digest of the module that builds it: what is made by other code is out of date."""
-        return hashlib.sha256(inspect.getsource(self.module).encode()).hexdigest()
+        """Digest of the module that builds it and of those beside it: what other code made is out of date."""
+        room = self.module.__package__
+        used = [one for one in vars(self.module).values() if inspect.ismodule(one) and room and one.__package__ == room]
+        return hashlib.sha256("".join(map(inspect.getsource, [self.module, *used])).encode()).hexdigest()
 
 
 FIGURES: dict[str, Item] = {}
 TABLES: dict[str, Item] = {}
 
 
-def figure(name: str, notebook: str, caption: str, *, alt: Callable[..., str], **entry: str | None) -> Callable:
-    """Enter a function that draws as the figure ``name`` of a notebook; the function itself stays what it is.
+def of_notebook(notebook: str, *, needs: str | None = None) -> tuple[Callable, Callable]:
+    """The decorators ``figure`` and ``table`` of a notebook, which enter a function and leave it as it is.
 
-    ``alt`` takes the same data and returns one or two sentences for those who cannot see the figure. ``entry`` are
-    ``Item``'s needs, paper_item and paper_value.
+    Each takes a name and a caption; ``alt``, which makes of the same data one or two sentences for those who cannot see
+    the item (without it, these are the first paragraph of the function's docstring); and, where they differ, ``Item``'s
+    needs, paper_item and paper_value.
     """
-    return _enter(FIGURES, name, notebook, caption, alt, entry)
-
-
-def table(name: str, notebook: str, caption: str, *, alt: Callable[..., str], **entry: str | None) -> Callable:
-    """Enter a function that lays out as the table ``name`` of a notebook, as ``figure`` does."""
-    return _enter(TABLES, name, notebook, caption, alt, entry)
+    return partial(_enter, FIGURES, notebook, needs=needs), partial(_enter, TABLES, notebook, needs=needs)
 
 
 def _enter(
-    items: dict[str, Item], name: str, notebook: str, caption: str, alt: Callable, entry: dict[str, str | None]
+    items: dict[str, Item], notebook: str, name: str, caption: str, *, alt: Callable | None = None, **entry: str | None
 ) -> Callable:
     def enter(build: Callable) -> Callable:
-        build.item = items[name] = Item(name, notebook, caption, build, alt, **entry)
+        told = inspect.getdoc(getattr(build, "func", build)) or ""
+        first = told.split("\n\n")[0].replace("\n", " ")
+        build.item = items[name] = Item(name, notebook, caption, build, alt or (lambda *_: first), **entry)
         return build
 
     return enter

@@ -63,11 +63,6 @@ def ordinal(number: int) -> str:
 # ---- a table as a file
 
 
-def describe(text: str) -> Callable[..., str]:
-    """A table's alt text, which does not depend on its numbers."""
-    return lambda *frames: text
-
-
 def as_csv(frame: pd.DataFrame) -> bytes:
     """The tidy numbers behind a table, every digit."""
     return frame.to_csv(index=False, lineterminator="\n").encode()
