@@ -8,6 +8,8 @@ import importlib
 import json
 import shutil
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,9 +109,9 @@ class Study:
         numbers = run.step(self.steps.numbers, n=3)
         squares = run.step(self.steps.squares, numbers)
         if figure:
-            run.figure("fig01_line", numbers)
+            run.figure(SimpleNamespace(item=self.figure), numbers)
         if table:
-            run.table("tab01_squares", squares)
+            run.table(SimpleNamespace(item=self.table), squares)
         run.finish()
 
     def report(self, *options):
@@ -161,7 +163,7 @@ def built(study, first):
 def test_a_table_made_of_several_results_keeps_the_numbers_of_each(study):
     run = study.start()
     numbers = run.step(study.steps.numbers, n=3)
-    run.table("tab01_squares", run.step(study.steps.squares, numbers), numbers)
+    run.table(SimpleNamespace(item=study.table), run.step(study.steps.squares, numbers), numbers)
     assert list(run.made["tab01_squares"]["files"]) == [
         *("tab01_squares.csv", "tab01_squares_2.csv", "tab01_squares.md", "tab01_squares.tex"),
     ]
@@ -457,7 +459,8 @@ def test_a_run_that_leaves_out_a_registered_item_does_not_finish(study):
 
 
 def test_a_run_cannot_make_what_is_not_registered_for_its_notebook(study):
+    elsewhere = SimpleNamespace(item=replace(study.figure, name="fig09"))
     with pytest.raises(StudyError, match=r"'fig09' is not entered for 01_toy; entered are fig01_line"):
-        study.start().figure("fig09")
+        study.start().figure(elsewhere)
     with pytest.raises(StudyError, match="not entered for 02_other"):
-        study.start("02_other").table("tab01_squares")
+        study.start("02_other").table(SimpleNamespace(item=study.table))

@@ -111,7 +111,7 @@ class Run:
         """A handle on a step's result, which is read back or computed once somebody asks for its value."""
         return self.store.step(function, *inputs, **config)
 
-    def figure(self, draw: Callable | str, *data: Artifact) -> None:
+    def figure(self, draw: Callable, *data: Artifact) -> None:
         """Draw a registered figure from stored results, keep it for the report, show it with its alt text."""
         item = self._item(draw)
         drawn = self.step(draw_item, *data, name=item.name, profile=self.profile.name, source=item.source)
@@ -120,7 +120,7 @@ class Run:
         self._keep(item, files, alt, data)
         display(Image((drawn.folder / "small.png").read_bytes(), format="png", alt=alt))
 
-    def table(self, lay_out: Callable | str, *data: Artifact) -> pd.DataFrame:
+    def table(self, lay_out: Callable, *data: Artifact) -> pd.DataFrame:
         """Make a registered table from stored results, keep it for the report, return it for display.
 
         Each result's numbers are kept in a CSV file of their own: ``name.csv``, ``name_2.csv``, and so on.
@@ -178,8 +178,8 @@ class Run:
         lines += [f"{number} not attempted, because {reason}" for reason, number in reasons]
         print("\n".join(lines))
 
-    def _item(self, build: Callable | str) -> Item:
-        name = build if isinstance(build, str) else build.item.name
+    def _item(self, build: Callable) -> Item:
+        name = build.item.name
         if name not in self.items:
             raise StudyError(f"{name!r} is not entered for {self.notebook}; entered are {', '.join(self.items)}")
         return self.items[name]
