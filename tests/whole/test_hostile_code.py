@@ -81,7 +81,7 @@ def test_the_look_at_the_code_sees_what_it_looks_for(tmp_path, line):
 
 
 def test_no_code_runs_what_it_reads_and_no_text_reaches_a_shell():
-    assert len(SOURCES) > 125
+    assert len(SOURCES) > 100
     found = [
         f"{path.name}:{node.lineno}: {name}" for path in SOURCES for name, node in calls(path) if dangerous(name, node)
     ]
