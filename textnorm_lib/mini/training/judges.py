@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from textnorm_lib.images.sampling import autocast
 from textnorm_lib.mini import annotators
 from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.training import spoil
@@ -73,8 +72,7 @@ def train_detector(
         images, objects = spoil.stretch(as_tensor(drawn), objects, generator)
         images = spoil.degrade(images.to(device), generator)
         locations, styles = torch.from_numpy(scenes.places[chosen]).to(device).T
-        with autocast(images.device.type, "bfloat16"):
-            predicted = detector(images)
+        predicted = detector(images)
         return annotators.detection_loss(predicted, objects, locations, styles)
 
     fit(detector, loss_function, recipe, folder=folder)
@@ -172,8 +170,7 @@ def train_quality(versions: Versions, recipe: Recipe, *, folder: Path, device: s
         drawn = torch.multinomial(shares, recipe.batch_size // 3, replacement=True, generator=generator)
         groups, qualities = zip(*(_group(versions, kinds[one], generator) for one in drawn), strict=True)
         images = _recoloured(torch.cat(groups), generator).to(device)
-        with autocast(images.device.type, "bfloat16"):
-            logits = net(images)
+        logits = net(images)
         return quality_loss(logits.float().view(-1, 3), torch.stack(qualities).to(device))
 
     fit(net, loss_function, recipe, folder=folder)

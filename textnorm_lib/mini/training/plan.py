@@ -69,7 +69,7 @@ class Plan:
             "steps": self.sampling_steps,
             "guidance_scale": self.guidance_scale,
             "batch_size": 32,
-            "dtype": "bfloat16",
+            "dtype": "float32",
             "workers": self.workers,
         }
 

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from textnorm_lib.images.sampling import autocast
 from textnorm_lib.mini import reward_models
 from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.training.fit import fit
@@ -104,8 +103,7 @@ def train_clip(scenes: Captioned, tokenizer, recipe: Recipe, *, folder: Path):
 
     def loss_function(step: int, generator: Generator) -> Tensor:
         images, tokens, mask = scenes.batch(recipe.batch_size, generator)
-        with autocast(torch.device(scenes.device).type, "bfloat16"):
-            return contrast(clip, images, tokens, mask)
+        return contrast(clip, images, tokens, mask)
 
     fit(clip, loss_function, recipe, folder=folder)
     return clip
@@ -147,13 +145,12 @@ def train_blip2(scenes: Captioned, clip, tokenizer, recipe: Recipe, *, folder: P
     def loss_function(step: int, generator: Generator) -> Tensor:
         images, tokens, mask = scenes.batch(recipe.batch_size, generator)
         own = torch.arange(recipe.batch_size, device=scenes.device)
-        with autocast(torch.device(scenes.device).type, "bfloat16"):
-            seen = blip2_parts.image_tokens(blip2, images)
-            queries = blip2_parts.query_features(blip2, seen).float()
-            read = blip2_parts.text_features(blip2, tokens, mask).float()
-            similar = torch.einsum("nqd,md->nmq", queries, read).amax(dim=-1) / TEMPERATURE
-            other = _confusable(similar.detach(), tokens, generator)
-            matched = [blip2_parts.itm_logits(blip2, seen, tokens[which], mask[which]) for which in (other, own)]
+        seen = blip2_parts.image_tokens(blip2, images)
+        queries = blip2_parts.query_features(blip2, seen).float()
+        read = blip2_parts.text_features(blip2, tokens, mask).float()
+        similar = torch.einsum("nqd,md->nmq", queries, read).amax(dim=-1) / TEMPERATURE
+        other = _confusable(similar.detach(), tokens, generator)
+        matched = [blip2_parts.itm_logits(blip2, seen, tokens[which], mask[which]) for which in (other, own)]
         matches = torch.arange(2, device=scenes.device).repeat_interleave(recipe.batch_size)
         return F.cross_entropy(torch.cat(matched).float(), matches) + _contrast(similar)
 
@@ -183,9 +180,8 @@ def train_pickscore(scenes: Captioned, preferences: Preferences, clip, tokenizer
         return _sharpness(pickscore) * (seen * read).sum(dim=-1)
 
     def loss_function(step: int, generator: Generator) -> Tensor:
-        with autocast(torch.device(scenes.device).type, "bfloat16"):
-            preference = pairs.loss(reward, recipe.batch_size, generator)
-            return preference + CONTRAST * contrast(pickscore, *scenes.batch(recipe.batch_size, generator))
+        preference = pairs.loss(reward, recipe.batch_size, generator)
+        return preference + CONTRAST * contrast(pickscore, *scenes.batch(recipe.batch_size, generator))
 
     fit(pickscore, loss_function, recipe, folder=folder, validation=lambda: pairs.accuracy(reward))
     return pickscore
@@ -199,13 +195,12 @@ def train_imagereward(scenes: Captioned, preferences: Preferences, clip, tokeniz
 
     def loss_function(step: int, generator: Generator) -> Tensor:
         images, tokens, mask = scenes.batch(recipe.batch_size, generator)
-        with autocast(torch.device(scenes.device).type, "bfloat16"):
-            with torch.no_grad():
-                similar = similarities(clip, images, tokens, mask)
-            other = _confusable(similar, tokens, generator)
-            preference = pairs.loss(model, recipe.batch_size, generator)
-            seen = model.image_tokens(images)
-            margin = model.reward(seen, tokens, mask) - model.reward(seen, tokens[other], mask[other])
+        with torch.no_grad():
+            similar = similarities(clip, images, tokens, mask)
+        other = _confusable(similar, tokens, generator)
+        preference = pairs.loss(model, recipe.batch_size, generator)
+        seen = model.image_tokens(images)
+        margin = model.reward(seen, tokens, mask) - model.reward(seen, tokens[other], mask[other])
         return preference + CONTRAST * F.softplus(-margin.float()).mean()
 
     fit(model, loss_function, recipe, folder=folder, validation=lambda: pairs.accuracy(model))

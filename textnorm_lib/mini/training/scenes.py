@@ -4,7 +4,7 @@
     autoencoder = train_autoencoder(scenes, BUNDLED.autoencoder, folder=folder / "autoencoder")
 
 Whatever is trained goes on where it was stopped (``fit.py``); it is a pure function of the scenes, the recipe and the
-machine's arithmetic. All training runs on one device, in bfloat16 where that is fast.
+machine's arithmetic. All training runs on one device, in single precision.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from textnorm_lib.images.sampling import autocast
 from textnorm_lib.mini import generator as model
 from textnorm_lib.mini.annotators import COLOUR_NAMES, LOCATION_NAMES, STYLE_NAMES
 from textnorm_lib.mini.generator import as_tensor
@@ -84,10 +83,9 @@ def train_autoencoder(scenes: Scenes, recipe: Recipe, *, folder: Path, device: s
     def loss_function(step: int, generator: torch.Generator) -> torch.Tensor:
         images = _pieces(scenes.images, recipe.batch_size, whole=step > WHOLE_FROM * recipe.steps, generator=generator)
         images = as_tensor(images).to(device)
-        with autocast(torch.device(device).type, "bfloat16"):
-            posterior = autoencoder.encode(images).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
-            restored = autoencoder.decode(posterior.mean + posterior.std * noise).sample
+        posterior = autoencoder.encode(images).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
+        restored = autoencoder.decode(posterior.mean + posterior.std * noise).sample
         error = restored.float() - images
         outlines = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
         return error.abs().mean() + 0.5 * outlines + 1e-7 * posterior.kl().mean()
@@ -114,8 +112,7 @@ def encode(autoencoder, images: np.ndarray, *, device: str = "cpu") -> torch.Ten
     latents = []
     for start in progress(range(0, len(images), LATENTS_BATCH), "latents", unit="batch"):
         batch = as_tensor(images[start : start + LATENTS_BATCH]).to(device)
-        with autocast(torch.device(device).type, "bfloat16"):
-            latents.append(autoencoder.encode(batch).latent_dist.mean.half().cpu())
+        latents.append(autoencoder.encode(batch).latent_dist.mean.half().cpu())
     return torch.cat(latents)
 
 
@@ -165,8 +162,7 @@ def train_generator(
         given = torch.where(dropped, empty, tokens[chosen])
         noisy = scheduler.add_noise(clean, noise, times).to(device)
         velocity = scheduler.get_velocity(clean, noise, times).to(device)
-        with autocast(torch.device(device).type, "bfloat16"):
-            predicted = denoiser(noisy, times.to(device), given.to(device))
+        predicted = denoiser(noisy, times.to(device), given.to(device))
         return (predicted.float() - velocity).square().mean()
 
     fit(denoiser, loss_function, recipe, folder=folder)

@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from textnorm_lib.images.sampling import autocast
 from textnorm_lib.mini.generator import IMAGE_SIZE, LATENT_SHAPE, as_tensor
 from textnorm_lib.mini.training.scenes import Scenes
 from textnorm_lib.study.progress import progress
@@ -51,7 +50,7 @@ GUIDANCE = (1.0, 4.0)  # between these
 
 
 @torch.no_grad()
-def _written_once(images: np.ndarray, change, path: Path, *, device: str, seed: int) -> np.ndarray:
+def _written_once(images: np.ndarray, change, path: Path, *, seed: int) -> np.ndarray:
     """``change`` (batch, which, generator) applied to all images, written once and memory-mapped."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,8 +59,7 @@ def _written_once(images: np.ndarray, change, path: Path, *, device: str, seed: 
         for start in progress(range(0, len(images), BATCH), path.stem, unit="batch"):
             generator = Generator().manual_seed(seed * 1_000_003 + start)
             which = slice(start, min(start + BATCH, len(images)))
-            with autocast(device, "bfloat16"):
-                batch = change(images[which], which, generator).float().cpu()
+            batch = change(images[which], which, generator).float().cpu()
             changed[which] = as_pixels(batch.clamp(-1, 1))
         changed.flush()
         partial.replace(path)
@@ -80,7 +78,7 @@ def _through_latents(images: np.ndarray, autoencoder, change, path: Path, *, see
         latents = autoencoder.encode(as_tensor(batch).to(autoencoder.device)).latent_dist.mean
         return autoencoder.decode(change(latents, which, generator)).sample
 
-    return _written_once(images, through, path, device=autoencoder.device.type, seed=seed)
+    return _written_once(images, through, path, seed=seed)
 
 
 def restored(scenes: Scenes, autoencoder, path: Path, *, count: int, seed: int) -> np.ndarray:
@@ -253,7 +251,7 @@ def generated(captions: list[str], pipeline, path: Path, *, steps: int, seed: in
         return pipeline(captions[which], latents=noise, **options).images * 2 - 1
 
     images = np.zeros((len(captions), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    return _written_once(images, make, path, device=pipeline.device.type, seed=seed)
+    return _written_once(images, make, path, seed=seed)
 
 
 # What is drawn anew in each training step, in pixels: images (n, 3, h, w) in [-1, 1].
