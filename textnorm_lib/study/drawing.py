@@ -57,17 +57,17 @@ def settle(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
-def render(figure: Figure, kind: str, dpi: int = 200) -> bytes:
+def render(figure: Figure, kind: str) -> bytes:
     """The bytes of a ``pdf`` or ``png`` file, the same for the same figure: no date, no tool's version."""
     buffer = io.BytesIO()
     metadata = {"CreationDate": None, "Producer": None, "Creator": None} if kind == "pdf" else {"Software": None}
-    figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
+    figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
     return buffer.getvalue()
 
 
-def thumbnail(figure: Figure) -> bytes:
-    """A PNG of 128 well-chosen colours, small enough for a notebook that is kept under version control."""
-    image = Image.open(io.BytesIO(render(figure, "png", dpi=100))).convert("RGB")
+def thumbnail(png: bytes) -> bytes:
+    """Half the size and 128 well-chosen colours, small enough for a notebook that is kept under version control."""
+    image = Image.open(io.BytesIO(png)).convert("RGB").reduce(2)
     buffer = io.BytesIO()
     image.quantize(128, kmeans=2, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

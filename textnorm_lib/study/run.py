@@ -196,7 +196,7 @@ class Run:
         }
 
 
-@step(1)
+@step(2)
 def draw_item(*values: Any, name: str, profile: str, source: str, folder: Path) -> dict[str, str]:
     """The figure ``name`` as PDF, PNG and a small PNG for the notebook; ``source`` is a digest of what draws it."""
     item = FIGURES[name]
@@ -204,9 +204,9 @@ def draw_item(*values: Any, name: str, profile: str, source: str, folder: Path) 
         figure = item.build(*values)
         stamp(figure, profile)
         settle(figure)
-        for kind in ("pdf", "png"):
-            (folder / f"{name}.{kind}").write_bytes(render(figure, kind))
-        (folder / "small.png").write_bytes(thumbnail(figure))
+        pdf, png = (render(figure, kind) for kind in ("pdf", "png"))
+    for file, content in {f"{name}.pdf": pdf, f"{name}.png": png, "small.png": thumbnail(png)}.items():
+        (folder / file).write_bytes(content)
     return {"alt": item.describe(*values)}
 
 
