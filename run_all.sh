@@ -118,6 +118,7 @@ run_notebooks() {
     python -m textnorm_lib compute "$profile" || fail "computing stopped (above); mend it and run ./run_all.sh $profile again: finished steps are kept"
   fi
   rm -f "$runs/stopped"
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # of each of the two
   for chosen in '[^8]*' '8*'; do  # two at a time; 08 reads the others' tables
     for notebook in "${notebooks[@]}"; do case $notebook in notebooks/0$chosen) echo "$notebook" ;; esac; done \
       | xargs -r -P 2 -I {} bash -c 'run_one "$@"' _ {} "$profile" "$runs" \
@@ -138,6 +139,7 @@ refresh() {
 
 run_tests() {
   prepare
+  export OMP_NUM_THREADS=1  # two processes of one thread each get in each other's way less than two of two
   ruff check .
   ruff format --check .
   lint-imports
