@@ -6,7 +6,13 @@ import nbformat
 import pytest
 import torch
 
+LONG = ("test_faults.py", "test_every_notebook_in_jupyterlab.py", "test_pipeline.py")
 NOTEBOOKS = sorted(Path(__file__).parents[1].glob("notebooks/[0-9A]*.ipynb"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes first: a worker takes a file at a time, and neither should wait at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)

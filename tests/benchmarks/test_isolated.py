@@ -442,9 +442,7 @@ SIZES = {
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a the photo of two three cat dog dogs red frogs and ."
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(f"original-{name}")) for name in PACKAGES]
-)
+@pytest.fixture(scope="module", params=list(PACKAGES))
 def original(request, tmp_path_factory):
     """An original package with random weights."""
     lock = PACKAGES[request.param].lock

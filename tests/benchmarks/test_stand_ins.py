@@ -24,8 +24,6 @@ REWARDS = {"clip": CLIP, "pickscore": PICKSCORE, "imagereward": IMAGEREWARD, "bl
 PROMPTS = ["a realistic photo of a deer", "a realistic photo of two frogs", "Confused grizzly bears!"]
 ALL_PROMPTS = study_prompts()
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def written(one_thread, tmp_path_factory) -> Path:

@@ -9,7 +9,6 @@ from notebook_pages import CHECKOUT, copy_notebook, open_and_run
 
 RUNS_WITHIN_S = 900  # of a notebook, cold, beside other work
 NOTEBOOKS = sorted(path.name for path in (CHECKOUT / "notebooks").glob("[0-9]*.ipynb"))
-pytestmark = pytest.mark.xdist_group("browser")
 
 STATE = """() => {
   const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.innerText);

@@ -19,7 +19,6 @@ RUNS_WITHIN_MS = 300_000  # of a notebook, beside other work
 SHOWS_WITHIN_MS = 20_000
 ANNOTATOR = "Zoë"
 PROFILE = committed_profile(CHECKOUT / "notebooks" / "01_build_tia2.ipynb")
-pytestmark = pytest.mark.xdist_group("browser")
 
 
 class Interface:

@@ -9,7 +9,6 @@ from textnorm_lib.study import pages
 
 CHECKOUT = Path(__file__).parents[2]
 NARROW = {"width": 360, "height": 740}
-pytestmark = pytest.mark.xdist_group("browser")
 
 
 @pytest.fixture(scope="module")

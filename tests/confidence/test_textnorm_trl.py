@@ -17,7 +17,6 @@ SETS = {
     "a realistic photo of a deer": ["a realistic photo of two deer"],
 }
 EPOCHS, BATCH = 2, 4
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

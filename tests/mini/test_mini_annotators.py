@@ -14,8 +14,6 @@ from textnorm_lib.mini.training.fit import curves
 from textnorm_lib.mini.training.plan import Recipe
 from textnorm_lib.prompts.grammar import parse
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def _seen(*objects, location=None, style="photo") -> Seen:
     """Objects as (class, x, y[, score[, colour]])."""

@@ -13,7 +13,6 @@ from textnorm_lib.study.weights import Weights
 TEACHER = Weights("bundled:generator")
 CAPTIONS = ["a realistic photo of a dog", "two cats", "a realistic photo of three apples"]
 RECIPE = Recipe(steps=12, learning_rate=3e-4, batch_size=6, warmup=1, average_decay=0.5)
-pytestmark = [pytest.mark.xdist_group("mini distil"), pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

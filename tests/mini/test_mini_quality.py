@@ -22,7 +22,6 @@ from textnorm_lib.study.weights import Weights, bundled
 from textnorm_lib.tia2.labels import INDEX
 
 COUNT = 32
-pytestmark = [pytest.mark.xdist_group("mini quality"), pytest.mark.usefixtures("one_thread")]
 KINDS = (*spoil.LATENT_KINDS, *spoil.PIXEL_KINDS)
 
 

@@ -37,7 +37,6 @@ TOY = replace(  # less of what is made for each of several models
     detector_tuning=FEW,
     quality=FEW,
 )
-pytestmark = [pytest.mark.xdist_group("mini stages"), pytest.mark.usefixtures("one_thread")]
 
 
 def _prefer_the_first(images: np.ndarray, prompts: list[str], annotators: list) -> Preferences:

@@ -13,7 +13,6 @@ from textnorm_lib.mini.training.plan import Recipe
 from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.weights import WEIGHTS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = Recipe(steps=12, learning_rate=0.05, warmup=2, save_every_s=0.0)
 
 

@@ -24,7 +24,6 @@ RUNS = ("clip_beta_0.25_run_0", "textnorm_beta_1_run_1")
 CHECKPOINTS = {0: 0.0, 2: 0.1, 4: 0.3}  # how far B is from its start
 SAMPLING = {"steps": 3, "guidance_scale": 2.0, "batch_size": 3, "dtype": "float32", "seed": 7}
 IMAGES = {**SAMPLING, "checkpoints": [2, 4], "images_per_prompt": 2}
-pytestmark = pytest.mark.usefixtures("one_thread")
 DIVERGENCES = {**SAMPLING, "checkpoints": list(CHECKPOINTS), "paths": 4, "left_out": 1}  # two paths per prompt
 
 

@@ -42,9 +42,6 @@ TOY = Settings(
 SHORT = replace(TOY, epochs=2)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def base():
     return toy_pipeline(PROMPTS, channels=(32, 32))

@@ -82,7 +82,6 @@ DDPO = {
     "seed": 5,
     **LORA,
 }
-pytestmark = [pytest.mark.xdist_group("finetuning"), pytest.mark.usefixtures("one_thread")]
 CONTRASTIVE = pd.DataFrame({"prompt": ["a deer"] * 3 + ["two frogs"] * 3, "text": ["a dog", "a cat", "two deer"] * 2})
 
 

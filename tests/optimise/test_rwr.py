@@ -34,7 +34,6 @@ from textnorm_lib.study.errors import ConfigError, DataError, StoreError, StudyE
 TOY = Settings(
     images_per_prompt=4, best=2, steps=7, batch_size=4, learning_rate=1e-2, dtype="float32", save_every=3, seed=1
 )
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _adapted():

@@ -26,8 +26,6 @@ from textnorm_lib.study.errors import ConfigError, DataError, StoreError
 PROMPT = "a realistic photo of a deer"
 OPTIONS = {"rank": 2, "targets": ATTENTION + FEED_FORWARD}
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def base():

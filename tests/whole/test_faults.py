@@ -27,7 +27,6 @@ TIMEOUT_S = 900  # of a machine that does other things as well
 KILLS = 3
 FEW = ("01_build_tia2", "02b_benchmark_mini_rewards", "05_rwr_finetuning")
 ONLY = [word for name in FEW for word in ("--only", name.split("_")[0] + "_")]
-pytestmark = pytest.mark.xdist_group("faults")
 
 
 @dataclass
