@@ -65,8 +65,13 @@ def render(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def thumbnail(png: bytes) -> bytes:
-    """Half the size and 128 well-chosen colours, small enough for a notebook that is kept under version control."""
+def thumbnail(figure: Figure) -> bytes:
+    """A small PNG of a figure, for a notebook that is kept under version control."""
+    return shrink(render(figure, "png"))
+
+
+def shrink(png: bytes) -> bytes:
+    """Half the size, and 128 well-chosen colours."""
     image = Image.open(io.BytesIO(png)).convert("RGB").reduce(2)
     buffer = io.BytesIO()
     image.quantize(128, kmeans=2, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)

@@ -27,7 +27,7 @@ from IPython import get_ipython
 from IPython.display import Image, display
 
 from textnorm_lib.study.config import DEFAULT_PROFILE, Profile, as_dict, load_profile
-from textnorm_lib.study.drawing import house_style, render, settle, stamp, thumbnail
+from textnorm_lib.study.drawing import house_style, render, settle, shrink, stamp
 from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.items import FIGURES, TABLES, Item
 from textnorm_lib.study.printed import Tables, as_csv, as_markdown, as_tex
@@ -205,7 +205,7 @@ def draw_item(*values: Any, name: str, profile: str, source: str, folder: Path) 
         stamp(figure, profile)
         settle(figure)
         pdf, png = (render(figure, kind) for kind in ("pdf", "png"))
-    for file, content in {f"{name}.pdf": pdf, f"{name}.png": png, "small.png": thumbnail(png)}.items():
+    for file, content in {f"{name}.pdf": pdf, f"{name}.png": png, "small.png": shrink(png)}.items():
         (folder / file).write_bytes(content)
     return {"alt": item.describe(*values)}
 
