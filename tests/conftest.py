@@ -6,7 +6,7 @@ import nbformat
 import pytest
 import torch
 
-LONG = ("test_faults.py", "test_every_notebook_in_jupyterlab.py", "test_pipeline.py")
+LONG = ("test_faults.py", "test_notebooks_in_jupyterlab.py", "test_pipeline.py")
 NOTEBOOKS = sorted(Path(__file__).parents[1].glob("notebooks/[0-9A]*.ipynb"))
 
 

@@ -380,25 +380,26 @@ import pandas as pd
 from textnorm_lib.study.store import Store, step
 
 @step(1)
-def slow(*, counter, seconds):
+def slow(*, counter):
     with open(counter, "a") as file:
         file.write("called\\n")
-    time.sleep(seconds)
+    while not Path(counter).with_name("go").exists():
+        time.sleep(0.02)
     return pd.DataFrame({"x": [1, 2, 3]})
 
-print(Store(Path(sys.argv[1])).compute(slow, counter=sys.argv[2], seconds=float(sys.argv[3])).value["x"].sum())
+print(Store(Path(sys.argv[1])).compute(slow, counter=sys.argv[2]).value["x"].sum())
 """
 
 
 @pytest.fixture
 def start_slow(store, tmp_path):
-    """A function that starts a process with one slow step, and the file in which each computation leaves a line."""
+    """A function that starts a process whose step waits for a file ``go``; the file to which each adds a line."""
     script, counter = tmp_path / "slow.py", tmp_path / "counter.txt"
     script.write_text(SLOW)
     started = []
 
-    def start(seconds):
-        command = [sys.executable, script, store.root, counter, str(seconds)]
+    def start():
+        command = [sys.executable, script, store.root, counter]
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return started[-1]
 
@@ -417,25 +418,25 @@ def wait_for(path, seconds=30):
 
 def test_two_processes_compute_a_step_once_and_both_get_it(start_slow):
     start, counter = start_slow
-    first = start(1.5)
+    first = start()
     wait_for(counter)
-    second = start(1.5)
-    outputs = [process.communicate(timeout=60) for process in (first, second)]
-    assert [out for out, _ in outputs] == ["6\n", "6\n"]
+    second = start()
+    said = second.stderr.readline()
+    counter.with_name("go").touch()
+    outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
+    assert outputs == ["6\n", "6\n"]
     assert counter.read_text() == "called\n"
-    assert "slow" in outputs[1][1] and "waiting" in outputs[1][1]
+    assert "slow" in said and "waiting" in said
 
 
 def test_a_killed_process_leaves_the_step_free_at_once(store, start_slow):
     start, counter = start_slow
-    killed = start(600)
+    killed = start()
     wait_for(counter)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    # The same step: the same configuration, but this time it is not slow.
-    script = Path(killed.args[1])
-    script.write_text(SLOW.replace("time.sleep(seconds)", "pass"))
-    out, err = start(600).communicate(timeout=30)
+    counter.with_name("go").touch()
+    out, err = start().communicate(timeout=30)
     assert (out, "waiting" in err) == ("6\n", False)
     assert counter.read_text() == "called\n" * 2
     assert not list(store.root.rglob("*.partial"))
