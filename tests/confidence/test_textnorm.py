@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 from textnorm_lib.confidence.textnorm import TextNormReward, mean_ensemble, textnorm, uncertainty_ensemble
+from textnorm_lib.rewards import load_reward
 from textnorm_lib.study.errors import ConfigError, DataError
+from textnorm_lib.study.weights import bundled
 
 TOLERANCES = {torch.float64: 1e-14, torch.float32: 3e-7, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -365,6 +367,19 @@ def test_a_trainers_call_gives_the_scores_and_what_they_are_made_of(images):
     each = torch.stack([info[name] for name in reward.names])
     torch.testing.assert_close(info["spread"], each.std(dim=0, correction=0))
     torch.testing.assert_close(rewards, each.mean(dim=0) - 0.5 * info["spread"] ** 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"ensemble": "uncertainty", "penalty": 0.5}])
+def test_gradients_pass_to_images_and_values_are_the_scores(options):
+    rewards = [load_reward(name, folder=bundled(f"rewards/{name}")) for name in ("pickscore", "imagereward")]
+    sets = {"two dogs": ["three dogs", "two cats"], "a ship": ["a truck"]}
+    reward, prompts = TextNormReward(rewards, sets, (2.0, 1.0), **options), ["two dogs", "a ship", "two dogs"]
+    drawn = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    shown = (torch.from_numpy(drawn).permute(0, 3, 1, 2) / 255).requires_grad_()
+    values = reward.differentiable(shown, prompts)
+    np.testing.assert_allclose(values.detach(), reward.score(drawn, prompts), atol=1e-5)
+    values.sum().backward()
+    assert (shown.grad.abs().amax(dim=(1, 2, 3)) > 0).all()
 
 
 def test_images_may_be_tensors_of_any_float_type_arrays_or_pictures(images):

@@ -115,6 +115,28 @@ def test_a_matrix_holds_what_pairs_give(label, loaded, images):
 
 
 @pytest.mark.parametrize("label", IDS)
+def test_gradients_pass_and_scores_are_the_same(label, loaded, images):
+    shown = (torch.from_numpy(images[:5].copy()).permute(0, 3, 1, 2) / 255).requires_grad_()
+    scores = loaded[label].differentiable(shown, PROMPTS)
+    np.testing.assert_allclose(scores.detach(), loaded[label].scores(images[:5], PROMPTS), rtol=1e-4, atol=1e-6)
+    scores.sum().backward()
+    assert (shown.grad.abs().amax(dim=(1, 2, 3)) > 0).all()
+    step = 1e-3 * shown.grad / shown.grad.norm()  # a small step up the gradient raises the sum as the slope says
+    with torch.no_grad():
+        risen = loaded[label].differentiable((shown + step).double().float(), PROMPTS).sum() - scores.sum()
+    assert risen == pytest.approx(1e-3 * shown.grad.norm().item(), rel=0.2)
+
+
+def test_larger_images_are_scaled_and_no_prompt_is_refused(loaded, images):
+    large = torch.from_numpy(images[:2].copy()).permute(0, 3, 1, 2).float().div(255).repeat_interleave(2, -1)
+    large = large.repeat_interleave(2, -2)
+    found = loaded["clip"].differentiable(large, PROMPTS[:2]).detach()
+    np.testing.assert_allclose(found, loaded["clip"].scores(images[:2], PROMPTS[:2]), rtol=0.2)
+    with pytest.raises(DataError, match="clip: prompt 0 is ' '; give words to compare the image with"):
+        loaded["clip"].differentiable(large, [" ", "a cat"])
+
+
+@pytest.mark.parametrize("label", IDS)
 def test_neither_order_nor_repetition_changes_a_score(label, loaded, images):
     matrix = loaded[label].score_matrix(images, PROMPTS)
     np.testing.assert_array_equal(matrix[:, 1], matrix[:, 3])

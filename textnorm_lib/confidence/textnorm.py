@@ -129,7 +129,18 @@ class TextNormReward:
         info = dict(zip(self.names, torch.from_numpy(values), strict=True))
         return torch.from_numpy(self._combine(values)), info | {"spread": torch.from_numpy(values.std(axis=0))}
 
-    def _combine(self, values: np.ndarray) -> np.ndarray:
+    def differentiable(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """As ``score``, (n,) on the rewards' device; gradients pass to ``images``, float (n, 3, h, w) in [0, 1]."""
+        values = torch.stack([images.new_zeros(len(prompts)) for _ in self.rewards])
+        for prompt in dict.fromkeys(prompts):
+            places = torch.tensor([i for i, other in enumerate(prompts) if other == prompt], device=images.device)
+            texts = self._with_contrastive(prompt)
+            pairs = zip(self.rewards, self.temperatures, strict=True)
+            own = [textnorm(one.differentiable_matrix(images[places], texts), by) for one, by in pairs]
+            values = values.index_add(1, places, torch.stack(own))
+        return self._combine(values)
+
+    def _combine(self, values: Array) -> Array:
         return mean_ensemble(values) if self.ensemble == "mean" else uncertainty_ensemble(values, self.penalty)
 
     def _normalised(self, images: Images, prompts: Sequence[str]) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -52,7 +53,7 @@ class Reward(ABC):
 
     def to(self, device: str, dtype: torch.dtype = torch.float32) -> Self:
         """Move the model to ``device``; its arithmetic is in ``dtype``, scores are float32 all the same."""
-        self.model.to(device, dtype)
+        self.model.to(device, dtype).requires_grad_(False)
         self.device, self.dtype = device, dtype
         if self.batch_size is None:
             cuda = torch.device(device).type == "cuda"
@@ -77,6 +78,31 @@ class Reward(ABC):
         with torch.no_grad():
             scores = self._pairs(images, list(prompts)).numpy()
         return self._numbers(scores, prompts)
+
+    def differentiable(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """Image i with prompt i, (n,) float32 on the reward's device; gradients pass to ``images``.
+
+        ``images``: float (n, 3, h, h) in [0, 1], all in one batch, scaled to the model's size (bicubic). Scores are
+        those of ``scores`` but for the rounding of pixels to 256 levels.
+        """
+        distinct = {prompt: [i for i, other in enumerate(prompts) if other == prompt] for prompt in prompts}
+        scores = {}
+        for prompt, places in distinct.items():
+            scores |= dict(zip(places, self.differentiable_matrix(images[places], [prompt])[:, 0], strict=True))
+        return torch.stack([scores[place] for place in range(len(prompts))])
+
+    def differentiable_matrix(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """Every image with every prompt, (n images, n prompts); else as ``differentiable``."""
+        check(["images, which are a tensor"], prompts, self.name)
+        size = (self.image_size, self.image_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+        mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
+        return self._of_pixels(((images - mean) / std).to(self.device, self.dtype), list(prompts)).float()
+
+    @abstractmethod
+    def _of_pixels(self, pixels: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        """Scores (n, n prompts) of normalised pixels (n, 3, size, size), with their gradients."""
 
     @abstractmethod
     def _matrix(self, images: Images, prompts: list[str]) -> torch.Tensor:
@@ -176,6 +202,11 @@ class DualReward(Reward):
         """Unit vectors (n, d), float32 on the CPU."""
         return self._in_batches(len(prompts), lambda where: self._text_features(prompts[where]))
 
+    def _of_pixels(self, pixels: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        with torch.no_grad():
+            texts = self._text_features(prompts)
+        return self.scale * torch.einsum("nkd,md->nkm", self._image_features(pixels), texts).amax(dim=1)
+
     def _matrix(self, images: Images, prompts: list[str]) -> torch.Tensor:
         texts = self.text_features(prompts)
         return self.scale * torch.einsum("nkd,md->nkm", self.image_features(images), texts).amax(dim=1)
@@ -196,6 +227,9 @@ class CrossReward(Reward):
     @abstractmethod
     def _pair_scores(self, image_tokens: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Tokens (b, t, d) with prompts (b m, l) -> (b m,); the first m prompts belong to the first image."""
+
+    def _of_pixels(self, pixels: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        return self._block(self._image_tokens(pixels), self._token_ids(prompts))
 
     def _matrix(self, images: Images, prompts: list[str]) -> torch.Tensor:
         # Prompts of like length share a batch, so that little is padded.
