@@ -17,7 +17,7 @@ each of which imports from those before it only: ``study``, ``stats``, ``prompts
     rewards            load_reward, textnorm, mean_ensemble, uncertainty_ensemble, TextNormReward
     prompts            rule_based, random_prompts, LLMWriter
     the benchmark      load_official, consolidate, alignment_metrics, METRICS
-    optimisation       expected_gold, kl_best_of_n, train_rwr, train_ddpo
+    optimisation       expected_gold, kl_best_of_n, train_rwr, train_ddpo, train_direct
     people             Session, win_tie_loss
     the study          load_profile
 """
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from textnorm_lib.judging.verdicts import win_tie_loss
     from textnorm_lib.optimise.best_of_n import expected_gold, kl_best_of_n
     from textnorm_lib.optimise.ddpo import train_ddpo
+    from textnorm_lib.optimise.direct import train_direct
     from textnorm_lib.optimise.rwr import train_rwr
     from textnorm_lib.prompts.llm import LLMWriter
     from textnorm_lib.prompts.random import random_prompts
@@ -63,6 +64,7 @@ _HOME = {
     "kl_best_of_n": "optimise.best_of_n",
     "train_rwr": "optimise.rwr",
     "train_ddpo": "optimise.ddpo",
+    "train_direct": "optimise.direct",
     "win_tie_loss": "judging.verdicts",
     "load_profile": "study.config",
     "Session": "judging.labelling",

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from textnorm_lib.study import config
-from textnorm_lib.study.config import RwrSettings, as_dict, load_profile, profile_names
+from textnorm_lib.study.config import as_dict, load_profile, profile_names
 from textnorm_lib.study.errors import ConfigError
+from textnorm_lib.study.settings import RwrSettings
 
 VALID = """seed: 0
 bootstrap:

@@ -27,8 +27,8 @@ from textnorm_lib.images.sampling import autocast, image_seed
 from textnorm_lib.optimise.denoising import Trajectories, ddim_steps, decode, guided, sample_in_batches
 from textnorm_lib.optimise.policy_gradient import RunningStatistics, clipped_loss, step_weights
 from textnorm_lib.optimise.training import Trainer
-from textnorm_lib.study.config import DdpoSettings as Settings
 from textnorm_lib.study.errors import ConfigError, StudyError
+from textnorm_lib.study.settings import DdpoSettings as Settings
 
 PAPER = Settings()
 RewardFunction = Callable[[torch.Tensor, Sequence[str], Sequence[Any]], tuple[Any, Any]]

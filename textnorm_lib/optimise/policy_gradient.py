@@ -17,8 +17,8 @@ import torch
 
 from textnorm_lib.optimise.denoising import Steps
 from textnorm_lib.stats.metrics import finite_column
-from textnorm_lib.study.config import DdpoSettings
 from textnorm_lib.study.errors import DataError
+from textnorm_lib.study.settings import DdpoSettings
 
 
 class RunningStatistics:

@@ -50,9 +50,9 @@ from textnorm_lib.images.sampling import autocast
 from textnorm_lib.optimise.best_of_n import choose_best
 from textnorm_lib.optimise.training import Trainer, base_only
 from textnorm_lib.stats.rankings import check_scores
-from textnorm_lib.study.config import RwrSettings as Settings
 from textnorm_lib.study.errors import ConfigError, DataError, StudyError
 from textnorm_lib.study.progress import progress
+from textnorm_lib.study.settings import RwrSettings as Settings
 from textnorm_lib.study.store import digest
 
 PAPER = Settings()

@@ -165,7 +165,7 @@ class Trainer:
     may_change: ClassVar[tuple[str, ...]]  # settings of a run that goes on: no weight depends on them
 
     def __init__(self, pipeline, settings: Any, folder: Path, *, length: int, made_of: Mapping[str, Any]) -> None:
-        """``settings``: one of ``study/config.py``; ``made_of``: what beside them makes it this run and no other."""
+        """``settings``: one of ``study/settings.py``; ``made_of``: what beside them makes it this run and no other."""
         self.settings, self.folder, self.length = settings, folder, length
         self.processes = Processes(pipeline.device)
         self.device = self.processes.device
