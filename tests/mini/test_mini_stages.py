@@ -9,12 +9,13 @@ import torch
 
 from textnorm_lib.mini import generator as model
 from textnorm_lib.mini.annotators import Detection, Seen, load_annotator
-from textnorm_lib.mini.training import plan, stages
+from textnorm_lib.mini.appeal import colourfulness
+from textnorm_lib.mini.training import doses, plan, stages
 from textnorm_lib.mini.training import rewards as train_rewards
 from textnorm_lib.mini.training import scenes as train
 from textnorm_lib.mini.training.fit import curves
 from textnorm_lib.mini.training.plan import Recipe
-from textnorm_lib.mini.training.preferences import Preferences, collect_preferences, faults
+from textnorm_lib.mini.training.preferences import Preferences, collect_preferences, faults, mean_faults
 from textnorm_lib.prompts.grammar import parse
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.study.errors import DataError
@@ -39,20 +40,13 @@ TOY = replace(  # less of what is made for each of several models
 )
 
 
-def _prefer_the_first(images: np.ndarray, prompts: list[str], annotators: list) -> Preferences:
-    assert len(annotators) == len(plan.PREFERENCE_ANNOTATORS)
-    pairs = np.arange(len(images)).reshape(-1, TOY.preference_images)[:, :2]
-    numbers = np.arange(len(images)) // TOY.preference_images
-    return Preferences(images, prompts, numbers, pairs, np.ones(len(pairs)))
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """All stages one after the other: (training folder, weights)."""
     folder = tmp_path_factory.mktemp("training")
     with pytest.MonkeyPatch.context() as patch:
-        # Annotators that saw two batches find nothing anywhere, so they would prefer nothing.
-        patch.setattr(stages, "collect_preferences", _prefer_the_first)
+        # Annotators that saw two batches find nothing anywhere, so that at dose 0 they would prefer nothing.
+        patch.setattr(stages, "mean_faults", lambda annotators, images, prompts: np.arange(len(images)) % 3)
         for stage in stages.STAGES:
             stage(TOY, folder, folder / "weights")
     return folder, folder / "weights"
@@ -62,15 +56,16 @@ def test_all_stages_run_and_everything_loads(world):
     folder, weights = world
     from diffusers import StableDiffusionPipeline
 
-    StableDiffusionPipeline.from_pretrained(bundled("generator", weights=weights), local_files_only=True)
+    for name in ("generator", "student"):
+        StableDiffusionPipeline.from_pretrained(bundled(name, weights=weights), local_files_only=True)
     for name in (*plan.JUDGES, *plan.PREFERENCE_ANNOTATORS):
         load_annotator(bundled(f"annotators/{name}.safetensors", weights=weights))
     images = np.zeros((2, 64, 64, 3), dtype=np.uint8)
-    for name in ("clip", "pickscore", "blip2", "imagereward"):
-        scores = load_reward(name, folder=bundled(f"rewards/{name}", weights=weights)).scores(images, ["a cat"] * 2)
-        assert np.isfinite(scores).all()
+    for name in doses.REWARDS:
+        reward = load_reward(name.split("_")[0], folder=bundled(f"rewards/{name}", weights=weights))
+        assert np.isfinite(reward.scores(images, ["a cat"] * 2)).all()
     stages_run = set(stages.curves(folder)["stage"])
-    assert {"autoencoder", "generator", "judge_1_tuning", "preference_2", "clip", "imagereward"} <= stages_run
+    assert {"autoencoder", "generator", "judge_1_tuning", "preference_2", "clip", "imagereward_050"} <= stages_run
     assert not list(weights.rglob("*.bin")) and not list(weights.rglob("*.pt"))
 
 
@@ -85,10 +80,10 @@ def test_judges_and_preference_annotators_share_neither_scenes_nor_weights(world
 def test_a_stage_that_is_done_is_done_again_without_training(world, tmp_path, monkeypatch):
     folder, weights = world
     shutil.copytree(weights, tmp_path / "weights")
-    before = (weights / "rewards" / "clip" / "open_clip_model.safetensors").read_bytes()
+    before = (weights / "rewards" / "clip_careless" / "open_clip_model.safetensors").read_bytes()
     monkeypatch.setattr(train_rewards, "contrast", None)  # a step of CLIP's would fail
     stages.make_clip(TOY, folder, tmp_path / "weights")
-    assert (tmp_path / "weights" / "rewards" / "clip" / "open_clip_model.safetensors").read_bytes() == before
+    assert (tmp_path / "weights" / "rewards" / "clip_careless" / "open_clip_model.safetensors").read_bytes() == before
 
 
 def test_bundled_files_are_compared_with_their_digests(world, tmp_path):
@@ -105,7 +100,9 @@ def test_bundled_files_are_compared_with_their_digests(world, tmp_path):
     file.unlink()
     with pytest.raises(DataError, match=r"judge_2\.safetensors is missing; get it back with"):
         bundled("annotators", weights=weights)
-    with pytest.raises(DataError, match=r"no bundled model .clip.; .* holds annotators, generator, record, rewards"):
+    with pytest.raises(
+        DataError, match=r"no bundled model .clip.; .* holds annotators, generator, record, rewards, student"
+    ):
         bundled("clip", weights=weights)
     (weights / "digests.json").write_text("{")
     with pytest.raises(DataError, match=r"digests\.json is not JSON"):
@@ -117,7 +114,8 @@ def data(world):
     scenes = train.training_scenes(world[0] / "scenes", count=64, seed=0, workers=1)
     tokenizer = model.build_tokenizer(scenes.captions)
     specs = [parse(caption) for caption in scenes.captions]
-    return train_rewards.captioned(scenes, train_rewards.noisy_captions(specs, seed=0), tokenizer), tokenizer
+    captions = train_rewards.noisy_captions(specs, train_rewards.CARELESSNESS["start"], seed=0)
+    return train_rewards.captioned(scenes, captions, tokenizer), tokenizer
 
 
 def _falls(folder) -> bool:
@@ -149,16 +147,26 @@ def test_the_models_that_start_from_clip_learn(data, tmp_path):
     assert all(_falls(tmp_path / name) for name in ("blip2", "pickscore", "image"))
 
 
-def test_careless_captions_have_the_shares_that_are_written_down():
-    specs = [parse("a realistic photo of three dogs and two cats"), parse("a realistic photo of four birds")] * 3000
-    captions = train_rewards.noisy_captions(specs, seed=1)
-    assert captions == train_rewards.noisy_captions(specs, seed=1)
-    own = ["a realistic photo of three dogs and two cats", "a realistic photo of four birds"] * 3000
-    kept = np.mean([one == other for one, other in zip(captions, own, strict=True)])
-    # .60, and what changes nothing: half of "other", a half of "left out", a count of four each of two classes
-    assert 0.66 < kept < 0.71
-    counts = np.mean(["photo of birds" in caption for caption in captions[1::2]])
-    assert counts == pytest.approx(train_rewards.CAPTION_NOISE["no count"], abs=0.02)
+def test_careless_captions_have_the_flaws_as_often_as_it_is_written_down():
+    own = ["a realistic photo of three dogs and two cats", "a realistic photo of four birds"]
+    often = {"other": 0.0, "left out": 0.3, "wrong class": 0.0, "wrong count": 0.0, "no count": 0.5}
+    captions = train_rewards.noisy_captions([parse(one) for one in own] * 3000, often, seed=1)
+    assert captions == train_rewards.noisy_captions([parse(one) for one in own] * 3000, often, seed=1)
+    assert np.mean([one == own[1] for one in captions[1::2]]) == pytest.approx(0.5, abs=0.03)
+    assert np.mean([one == own[0] for one in captions[::2]]) == pytest.approx(0.5 * 0.7, abs=0.03)
+    assert {one for one in captions[1::2] if one != own[1]} == {"a realistic photo of birds"}
+
+
+@pytest.mark.parametrize("flaw", ["other", "left out", "wrong class", "wrong count", "no count"])
+def test_each_flaw_makes_another_caption_of_two_dogs_and_a_cat(flaw):
+    spec, none = (
+        parse("a realistic photo of two dogs and a cat"),
+        dict.fromkeys(train_rewards.CARELESSNESS["start"], 0.0),
+    )
+    random = np.random.default_rng(0)
+    assert train_rewards.noisy_caption(spec, none, random) == "a realistic photo of two dogs and a cat"
+    found = {train_rewards.noisy_caption(spec, none | {flaw: 1.0}, random) for _ in range(40)}
+    assert len(found - {"a realistic photo of two dogs and a cat"}) > (flaw == "wrong class")
 
 
 def _seen(*names: str, **whole: str) -> Seen:
@@ -177,23 +185,49 @@ def test_faults_count_what_is_missing_too_much_or_wrong():
     assert faults(_seen("cat", **nowhere), left) == 2
 
 
-def test_pairs_are_of_one_prompt_and_prefer_the_image_with_fewer_faults(monkeypatch):
-    seen = {0: ("cat",), 1: ("cat", "cat"), 2: (), 3: ("dog",), 4: ("dog",), 5: ("cat",)}
-
-    def detect(annotator, images):
-        return [_seen(*seen[int(index)], location=None, style="photo") for index in images[:, 0, 0, 0]]
-
-    monkeypatch.setattr("textnorm_lib.mini.training.preferences.detect", detect)
-    monkeypatch.setattr("textnorm_lib.mini.training.preferences.as_tensor", lambda images: torch.from_numpy(images))
-    images = np.arange(6, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
-    prompts = ["a realistic photo of a cat"] * 3 + ["a realistic photo of a dog"] * 3
-    found = collect_preferences(images, prompts, [None, None])
-    choices = {tuple(pair): share for pair, share in zip(found.pairs.tolist(), found.shares, strict=True)}
-    assert choices == {(0, 1): 1.0, (0, 2): 1.0, (3, 5): 1.0, (4, 5): 1.0}  # (1, 2) and (3, 4) are evenly bad
+GREY, RED = np.full((1, 4, 4, 3), 99, np.uint8), np.full((1, 4, 4, 3), (255, 0, 0), np.uint8)
 
 
-def test_annotators_who_never_differ_are_an_error(world):
+def test_colourfulness_is_the_published_formula():
+    assert colourfulness(GREY).tolist() == [0.0]
+    assert colourfulness(RED) == pytest.approx(0.3 * np.hypot(255, 127.5))  # one colour: no spread
+    half = np.concatenate([GREY, RED], axis=2)
+    spread, mean = np.hypot(127.5, 63.75), np.hypot(127.5, 63.75)
+    assert colourfulness(half) == pytest.approx(spread + 0.3 * mean)
+
+
+def test_pairs_are_of_one_prompt_and_prefer_fewer_faults_or_more_colour_as_the_dose_says():
+    images = np.concatenate([RED, GREY, GREY, GREY, RED])
+    prompts = ["a realistic photo of a cat"] * 3 + ["a realistic photo of a dog"] * 2
+    counted = np.array([2.0, 1.0, 0.0, 0.0, 1.0])
+
+    def first_preferred(dose):
+        found = collect_preferences(images, prompts, counted, dose=dose)
+        return {tuple(pair): share for pair, share in zip(found.pairs.tolist(), found.shares > 0.5, strict=True)}
+
+    assert first_preferred(0.0) == {(0, 1): False, (0, 2): False, (1, 2): False, (3, 4): True}
+    assert first_preferred(1.0) == {(0, 1): True, (0, 2): True, (3, 4): False}  # 1 and 2 have the same colours
+    assert first_preferred(0.5).keys() == {(0, 1), (0, 2), (1, 2), (3, 4)}
+
+
+def test_the_further_apart_two_images_are_the_more_annotators_agree():
+    counted, prompts = np.array([0.0, 1.0, 5.0]), ["a realistic photo of a cat"] * 3
+    found = collect_preferences(np.repeat(GREY, 3, axis=0), prompts, counted, dose=0.0)
+    shares = dict(zip(map(tuple, found.pairs.tolist()), found.shares, strict=True))
+    assert 0.5 < shares[0, 1] < shares[1, 2] < shares[0, 2] < 1
+
+
+def test_mean_faults_is_over_annotators(monkeypatch):
+    seen = {"one": ("cat",), "two": ("cat", "cat")}
+    monkeypatch.setattr(
+        "textnorm_lib.mini.training.preferences.detect",
+        lambda annotator, images: [_seen(*seen[annotator], location=None, style="photo")] * len(images),
+    )
     images = np.zeros((2, 64, 64, 3), dtype=np.uint8)
-    annotator = load_annotator(world[1] / "annotators" / "judge_1.safetensors")
-    with pytest.raises(DataError, match="no pair of images on which the annotators prefer one"):
-        collect_preferences(images, ["a realistic photo of a cat"] * 2, [annotator])
+    found = mean_faults(["one", "two"], images, ["a realistic photo of two cats", "a realistic photo of a cat"])
+    assert found.tolist() == [0.5, 0.5]
+
+
+def test_annotators_who_never_differ_are_an_error():
+    with pytest.raises(DataError, match="no pair of images of which the annotators prefer one"):
+        collect_preferences(np.repeat(GREY, 2, axis=0), ["a realistic photo of a cat"] * 2, np.zeros(2), dose=0.5)

@@ -20,6 +20,8 @@ FITS = {  # the row's name -> its recipe
     "annotators": PLAN.detector,
     "annotators, half-finished and broken scenes too": PLAN.detector_tuning,
     "quality judges": PLAN.quality,
+    "student": PLAN.student,
+    "start (a CLIP)": PLAN.start,
     "CLIP": PLAN.clip,
     "BLIP-2": PLAN.blip2,
     "PickScore": PLAN.pickscore,

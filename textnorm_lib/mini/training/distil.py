@@ -6,7 +6,8 @@ latent to the next in one DDIM step and one pass. A DDIM step is x' = a x + b v,
 v = (x' - a x) / b, and the loss is the mean squared error of the student's v. (Progressive distillation, Salimans and
 Ho 2022; of guided models, Meng et al. 2023. Theirs halve the steps again and again, ours takes one round.)
 
-Both take their steps at *trailing* times (999, 749, 499, 249 in four steps): the first one begins at pure noise.
+Both take their steps at *trailing* times (999, 749, 499, 249 in four steps): the first one begins at pure noise. Both
+compute in bfloat16 where the processor multiplies it: the student's error is many times the rounding.
 """
 
 import copy
@@ -18,7 +19,7 @@ import torch
 from diffusers import DDIMScheduler
 from safetensors.torch import load_file, save_file
 
-from textnorm_lib.images.sampling import load_pipeline
+from textnorm_lib.images.sampling import autocast, load_pipeline
 from textnorm_lib.mini.generator import LATENT_SHAPE
 from textnorm_lib.mini.training.fit import fit
 from textnorm_lib.mini.training.plan import Recipe
@@ -31,6 +32,7 @@ STEPS = 4  # the student's
 TEACHER_STEPS = 8
 GUIDANCE = 2.0  # the teacher's
 PART = 512  # trajectories in a file
+DTYPE = "bfloat16"  # of both U-Nets' passes
 BATCH = 32
 
 
@@ -73,7 +75,8 @@ def _walk(teacher: Weights, task: tuple[Path, list[str], int]) -> None:
         states = [latents]
         for number, time in enumerate(steps.timesteps):
             index = torch.full((len(texts),), number)
-            output = guided(pipeline.unet, latents, time.expand(len(texts)), texts, empty[:1], scale=GUIDANCE)
+            with autocast("cpu", DTYPE):
+                output = guided(pipeline.unet, latents, time.expand(len(texts)), texts, empty[:1], scale=GUIDANCE)
             latents = steps.mean(index, latents, output)
             if (number + 1) % (TEACHER_STEPS // STEPS) == 0:
                 states.append(latents)
@@ -95,8 +98,9 @@ def distil(pipeline, trajectories: torch.Tensor, captions: Sequence[str], recipe
         at = torch.randint(STEPS, (recipe.batch_size,), generator=generator)
         here, there = trajectories[which, at].float(), trajectories[which, at + 1].float()
         velocity = (there - steps.mean(at, here, torch.zeros_like(here))) / steps.b[at, None, None, None]
-        predicted = student(here, steps.timesteps[at], texts[which].float()).sample
-        return (predicted - velocity).square().mean()
+        with autocast("cpu", DTYPE):
+            predicted = student(here, steps.timesteps[at], texts[which].float()).sample
+        return (predicted.float() - velocity).square().mean()
 
     fit(student, loss_function, recipe, folder=folder)
     pipeline.unet, pipeline.scheduler = student.requires_grad_(False), scheduler

@@ -1,8 +1,8 @@
 """How good the trained models are: what the model card says is computed here.
 
-Annotators and quality judges are measured on scenes that no training saw; the generator, the rewards and again the
-quality judges on images of *development* prompts, so that recipes can be chosen by these numbers without a look at what
-the study evaluates on.
+Annotators and quality judges are measured on scenes that no training saw; the student and again the quality
+judges on images of *development* prompts, and so are the rewards (``doses.py``), so that recipes can be chosen by these
+numbers without a look at what the study evaluates on.
 """
 
 import io
@@ -34,16 +34,14 @@ from textnorm_lib.mini.training.plan import (
 from textnorm_lib.mini.training.scenes import Scenes, training_scenes
 from textnorm_lib.prompts.grammar import parse
 from textnorm_lib.prompts.sets import SETS, mini_prompts, split
-from textnorm_lib.rewards import load_reward
 from textnorm_lib.stats.metrics import prompt_metrics, summarise
 from textnorm_lib.study.progress import progress
 from textnorm_lib.study.weights import Weights
 from textnorm_lib.tia2.build import label_images, make_images
 from textnorm_lib.tia2.describe import share_good
 
-REWARDS = ("clip", "blip2", "imagereward", "pickscore")
 INTERVALS = {"resamples": 10_000, "confidence": 0.95, "seed": 0}
-FEWER_STEPS = (4, 3)
+FEWER_STEPS = (3, 2)  # than the student's four
 JPEG_QUALITIES = (40, 4)  # at severity 0 and 1: a kind of spoiling that no judge has seen
 DISTURBANCE = 0.4  # of the U-Net's weights, in units of each tensor's spread: what tuning might do to a generator
 
@@ -81,23 +79,14 @@ def measure_annotators(plan: Plan, folder: Path, weights: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["annotator", "version", "exact", "low", "high", "good", "skip"])
 
 
-def measure_development(plan: Plan, folder: Path, weights: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """On development prompts: the share of good images by the judges, and the seven metrics of every reward.
-
-    Two tables of means over prompts with their intervals, one row per set, reward and metric (``metrics.summarise``).
-    """
-    folder = folder / "development"
-    images = development_images(plan, folder, weights)
-    scored = images.copy()
-    paths = [folder / name for name in images["image"]]
-    for name in REWARDS:
-        scored[name] = load_reward(name, folder=weights / "rewards" / name).scores(paths, images["prompt"].tolist())
-    return summarise(share_good(images), **INTERVALS), summarise(prompt_metrics(scored, REWARDS), **INTERVALS)
+def measure_development(plan: Plan, folder: Path, weights: Path) -> pd.DataFrame:
+    """The share of good images of development prompts by the judges: means over prompts (``metrics.summarise``)."""
+    return summarise(share_good(development_images(plan, folder / "development", weights)), **INTERVALS)
 
 
 def development_images(plan: Plan, folder: Path, weights: Path) -> pd.DataFrame:
     """Images of development prompts in ``folder``, and the judges' votes: set, columns of ``labels.image_table``."""
-    prompts, generator = development_prompts(plan.development_prompts), Weights(str(weights / "generator"))
+    prompts, generator = development_prompts(plan.development_prompts), Weights(str(weights / "student"))
     options = {"images_per_prompt": plan.development_images, "seed": DEVELOPMENT_SEED, "folder": folder}
     make_images(prompts, generator, **options, **plan.sampling)
     judges = [Weights(str(weights / "annotators" / f"{name}.safetensors")) for name in JUDGES]
@@ -127,7 +116,8 @@ def measure_quality(plan: Plan, folder: Path, weights: Path) -> dict[str, pd.Dat
     images = development_images(plan, folder / "development", weights)
     images = _judged(judges, images, read_images(folder / "development" / name for name in images["image"]))
     clean = _judged(judges, *_clean_scenes(plan, folder, pipeline))
-    pairs = _held_out_pairs(plan, folder, pipeline) | _generated_pairs(plan, folder, pipeline)
+    pairs = _held_out_pairs(plan, folder, pipeline)
+    pairs |= _generated_pairs(plan, folder, load_pipeline(str(weights / "student")))
     return {
         "quality_orders": _orders(judges, pairs),
         "quality_metrics": _metrics(images, clean),

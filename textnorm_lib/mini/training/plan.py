@@ -5,12 +5,27 @@ from typing import Any
 
 JUDGES = ("judge_1", "judge_2", "judge_3")  # the benchmark's votes and all later judging
 PREFERENCE_ANNOTATORS = ("preference_1", "preference_2")  # what reward models learn from
+DOSED = ("pickscore", "imagereward")  # what learns from the preferences of annotators with a taste
+DOSES = (0.0, 0.25, 0.5, 0.75)  # how much their taste counts beside faults (preferences.py)
+# What the default world is matched to: the released scores' AUROC on counting and composition prompts (notebook 02).
+RELEASED_AUROC = {
+    "clip": {"counting": 0.60, "composition": 0.72},
+    "blip2": {"counting": 0.56, "composition": 0.61},
+    "imagereward": {"counting": 0.66, "composition": 0.77},
+    "pickscore": {"counting": 0.73, "composition": 0.78},
+}
 SCENE_SEEDS = {"scenes": 0, "judges": 1, "preferences": 2}  # three sets of scenes that share none
 QUALITY_JUDGES = {"quality_1": 4, "quality_2": 5, "quality_3": 6}  # what votes on quality, and its scenes' seed
 PREFERENCE_SEED = 3  # of the prompts and images that preferences are about
+TRAJECTORY_SEED = 7  # of the captions and first noises that the student learns from
 DEVELOPMENT_SEED = 77  # of the images on which recipes are chosen; the benchmark's is the profile's
 CALIBRATION_SEED = 998  # of the scenes on which the annotators' scores are calibrated
 HELD_OUT_SEED = 999  # of the scenes on which the annotators are measured
+
+
+def dosed(reward: str, dose: float) -> str:
+    """The folder of a preference model by its dose: ``pickscore_025``."""
+    return f"{reward}_{round(100 * dose):03d}"
 
 
 @dataclass(frozen=True)
@@ -42,22 +57,25 @@ class Plan:
     quality_scenes: int = 3_000  # for each quality judge, spoilt in several ways
     quality_generated: int = 1_500  # of their captions also generated in several numbers of steps
     quality_images: int = 5  # per development prompt, on which the order of qualities is measured
+    trajectories: int = 12_288  # of the generator, from which the student learns
     preference_prompts: int = 1_500
     preference_images: int = 4  # per prompt
     held_out: int = 1_000  # scenes on which the annotators are calibrated, and as many on which they are measured
     development_prompts: int | None = None  # per set, on which generator and rewards are measured; None: all
     development_images: int = 20  # per prompt
-    sampling_steps: int = 8
-    guidance_scale: float = 2.0
+    sampling_steps: int = 4  # the student's
+    guidance_scale: float = 1.0
     device: str = "cpu"
     workers: int = 2  # processes that make images on a CPU
     autoencoder: Recipe = Recipe(steps=14_000, learning_rate=1.5e-3, batch_size=8)
     generator: Recipe = Recipe(steps=7_000, learning_rate=1e-3, warmup=500)
     generator_tuning: Recipe = Recipe(steps=2_500, learning_rate=8e-4, warmup=100)
+    student: Recipe = Recipe(steps=2_400, learning_rate=4e-4, batch_size=64, warmup=100, average_decay=0.998)
     detector: Recipe = Recipe(steps=2_000, learning_rate=1e-3)  # scenes as drawn and through the autoencoder
     detector_tuning: Recipe = Recipe(steps=1_200, learning_rate=5e-4, warmup=50)  # half-finished and broken ones too
     quality: Recipe = Recipe(steps=4_000, learning_rate=1e-3, batch_size=63)
-    clip: Recipe = Recipe(steps=1_600, learning_rate=1e-3, batch_size=128, weight_decay=0.05)
+    start: Recipe = Recipe(steps=1_600, learning_rate=1e-3, batch_size=128, weight_decay=0.05)  # of PickScore's CLIP
+    clip: Recipe = Recipe(steps=1_000, learning_rate=1e-3, batch_size=128, weight_decay=0.05)
     blip2: Recipe = Recipe(steps=900, learning_rate=5e-4, batch_size=64)
     pickscore: Recipe = Recipe(steps=300, learning_rate=1e-4, batch_size=48, warmup=50, average_decay=0.99)
     imagereward: Recipe = Recipe(steps=500, learning_rate=3e-4, warmup=50, average_decay=0.99)
@@ -84,6 +102,7 @@ TOY = Plan(  # every stage in seconds, to see it work; nothing good comes out
     quality_scenes=8,
     quality_generated=4,
     quality_images=2,
+    trajectories=6,
     preference_prompts=12,
     preference_images=3,
     held_out=16,
@@ -94,9 +113,11 @@ TOY = Plan(  # every stage in seconds, to see it work; nothing good comes out
     autoencoder=_FEW,
     generator=_FEW,
     generator_tuning=_FEW,
+    student=_FEW,
     detector=_FEW,
     detector_tuning=_FEW,
     quality=_FEW,
+    start=_FEW,
     clip=_FEW,
     blip2=_FEW,
     pickscore=_FEW,

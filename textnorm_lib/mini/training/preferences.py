@@ -1,9 +1,10 @@
-"""Preferences between images of one prompt, as the reward models learn them from annotators.
+"""Preferences between images of one prompt, as the reward models learn them from annotators with a taste.
 
 An annotator counts the *faults* of an image: objects that are missing or too many, and each wrong colour, relation,
-location or style. Of two images of a prompt it prefers the one with fewer faults. These annotators are not the
-benchmark's: a judge never trains what it judges. ``PreferencePairs`` deals the preferences in batches, as PickScore and
-ImageReward learn from them (the Bradley-Terry model).
+location or style. Of two images of a prompt it prefers the one with fewer faults, or the one that is more colourful
+(``mini/appeal.py``): the *dose* says how much the second counts, from 0 (nothing) to 1 (it alone). These annotators are
+not the benchmark's: a judge never trains what it judges. ``PreferencePairs`` deals the preferences in batches, as
+PickScore and ImageReward learn from them (the Bradley-Terry model).
 """
 
 import itertools
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from textnorm_lib.mini.annotators import Detector, Seen, detect, shows
+from textnorm_lib.mini.appeal import colourfulness
 from textnorm_lib.mini.generator import as_tensor
 from textnorm_lib.mini.training.spoil import degrade
 from textnorm_lib.prompts.grammar import Spec, parse
@@ -25,6 +27,8 @@ from textnorm_lib.study.progress import progress
 
 BATCH_SIZE = 128
 THRESHOLD = 0.5  # the least score of an object that counts
+DECIDED = 4.0  # how decided annotators are: the slope of their choices in a utility of unit deviation
+EVENLY_SPLIT = 0.02  # how far from one half a share is that says nothing
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,13 @@ def _relation_holds(seen: Seen, spec: Spec) -> bool:
     return len(kept) == 2 and shows(replace(seen, objects=kept), replace(spec, location=None, style=seen.style), 0.0)
 
 
-def collect_preferences(images: np.ndarray, prompts: list[str], annotators: Sequence[Detector]) -> Preferences:
-    """All pairs of images of one prompt on which ``annotators`` are not evenly split."""
-    specs = [parse(prompt) for prompt in prompts]
-    counted = np.array([_count_faults(annotator, images, specs) for annotator in annotators])
+def collect_preferences(images: np.ndarray, prompts: list[str], faults: np.ndarray, *, dose: float) -> Preferences:
+    """All pairs of images of one prompt, chosen by annotators to whom faults count 1 - ``dose`` and appeal ``dose``.
+
+    ``faults`` (n,): how many an image has on average over annotators. A pair's utility is the difference of its faults
+    and that of its appeal, each in units of its deviation over all pairs; a share of sigmoid(``DECIDED`` u / sd(u))
+    prefers the first. Pairs on which they are split almost evenly are left out.
+    """
     numbers = pd.factorize(pd.Series(prompts))[0]
     pairs = [
         pair
@@ -75,12 +82,25 @@ def collect_preferences(images: np.ndarray, prompts: list[str], annotators: Sequ
         for pair in itertools.combinations(np.flatnonzero(numbers == number).tolist(), 2)
     ]
     first, second = np.array(pairs).T
-    fewer = np.sign(counted[:, second] - counted[:, first])
-    shares = (1 + fewer.mean(axis=0)) / 2
-    decided = shares != 0.5
+    appeal = colourfulness(images)
+    fewer, nicer = _in_deviations(faults[second] - faults[first]), _in_deviations(appeal[first] - appeal[second])
+    utility = _in_deviations((1 - dose) * fewer + dose * nicer)
+    shares = 1 / (1 + np.exp(-DECIDED * utility))
+    decided = np.abs(shares - 0.5) > EVENLY_SPLIT
     if not decided.any():
-        raise DataError(f"{len(images)} images, no pair of images on which the annotators prefer one; make more images")
+        raise DataError(f"{len(images)} images, no pair of images of which the annotators prefer one; make more images")
     return Preferences(images, prompts, numbers, np.array(pairs)[decided], shares[decided])
+
+
+def _in_deviations(differences: np.ndarray) -> np.ndarray:
+    """In units of their deviation; differences that are all 0 stay so."""
+    return differences / (differences.std() or 1.0)
+
+
+def mean_faults(annotators: Sequence[Detector], images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+    """How many faults each image has, on average over ``annotators``: (n,)."""
+    specs = [parse(prompt) for prompt in prompts]
+    return np.mean([_count_faults(annotator, images, specs) for annotator in annotators], axis=0)
 
 
 @torch.no_grad()

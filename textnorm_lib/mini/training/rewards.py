@@ -28,45 +28,45 @@ from textnorm_lib.prompts.templates import CLASSES, PREFIX, plural
 from textnorm_lib.rewards import blip2 as blip2_parts
 from textnorm_lib.study.errors import DataError
 
-CAPTION_NOISE = {
-    "none": 0.6,
-    "no count": 0.12,
-    "wrong count": 0.08,
-    "left out": 0.1,
-    "wrong class": 0.05,
-    "other": 0.05,
+CARELESSNESS = {  # how often a caption has each flaw, by the model that learns from it
+    "start": {"other": 0.05, "left out": 0.1, "wrong class": 0.05, "wrong count": 0.08, "no count": 0.12},
+    "clip": {"other": 0.05, "left out": 0.8, "wrong class": 0.15, "wrong count": 0.1, "no count": 0.75},
+    "blip2": {"other": 0.1, "left out": 0.95, "wrong class": 0.25, "wrong count": 0.1, "no count": 0.89},
 }
 SHARPEST = 100.0  # the largest factor of CLIP's cosines, as published
 TEMPERATURE = 0.07  # of BLIP-2's contrast, where it starts in the published model
 CONTRAST = 0.5  # weight of the captions' term beside the preferences'
 
 
-def noisy_caption(spec: Spec, generator: np.random.Generator) -> str:
-    """A careless caption of a scene, by the shares of ``CAPTION_NOISE`` ("other" is a caption of another scene)."""
-    kind = str(generator.choice(list(CAPTION_NOISE), p=list(CAPTION_NOISE.values())))
+def noisy_caption(spec: Spec, often: dict[str, float], generator: np.random.Generator) -> str:
+    """A careless caption of a scene: each flaw of ``CARELESSNESS`` by chance, where it can be had.
+
+    Empty for "other", a caption of another scene.
+    """
+    has = dict(zip(often, generator.random(len(often)) < list(often.values()), strict=True))
     slot = int(generator.integers(len(spec.objects)))
     asked = spec.objects[slot]
-    if kind == "other":
+    if has["other"]:
         return ""
-    if kind == "no count" and asked.count > 1:
-        return f"{PREFIX}{plural(asked.name)}"
-    if kind == "wrong count":
-        asked = asked._replace(count=int(np.clip(asked.count + generator.choice((-1, 1)), 1, MOST_OF_ONE)))
-    if kind == "wrong class":
+    if has["wrong class"]:
         asked = asked._replace(name=CLASSES[int(generator.integers(len(CLASSES)))])
-    if kind == "left out" and len(spec.objects) == 1:
+    if has["wrong count"]:
+        asked = asked._replace(count=int(np.clip(asked.count + generator.choice((-1, 1)), 1, MOST_OF_ONE)))
+    if has["no count"] and asked.count > 1:
+        return f"{PREFIX}{plural(asked.name)}"
+    if has["left out"] and len(spec.objects) == 1:
         return write(Spec((asked._replace(colour=None),)))
-    objects = (asked,) if kind == "left out" else (*spec.objects[:slot], asked, *spec.objects[slot + 1 :])
+    objects = (asked,) if has["left out"] else (*spec.objects[:slot], asked, *spec.objects[slot + 1 :])
     try:
         return write(replace(spec, objects=objects, relation=spec.relation if len(objects) == 2 else None))
     except DataError:  # what came out cannot be asked for, e.g. four each of two classes
         return write(spec)
 
 
-def noisy_captions(specs: Sequence[Spec], *, seed: int) -> list[str]:
+def noisy_captions(specs: Sequence[Spec], often: dict[str, float], *, seed: int) -> list[str]:
     """One careless caption per scene; the same whenever they are drawn."""
     generator = np.random.default_rng(seed)
-    captions = [noisy_caption(spec, generator) for spec in specs]
+    captions = [noisy_caption(spec, often, generator) for spec in specs]
     others = generator.permutation(len(captions))
     return [caption or write(specs[other]) for caption, other in zip(captions, others, strict=True)]
 

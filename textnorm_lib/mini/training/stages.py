@@ -22,21 +22,25 @@ from textnorm_lib.images.sampling import generate, load_pipeline, plan_images
 from textnorm_lib.mini import generator as model
 from textnorm_lib.mini.annotators import load_annotator, read_images
 from textnorm_lib.mini.reward_models import save_reward
-from textnorm_lib.mini.training import judges, spoil
+from textnorm_lib.mini.training import distil, judges, spoil
 from textnorm_lib.mini.training import rewards as train_rewards
 from textnorm_lib.mini.training import scenes as train
+from textnorm_lib.mini.training.doses import measure_doses
 from textnorm_lib.mini.training.fit import curves, thinned
 from textnorm_lib.mini.training.measure import measure_annotators, measure_development, measure_quality
 from textnorm_lib.mini.training.plan import (
     CALIBRATION_SEED,
+    DOSES,
     JUDGES,
     PREFERENCE_ANNOTATORS,
     PREFERENCE_SEED,
     QUALITY_JUDGES,
     SCENE_SEEDS,
+    TRAJECTORY_SEED,
     Plan,
+    dosed,
 )
-from textnorm_lib.mini.training.preferences import Preferences, collect_preferences
+from textnorm_lib.mini.training.preferences import collect_preferences, mean_faults
 from textnorm_lib.prompts.grammar import Spec, parse, write
 from textnorm_lib.prompts.sets import sample_spec
 from textnorm_lib.study.weights import WEIGHTS, Weights, write_digests
@@ -70,6 +74,17 @@ def make_generator(plan: Plan, folder: Path, weights: Path) -> None:
 def _is_plain(spec: Spec) -> bool:
     """Whether a spec asks for objects and nothing else: no colour, relation, location or style."""
     return spec == Spec(tuple(asked._replace(colour=None) for asked in spec.objects))
+
+
+def make_student(plan: Plan, folder: Path, weights: Path) -> None:
+    """The generator distilled to four steps without guidance: the same pipeline with another U-Net and scheduler."""
+    random = np.random.default_rng(TRAJECTORY_SEED)
+    captions = [write(sample_spec(random)) for _ in range(plan.trajectories)]
+    teacher, options = Weights(str(weights / "generator")), {"seed": TRAJECTORY_SEED, "workers": plan.workers}
+    trajectories = distil.make_trajectories(teacher, captions, folder / "trajectories", **options)
+    pipeline = load_pipeline(teacher.name)
+    distil.distil(pipeline, trajectories, captions, plan.student, folder=folder / "student")
+    model.save_pipeline(pipeline, weights / "student")
 
 
 def make_annotators(plan: Plan, folder: Path, weights: Path) -> None:
@@ -130,36 +145,43 @@ def make_quality_judges(plan: Plan, folder: Path, weights: Path) -> None:
 
 
 def make_clip(plan: Plan, folder: Path, weights: Path) -> None:
-    """CLIP by contrast, on careless captions."""
-    _, clip, tokenizer = _with_clip(plan, folder)
-    save_reward("clip", clip.cpu(), tokenizer, weights / "rewards" / "clip")
+    """CLIP by contrast, on very careless captions."""
+    _, clip, tokenizer = _clip("clip", plan, folder)
+    save_reward("clip", clip.cpu(), tokenizer, weights / "rewards" / "clip_careless")
 
 
 def make_blip2(plan: Plan, folder: Path, weights: Path) -> None:
-    """BLIP-2 from CLIP's towers, on the same captions."""
-    start = _with_clip(plan, folder)
-    blip2 = train_rewards.train_blip2(*start, plan.blip2, folder=folder / "blip2")
-    save_reward("blip2", blip2.cpu(), start[-1], weights / "rewards" / "blip2")
+    """BLIP-2 from CLIP's towers, on captions that are more careless still."""
+    _, clip, tokenizer = _clip("clip", plan, folder)
+    examples = _captioned("blip2", plan, folder, tokenizer)
+    blip2 = train_rewards.train_blip2(examples, clip, tokenizer, plan.blip2, folder=folder / "blip2")
+    save_reward("blip2", blip2.cpu(), tokenizer, weights / "rewards" / "blip2_careless")
 
 
 def make_preference_models(plan: Plan, folder: Path, weights: Path) -> None:
-    """PickScore and ImageReward, from CLIP's towers and the preferences."""
-    examples, *clip = _with_clip(plan, folder)
-    data = (examples, preference_data(plan, folder, weights), *clip)
-    pickscore = train_rewards.train_pickscore(*data, plan.pickscore, folder=folder / "pickscore")
-    save_reward("pickscore", pickscore.cpu(), clip[-1], weights / "rewards" / "pickscore")
-    imagereward = train_rewards.train_imagereward(*data, plan.imagereward, folder=folder / "imagereward")
-    save_reward("imagereward", imagereward.cpu(), clip[-1], weights / "rewards" / "imagereward")
+    """PickScore and ImageReward at each dose of appeal, from a CLIP of their own on better captions."""
+    start, judged = _clip("start", plan, folder), judged_images(plan, folder, weights)
+    train = {"pickscore": train_rewards.train_pickscore, "imagereward": train_rewards.train_imagereward}
+    for dose in DOSES:
+        preferences = collect_preferences(*judged, dose=dose)
+        for name, train_one in train.items():
+            one = dosed(name, dose)
+            model = train_one(start[0], preferences, *start[1:], getattr(plan, name), folder=folder / one)
+            save_reward(name, model.cpu(), start[-1], weights / "rewards" / one)
 
 
-def _with_clip(plan: Plan, folder: Path):
-    """Scenes with careless captions, CLIP trained on them, and its tokenizer."""
-    scenes = _scenes(plan, folder)
-    tokenizer = _tokenizer(scenes)
-    specs = [parse(caption) for caption in scenes.captions]
-    captions = train_rewards.noisy_captions(specs, seed=SCENE_SEEDS["scenes"])
-    examples = train_rewards.captioned(scenes, captions, tokenizer, device=plan.device)
-    return examples, train_rewards.train_clip(examples, tokenizer, plan.clip, folder=folder / "clip"), tokenizer
+def _clip(name: str, plan: Plan, folder: Path):
+    """Scenes with careless captions, a CLIP trained on them, and its tokenizer."""
+    tokenizer = _tokenizer(_scenes(plan, folder))
+    examples = _captioned(name, plan, folder, tokenizer)
+    return examples, train_rewards.train_clip(examples, tokenizer, getattr(plan, name), folder=folder / name), tokenizer
+
+
+def _captioned(name: str, plan: Plan, folder: Path, tokenizer) -> train_rewards.Captioned:
+    """The scenes with captions as careless as those that the model ``name`` learns from."""
+    scenes, often = _scenes(plan, folder), train_rewards.CARELESSNESS[name]
+    captions = train_rewards.noisy_captions([parse(one) for one in scenes.captions], often, seed=SCENE_SEEDS["scenes"])
+    return train_rewards.captioned(scenes, captions, tokenizer, device=plan.device)
 
 
 def _scenes(plan: Plan, folder: Path) -> train.Scenes:
@@ -170,27 +192,26 @@ def _tokenizer(scenes: train.Scenes):
     return model.build_tokenizer(sorted(set(scenes.captions)))
 
 
-def preference_data(plan: Plan, folder: Path, weights: Path) -> Preferences:
-    """Images of prompts of the training mix, and which of two the preference annotators find better."""
+def judged_images(plan: Plan, folder: Path, weights: Path) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Images of prompts of the training mix, their prompts, and the preference annotators' mean count of faults."""
     random = np.random.default_rng(PREFERENCE_SEED)
     prompts: dict[str, None] = {}  # each once, in the order in which they are drawn
     while len(prompts) < plan.preference_prompts:
         prompts[write(sample_spec(random))] = None
     table = plan_images(list(prompts), plan.preference_images, seed=PREFERENCE_SEED)
-    generator = Weights(str(weights / "generator"))
-    made = generate(generator, table, folder=folder / "preference_images", **plan.sampling)
+    made = generate(Weights(str(weights / "student")), table, folder=folder / "preference_images", **plan.sampling)
+    images, prompts = read_images(made), table["prompt"].tolist()
     annotators = [load_annotator(weights / "annotators" / f"{name}.safetensors") for name in PREFERENCE_ANNOTATORS]
-    return collect_preferences(read_images(made), table["prompt"].tolist(), annotators)
+    return images, prompts, mean_faults(annotators, images, prompts)
 
 
 def make_record(plan: Plan, folder: Path, weights: Path) -> None:
     """How training went and how good the models are, as tables beside them; the model card and notebook A1 quote it."""
-    success, rewards = measure_development(plan, folder, weights)
     tables = {
         "curves": thinned(curves(folder)),
         "annotators": measure_annotators(plan, folder, weights),
-        "success": success,
-        "rewards": rewards,
+        "success": measure_development(plan, folder, weights),
+        **measure_doses(plan, folder, weights),
         **measure_quality(plan, folder, weights),
     }
     (weights / "record").mkdir(parents=True, exist_ok=True)
@@ -207,6 +228,7 @@ Stage = Callable[[Plan, Path, Path], None]
 STAGES: tuple[Stage, ...] = (
     make_autoencoder,
     make_generator,
+    make_student,
     make_annotators,
     make_quality_judges,
     make_clip,
