@@ -100,9 +100,9 @@ class Reward(ABC):
         mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
         return self._of_pixels(((images - mean) / std).to(self.device, self.dtype), list(prompts)).float()
 
-    @abstractmethod
     def _of_pixels(self, pixels: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         """Scores (n, n prompts) of normalised pixels (n, 3, size, size), with their gradients."""
+        raise DataError(f"{self.name} passes no gradients; take a reward that does")
 
     @abstractmethod
     def _matrix(self, images: Images, prompts: list[str]) -> torch.Tensor:
