@@ -7,13 +7,6 @@ JUDGES = ("judge_1", "judge_2", "judge_3")  # the benchmark's votes and all late
 PREFERENCE_ANNOTATORS = ("preference_1", "preference_2")  # what reward models learn from
 DOSED = ("pickscore", "imagereward")  # what learns from the preferences of annotators with a taste
 DOSES = (0.0, 0.25, 0.5, 0.75)  # how much their taste counts beside faults (preferences.py)
-# What the default world is matched to: the released scores' AUROC on counting and composition prompts (notebook 02).
-RELEASED_AUROC = {
-    "clip": {"counting": 0.60, "composition": 0.72},
-    "blip2": {"counting": 0.56, "composition": 0.61},
-    "imagereward": {"counting": 0.66, "composition": 0.77},
-    "pickscore": {"counting": 0.73, "composition": 0.78},
-}
 SCENE_SEEDS = {"scenes": 0, "judges": 1, "preferences": 2}  # three sets of scenes that share none
 QUALITY_JUDGES = {"quality_1": 4, "quality_2": 5, "quality_3": 6}  # what votes on quality, and its scenes' seed
 PREFERENCE_SEED = 3  # of the prompts and images that preferences are about
