@@ -110,7 +110,7 @@ run_notebooks() {
   [ ${#notebooks[@]} -gt 0 ] || fail "no notebook starts with: $*"
   if [ "$list" = yes ]; then printf '%s\n' "${notebooks[@]}"; return; fi
   prepare
-  export TEXTNORM_ANEW=${TEXTNORM_ANEW:-0}  # notebooks do not read results/, and no step that was stored before this second
+  local -x TEXTNORM_ANEW=${TEXTNORM_ANEW:-0}  # these notebooks do not read results/, nor steps stored before this second
   runs=${TEXTNORM_ARTIFACTS:-$root/artifacts}/runs/$profile
   mkdir -p "$runs" 2>/dev/null || fail "$runs: cannot be written; make it writable, or point TEXTNORM_ARTIFACTS elsewhere"
   if [ $# -eq 0 ]; then
