@@ -143,9 +143,9 @@ run_tests() {
   ruff check .
   ruff format --check .
   lint-imports
-  python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/whole/test_exercises.py
   run_notebooks smoke no
   python -m textnorm_lib report smoke --check
+  python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/whole/test_exercises.py
   python -m pytest --nbval notebooks -n 2 --dist loadfile -p no:cacheprovider
   python -m pytest tests/whole/test_exercises.py -n 2  # the notebooks once more, with what the smoke run stored
   run_paper_toy

@@ -22,6 +22,7 @@ from textnorm_lib.study.drawing import house_style, settle, stamp
 from textnorm_lib.study.items import FIGURES
 from textnorm_lib.study.run import Run
 from textnorm_lib.study.store import Artifact, Store
+from textnorm_lib.study.weights import Weights
 from textnorm_lib.tia2.labels import consolidate
 
 
@@ -51,6 +52,11 @@ def profile_with(name: str, changes: Mapping[str, Any]) -> Profile:
 def study_of(root: Path, profile: str, changes: Mapping[str, Any] | None = None) -> Pipeline:
     """The study of a profile, single values replaced, whose results lie or would lie below ``root``."""
     return Pipeline(Run("00_toy", profile_with(profile, changes or {}), Store(root)))
+
+
+def bundled_reward(name: str) -> Path:
+    """The folder of a reward of the mini world, as the profiles have it."""
+    return Weights(getattr(load_profile("smoke").rewards, name).weights).path
 
 
 def rests_on(*artifacts: Artifact) -> list[Artifact]:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toys import bundled_reward
 
 from textnorm_lib.confidence.textnorm import TextNormReward, mean_ensemble, textnorm, uncertainty_ensemble
 from textnorm_lib.rewards import load_reward
 from textnorm_lib.study.errors import ConfigError, DataError
-from textnorm_lib.study.weights import bundled
 
 TOLERANCES = {torch.float64: 1e-14, torch.float32: 3e-7, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -371,7 +371,7 @@ def test_a_trainers_call_gives_the_scores_and_what_they_are_made_of(images):
 
 @pytest.mark.parametrize("options", [{}, {"ensemble": "uncertainty", "penalty": 0.5}])
 def test_gradients_pass_to_images_and_values_are_the_scores(options):
-    rewards = [load_reward(name, folder=bundled(f"rewards/{name}")) for name in ("pickscore", "imagereward")]
+    rewards = [load_reward(name, folder=bundled_reward(name)) for name in ("pickscore", "imagereward")]
     sets = {"two dogs": ["three dogs", "two cats"], "a ship": ["a truck"]}
     reward, prompts = TextNormReward(rewards, sets, (2.0, 1.0), **options), ["two dogs", "a ship", "two dogs"]
     drawn = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)

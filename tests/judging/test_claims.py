@@ -96,6 +96,18 @@ def test_a_share_far_above_the_bound_is_not_negligible(judged):
     assert rows["verdict"].tolist() == [FAILS, FAILS] and np.allclose(rows["difference"], -0.15)
 
 
+@pytest.mark.parametrize(("left", "given"), [(1, True), (0, False)])
+def test_one_prompt_of_a_set_has_a_difference_and_no_interval(left, given):
+    metrics = _metrics(dict.fromkeys(OURS, 0.6) | {"pickscore": 0.7})
+    kept = [f"counting {prompt}" for prompt in range(left)]
+    metrics = metrics[(metrics["set"] != "counting") | metrics["prompt"].isin(kept)]
+    released = _metrics(dict.fromkeys(REWARDS, 0.6) | {"textnorm": 0.8})
+    found = judge_claims(released, metrics, _shares(0.2), **BOOTSTRAP)
+    (row,) = found[found["claim"].str.startswith("Rewards are weaker") & (found["source"] == "ours")].to_dict("records")
+    assert np.isfinite(row["difference"]) == given and np.isnan([row["low"], row["high"]]).all()
+    assert row["verdict"] == OPEN and row["n_prompts"] == 12 + left
+
+
 def test_the_table_has_a_row_a_claim(judged):
     table = printed(judged)
     assert len(table) == judged["claim"].nunique() and table["claim"].is_unique

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from textnorm_lib.mini.training.plan import RELEASED_AUROC
 from textnorm_lib.stats.metrics import METRICS, prompt_metrics, summarise
 from textnorm_lib.study.store import CHECKOUT
 from textnorm_lib.tia2 import describe, load_official, released
@@ -62,3 +63,11 @@ def test_committed_figures_rest_on_the_pinned_release_and_hold_the_papers_number
     for reward, expected in PAPER.items():
         assert tuple(round(table["all", reward, metric], 3) for metric in METRICS[:2]) == expected
     assert len(list(FIGURES.glob("*_heatmap_*.pdf"))) == len(list(FIGURES.glob("*_heatmap_*.png"))) == 10
+
+
+@needs_release
+def test_the_mini_world_is_matched_to_the_released_auroc(official):
+    summary = summarise(released.collect_scores(*official), resamples=200, confidence=0.95, seed=0)
+    means = summary.query("metric == 'auroc'").set_index(["reward", "set"])["mean"]
+    for reward, aims in RELEASED_AUROC.items():
+        assert aims == {name: round(means[reward, name], 2) for name in ("counting", "composition")}

@@ -21,6 +21,7 @@ FITS = {  # the row's name -> its recipe
     "annotators, half-finished and broken scenes too": PLAN.detector_tuning,
     "quality judges": PLAN.quality,
     "student": PLAN.student,
+    "student, once more": PLAN.student_tuning,
     "start (a CLIP)": PLAN.start,
     "CLIP": PLAN.clip,
     "BLIP-2": PLAN.blip2,

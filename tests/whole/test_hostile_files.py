@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from toys import bundled_reward
 
 from textnorm_lib.figures import report
 from textnorm_lib.images.pixels import square
@@ -23,7 +24,7 @@ from textnorm_lib.rewards.convert import Checkpoint
 from textnorm_lib.study.errors import DataError, StudyError, file_within
 from textnorm_lib.study.pages import _read
 from textnorm_lib.study.store import read_result
-from textnorm_lib.study.weights import Weights, bundled, fetch
+from textnorm_lib.study.weights import Weights, fetch
 from textnorm_lib.tia2 import load_official
 
 EXAMPLES = 40
@@ -219,7 +220,7 @@ def test_an_archive_is_not_unpickled_nor_blown_up(tmp_path, inside):
 @pytest.mark.parametrize("content", [DEEP, b"[]", b"{}", b"null", b'{"vision_config": 3}', b"\xff\xfe"])
 @pytest.mark.parametrize("name", ["clip", "imagereward", "pickscore"])
 def test_a_models_configuration_of_any_json_is_one_line(tmp_path, name, content):
-    source = bundled(f"rewards/{name}")
+    source = bundled_reward(name)
     for file in source.iterdir():
         (tmp_path / file.name).symlink_to(file)
     file = tmp_path / ("open_clip_config.json" if name == "clip" else "config.json")

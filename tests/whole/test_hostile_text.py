@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from toys import bundled_reward
 
 from textnorm_lib.images.sampling import plan_images
 from textnorm_lib.judging.labelling import ALIGNMENT, LabelItem, Session, open_session
@@ -22,7 +23,6 @@ from textnorm_lib.rewards import load_reward
 from textnorm_lib.study.errors import StudyError
 from textnorm_lib.study.pages import as_html, harmless
 from textnorm_lib.study.printed import as_csv, as_markdown, as_tex
-from textnorm_lib.study.weights import bundled
 
 EXAMPLES = 40
 hostile = settings(
@@ -151,7 +151,7 @@ def test_a_text_stays_in_its_cell_of_csv_markdown_and_tex(text):
 
 @pytest.mark.parametrize("name", ["clip", "blip2", "imagereward", "pickscore"])
 def test_a_reward_scores_any_text_with_a_number_or_refuses_it_in_one_line(name):
-    reward = load_reward(name, folder=bundled(f"rewards/{name}"))
+    reward = load_reward(name, folder=bundled_reward(name))
     pixels = np.zeros((1, 64, 64, 3), np.uint8)
 
     @settings(hostile, max_examples=10)

@@ -211,11 +211,16 @@ def _judge_share(reward: str, shares: pd.DataFrame, options: dict) -> tuple:
 def _drawn(
     samples: Sequence[np.ndarray], statistic: Callable, *, resamples: int, confidence: float, seed: int
 ) -> tuple:
-    """A statistic of samples, its percentile interval (each sample is drawn again for itself), n, and the verdict."""
+    """A statistic of samples, its percentile interval (each sample is drawn again for itself), n, and the verdict.
+
+    No interval where a sample has one prompt, no statistic either where it has none.
+    """
+    n = sum(map(len, samples))
+    if (fewest := min(map(len, samples))) < 2:
+        return (statistic(*samples, axis=0) if fewest else np.nan, np.nan, np.nan, n, OPEN)
     options = {"n_resamples": resamples, "confidence_level": confidence, "rng": np.random.default_rng(seed)}
     drawn = stats.bootstrap(samples, statistic, method="percentile", **options).confidence_interval
-    value, n = statistic(*samples, axis=0), sum(map(len, samples))
-    return (value, drawn.low, drawn.high, n, verdict([drawn.low], [drawn.high]))
+    return (statistic(*samples, axis=0), drawn.low, drawn.high, n, verdict([drawn.low], [drawn.high]))
 
 
 @step(2)

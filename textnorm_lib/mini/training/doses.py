@@ -32,7 +32,7 @@ from textnorm_lib.rewards.base import Reward
 from textnorm_lib.stats.metrics import alignment_metrics, summarise
 from textnorm_lib.study.progress import progress
 
-REWARDS = ("clip_careless", "blip2_careless", *(dosed(name, dose) for name in DOSED for dose in DOSES))
+REWARDS = ("clip", "blip2", *(dosed(name, dose) for name in DOSED for dose in DOSES))
 CONTRASTS = 16  # by rule, and as many at random
 NORMALISED = "textnorm:"
 
@@ -58,6 +58,15 @@ def measure_doses(plan: Plan, folder: Path, weights: Path) -> dict[str, pd.DataF
     shares = table.groupby(["reward", "pair"], sort=False).agg(["mean", "count"])
     shares.columns = [" ".join(column).removesuffix(" mean") for column in shares.columns]
     return {"doses": summarise(per_prompt, **INTERVALS), "crossed": shares.reset_index()}
+
+
+def dose_lines(doses: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``doses`` about preference models: set, model, dose, form ("raw" or "TextNorm"), metric, mean, ..."""
+    told = doses["reward"].str.extract(r"^(?P<form>textnorm:)?(?P<model>.*)_(?P<dose>\d{3})$").dropna(subset="dose")
+    told = told.assign(
+        dose=told["dose"].astype(int) / 100, form=told["form"].map({NORMALISED: "TextNorm"}).fillna("raw")
+    )
+    return told.join(doses.drop(columns="reward"))
 
 
 def crossed_prompts(images: pd.DataFrame) -> Iterator[tuple[str, str, str]]:

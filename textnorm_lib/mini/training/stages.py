@@ -84,6 +84,7 @@ def make_student(plan: Plan, folder: Path, weights: Path) -> None:
     trajectories = distil.make_trajectories(teacher, captions, folder / "trajectories", **options)
     pipeline = load_pipeline(teacher.name)
     distil.distil(pipeline, trajectories, captions, plan.student, folder=folder / "student")
+    distil.distil(pipeline, trajectories, captions, plan.student_tuning, folder=folder / "student_tuning")
     model.save_pipeline(pipeline, weights / "student")
 
 
@@ -147,7 +148,7 @@ def make_quality_judges(plan: Plan, folder: Path, weights: Path) -> None:
 def make_clip(plan: Plan, folder: Path, weights: Path) -> None:
     """CLIP by contrast, on very careless captions."""
     _, clip, tokenizer = _clip("clip", plan, folder)
-    save_reward("clip", clip.cpu(), tokenizer, weights / "rewards" / "clip_careless")
+    save_reward("clip", clip.cpu(), tokenizer, weights / "rewards" / "clip")
 
 
 def make_blip2(plan: Plan, folder: Path, weights: Path) -> None:
@@ -155,7 +156,7 @@ def make_blip2(plan: Plan, folder: Path, weights: Path) -> None:
     _, clip, tokenizer = _clip("clip", plan, folder)
     examples = _captioned("blip2", plan, folder, tokenizer)
     blip2 = train_rewards.train_blip2(examples, clip, tokenizer, plan.blip2, folder=folder / "blip2")
-    save_reward("blip2", blip2.cpu(), tokenizer, weights / "rewards" / "blip2_careless")
+    save_reward("blip2", blip2.cpu(), tokenizer, weights / "rewards" / "blip2")
 
 
 def make_preference_models(plan: Plan, folder: Path, weights: Path) -> None:
