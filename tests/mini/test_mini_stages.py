@@ -65,7 +65,15 @@ def test_all_stages_run_and_everything_loads(world):
         reward = load_reward(name.split("_")[0], folder=bundled(f"rewards/{name}", weights=weights))
         assert np.isfinite(reward.scores(images, ["a cat"] * 2)).all()
     stages_run = set(stages.curves(folder)["stage"])
-    assert {"autoencoder", "generator", "judge_1_tuning", "preference_2", "clip", "imagereward_050"} <= stages_run
+    assert {
+        "autoencoder",
+        "generator",
+        "judge_1_tuning",
+        "preference_2",
+        "clip",
+        "blip",
+        "imagereward_050",
+    } <= stages_run
     assert not list(weights.rglob("*.bin")) and not list(weights.rglob("*.pt"))
 
 
@@ -141,10 +149,14 @@ def test_the_models_that_start_from_clip_learn(data, tmp_path):
     preferences = Preferences(images, ["a cat", "two dogs"] * 12, np.arange(24) // 2, pairs, np.ones(12))
     recipe = Recipe(steps=12, learning_rate=1e-3, batch_size=8, warmup=1)
     train_rewards.train_blip2(captions, clip, tokenizer, recipe, folder=tmp_path / "blip2")
-    for train_one, name in ((train_rewards.train_pickscore, "pickscore"), (train_rewards.train_imagereward, "image")):
-        train_one(captions, preferences, clip, tokenizer, recipe, folder=tmp_path / name)
+    blip = train_rewards.train_blip(captions, clip, tokenizer, replace(recipe, steps=40), folder=tmp_path / "blip")
+    before = {name: value.clone() for name, value in blip.state_dict().items()}
+    train_rewards.train_pickscore(captions, preferences, clip, tokenizer, recipe, folder=tmp_path / "pickscore")
+    data = (captions, preferences, clip, tokenizer, recipe)
+    train_rewards.train_imagereward(*data, blip=blip, folder=tmp_path / "image")
+    torch.testing.assert_close(blip.state_dict(), before)  # the next dose begins where this one began
     assert curves(tmp_path).groupby("stage")["validation"].count()[["image", "pickscore"]].all()
-    assert all(_falls(tmp_path / name) for name in ("blip2", "pickscore", "image"))
+    assert all(_falls(tmp_path / name) for name in ("blip", "blip2", "pickscore", "image"))
 
 
 def test_careless_captions_have_the_flaws_as_often_as_it_is_written_down():

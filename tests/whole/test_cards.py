@@ -22,10 +22,12 @@ FITS = {  # the row's name -> its recipe
     "quality judges": PLAN.quality,
     "student": PLAN.student,
     "student, once more": PLAN.student_tuning,
+    "student, to finish": PLAN.student_finish,
     "start (a CLIP)": PLAN.start,
     "CLIP": PLAN.clip,
     "BLIP-2": PLAN.blip2,
     "PickScore": PLAN.pickscore,
+    "BLIP, from which ImageReward goes on": PLAN.blip,
     "ImageReward": PLAN.imagereward,
 }
 

@@ -32,7 +32,7 @@ from textnorm_lib.rewards.base import Reward
 from textnorm_lib.stats.metrics import alignment_metrics, summarise
 from textnorm_lib.study.progress import progress
 
-REWARDS = ("clip", "blip2", *(dosed(name, dose) for name in DOSED for dose in DOSES))
+REWARDS = ("clip_careless", "blip2_careless", *(dosed(name, dose) for name in DOSED for dose in DOSES))
 CONTRASTS = 16  # by rule, and as many at random
 NORMALISED = "textnorm:"
 

@@ -73,6 +73,9 @@ class Plan:
     student_tuning: Recipe = Recipe(
         steps=1_600, learning_rate=3e-4, batch_size=64, warmup=100, average_decay=0.998, seed=1
     )
+    student_finish: Recipe = Recipe(
+        steps=800, learning_rate=2e-4, batch_size=64, warmup=50, average_decay=0.998, seed=2
+    )
     detector: Recipe = Recipe(steps=2_000, learning_rate=1e-3)  # scenes as drawn and through the autoencoder
     detector_tuning: Recipe = Recipe(steps=1_200, learning_rate=5e-4, warmup=50)  # half-finished and broken ones too
     quality: Recipe = Recipe(steps=4_000, learning_rate=1e-3, batch_size=63)
@@ -80,7 +83,8 @@ class Plan:
     clip: Recipe = Recipe(steps=1_000, learning_rate=1e-3, batch_size=128, weight_decay=0.05)
     blip2: Recipe = Recipe(steps=900, learning_rate=5e-4, batch_size=64)
     pickscore: Recipe = Recipe(steps=300, learning_rate=1e-4, batch_size=48, warmup=50, average_decay=0.99)
-    imagereward: Recipe = Recipe(steps=800, learning_rate=3e-4, warmup=50, average_decay=0.99)
+    blip: Recipe = Recipe(steps=1_500, learning_rate=5e-4, batch_size=64)  # what ImageReward begins from
+    imagereward: Recipe = Recipe(steps=400, learning_rate=1e-4, warmup=50, average_decay=0.99)
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -117,12 +121,14 @@ TOY = Plan(  # every stage in seconds, to see it work; nothing good comes out
     generator_tuning=_FEW,
     student=_FEW,
     student_tuning=_FEW,
+    student_finish=_FEW,
     detector=_FEW,
     detector_tuning=_FEW,
     quality=_FEW,
     start=_FEW,
     clip=_FEW,
     blip2=_FEW,
+    blip=_FEW,
     pickscore=_FEW,
     imagereward=_FEW,
 )

@@ -187,21 +187,35 @@ def train_pickscore(scenes: Captioned, preferences: Preferences, clip, tokenizer
     return pickscore
 
 
-def train_imagereward(scenes: Captioned, preferences: Preferences, clip, tokenizer, recipe: Recipe, *, folder: Path):
-    """ImageReward (Xu et al. 2023): a cross-encoder ranks images as people did, and captions as BLIP does."""
+def train_blip(scenes: Captioned, clip, tokenizer, recipe: Recipe, *, folder: Path):
+    """What ImageReward begins from (BLIP, Li et al. 2022): a cross-encoder that matches images and captions."""
     torch.manual_seed(recipe.seed)
-    model = reward_models.imagereward_from_clip(clip, tokenizer, images=_typical(scenes)).to(scenes.device)
-    pairs = PreferencePairs(preferences, tokenizer, scenes.device)
+    blip = reward_models.imagereward_from_clip(clip, tokenizer, images=_typical(scenes)).to(scenes.device)
+    fit(blip, lambda _, generator: _ranked(blip, clip, scenes, recipe.batch_size, generator), recipe, folder=folder)
+    return blip
+
+
+def _ranked(model, clip, scenes: Captioned, size: int, generator: Generator) -> Tensor:
+    """The loss of ranking an image's own caption above one that ``clip`` confuses with it."""
+    images, tokens, mask = scenes.batch(size, generator)
+    with torch.no_grad():
+        similar = similarities(clip, images, tokens, mask)
+    other = _confusable(similar, tokens, generator)
+    seen = model.image_tokens(images)
+    margin = model.reward(seen, tokens, mask) - model.reward(seen, tokens[other], mask[other])
+    return F.softplus(-margin.float()).mean()
+
+
+def train_imagereward(
+    scenes: Captioned, preferences: Preferences, clip, tokenizer, recipe: Recipe, *, blip, folder: Path
+):
+    """ImageReward (Xu et al. 2023): BLIP goes on; it ranks images as people did, and captions as before."""
+    torch.manual_seed(recipe.seed)
+    model, pairs = copy.deepcopy(blip), PreferencePairs(preferences, tokenizer, scenes.device)
 
     def loss_function(step: int, generator: Generator) -> Tensor:
-        images, tokens, mask = scenes.batch(recipe.batch_size, generator)
-        with torch.no_grad():
-            similar = similarities(clip, images, tokens, mask)
-        other = _confusable(similar, tokens, generator)
         preference = pairs.loss(model, recipe.batch_size, generator)
-        seen = model.image_tokens(images)
-        margin = model.reward(seen, tokens, mask) - model.reward(seen, tokens[other], mask[other])
-        return preference + CONTRAST * F.softplus(-margin.float()).mean()
+        return preference + CONTRAST * _ranked(model, clip, scenes, recipe.batch_size, generator)
 
     fit(model, loss_function, recipe, folder=folder, validation=lambda: pairs.accuracy(model))
     return model

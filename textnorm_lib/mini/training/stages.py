@@ -12,6 +12,7 @@ follows from the plan's numbers and seeds.
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +84,8 @@ def make_student(plan: Plan, folder: Path, weights: Path) -> None:
     teacher, options = Weights(str(weights / "generator")), {"seed": TRAJECTORY_SEED, "workers": plan.workers}
     trajectories = distil.make_trajectories(teacher, captions, folder / "trajectories", **options)
     pipeline = load_pipeline(teacher.name)
-    distil.distil(pipeline, trajectories, captions, plan.student, folder=folder / "student")
-    distil.distil(pipeline, trajectories, captions, plan.student_tuning, folder=folder / "student_tuning")
+    for name in ("student", "student_tuning", "student_finish"):
+        distil.distil(pipeline, trajectories, captions, getattr(plan, name), folder=folder / name)
     model.save_pipeline(pipeline, weights / "student")
 
 
@@ -148,7 +149,7 @@ def make_quality_judges(plan: Plan, folder: Path, weights: Path) -> None:
 def make_clip(plan: Plan, folder: Path, weights: Path) -> None:
     """CLIP by contrast, on very careless captions."""
     _, clip, tokenizer = _clip("clip", plan, folder)
-    save_reward("clip", clip.cpu(), tokenizer, weights / "rewards" / "clip")
+    save_reward("clip", clip.cpu(), tokenizer, weights / "rewards" / "clip_careless")
 
 
 def make_blip2(plan: Plan, folder: Path, weights: Path) -> None:
@@ -156,18 +157,23 @@ def make_blip2(plan: Plan, folder: Path, weights: Path) -> None:
     _, clip, tokenizer = _clip("clip", plan, folder)
     examples = _captioned("blip2", plan, folder, tokenizer)
     blip2 = train_rewards.train_blip2(examples, clip, tokenizer, plan.blip2, folder=folder / "blip2")
-    save_reward("blip2", blip2.cpu(), tokenizer, weights / "rewards" / "blip2")
+    save_reward("blip2", blip2.cpu(), tokenizer, weights / "rewards" / "blip2_careless")
 
 
 def make_preference_models(plan: Plan, folder: Path, weights: Path) -> None:
-    """PickScore and ImageReward at each dose of appeal, from a CLIP of their own on better captions."""
-    start, judged = _clip("start", plan, folder), judged_images(plan, folder, weights)
-    train = {"pickscore": train_rewards.train_pickscore, "imagereward": train_rewards.train_imagereward}
+    """PickScore and ImageReward at each dose of appeal, from a CLIP and a BLIP of their own on better captions."""
+    examples, *start = _clip("start", plan, folder)
+    blip = train_rewards.train_blip(examples, *start, plan.blip, folder=folder / "blip")
+    train = {
+        "pickscore": train_rewards.train_pickscore,
+        "imagereward": partial(train_rewards.train_imagereward, blip=blip),
+    }
+    judged = judged_images(plan, folder, weights)
     for dose in DOSES:
         preferences = collect_preferences(*judged, dose=dose)
         for name, train_one in train.items():
             one = dosed(name, dose)
-            model = train_one(start[0], preferences, *start[1:], getattr(plan, name), folder=folder / one)
+            model = train_one(examples, preferences, *start, getattr(plan, name), folder=folder / one)
             save_reward(name, model.cpu(), start[-1], weights / "rewards" / one)
 
 
